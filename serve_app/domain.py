@@ -1,0 +1,190 @@
+"""The words everybody shares. Plain frozen data: it crosses process boundaries as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Role = Literal["system", "developer", "user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+class Route(StrEnum):
+    """The three roads."""
+
+    EXPERT = "expert"
+    KNOWLEDGE = "knowledge"
+    FRONTIER = "frontier"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What travels with a request through every hop.
+
+    Attributes:
+        request_id: The `x-request-id` of the response.
+        deadline: Unix time in seconds after which nobody waits for the answer any more.
+        tenant: Whose data may be read; always from the API key, never from the body.
+        trace: W3C trace context headers (`traceparent`, `tracestate`); empty when tracing is off.
+    """
+
+    request_id: str
+    deadline: float
+    tenant: str = "default"
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where a query goes, and why.
+
+    Attributes:
+        scores: Probability of each road; they sum to 1.
+        volatility: Probability that the true answer changes with time or live data.
+        complexity: Probability that a small model fails where a frontier model succeeds.
+        confidence: Probability that `route` is right.
+        stage: `pinned` (the caller named the road) or the number of the stage that decided.
+        latency_ms: Time inside the router replica, queueing for the batch included.
+    """
+
+    route: Route
+    scores: Mapping[Route, float]
+    volatility: float
+    complexity: float
+    confidence: float
+    stage: str
+    reason: str
+    latency_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One unit of ingest, as it comes over the wire or out of a file."""
+
+    id: str
+    title: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document as retrieval returns it.
+
+    Attributes:
+        id: `<document id>#<ordinal>`.
+        heading: Heading path inside the document, outermost first, joined by ` › `.
+        as_of: ISO 8601 UTC time at which the text was true, when the document says so.
+        score: Rank score of the search that found it; comparable within that search only.
+        relevance: Cosine of query and chunk, -1 to 1; comparable between searches.
+    """
+
+    id: str
+    document_id: str
+    title: str
+    heading: str
+    text: str
+    as_of: str | None
+    score: float = 0.0
+    relevance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A span of the answer (`start`, `end`: character offsets) and the chunk that supports it."""
+
+    chunk: Chunk
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One request to a language model.
+
+    Attributes:
+        options: Sampling parameters under their OpenAI names, only those the caller set
+            (`temperature`, `top_p`, `seed`, `stop`, `response_format`, …).
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A step of a model's answer. The last one of a stream carries `finish_reason` and `usage`."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """A finished (or cut off) model call, as the ledger prices it.
+
+    Attributes:
+        model: Key into the price table.
+        purpose: Which step of the graph asked (`answer`, `rewrite`, …).
+    """
+
+    model: str
+    purpose: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Dollars of one answer.
+
+    Attributes:
+        by_purpose: The same total, split by step of the graph.
+        baseline: What a RAG-only stack would have paid for the same question; an estimate.
+    """
+
+    total: float
+    by_purpose: Mapping[str, float]
+    baseline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a run of the graph produced."""
+
+    text: str
+    decision: Decision
+    finish_reason: FinishReason
+    usage: Usage
+    calls: tuple[ModelCall, ...]
+    citations: tuple[Citation, ...] = ()
+    degraded: tuple[str, ...] = ()

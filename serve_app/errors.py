@@ -1,0 +1,127 @@
+"""Every error a caller can see, with its HTTP status and OpenAI `type` and `code`.
+
+    TriviumError
+    ├── InvalidRequest                400  invalid_request_error
+    │   ├── UnknownParameter          400  unknown_parameter
+    │   ├── UnsupportedParameter      400  unsupported_parameter
+    │   └── ContextLengthExceeded     400  context_length_exceeded
+    ├── Unauthenticated               401  invalid_api_key
+    ├── PermissionDenied              403  insufficient_scope
+    ├── NotFound                      404  not_found
+    │   └── ModelNotFound             404  model_not_found
+    ├── BodyTooLarge                  413  body_too_large
+    ├── UnprocessableDocument         422  unprocessable_document
+    ├── Overloaded                    429  overloaded
+    ├── Unavailable                   503  service_unavailable
+    │   ├── FrontierNotConfigured     503  frontier-not-configured
+    │   └── DeadlineExceeded          503  deadline_exceeded
+    ├── InternalError                 500  internal_error
+    └── SettingsError                 (start-up only, never on the wire)
+
+Messages are written for the caller: they say what to do and show no internals.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TriviumError(Exception):
+    """Base of the tree.
+
+    Args:
+        message: What happened and what the caller can do about it.
+        param: Request field at fault, as the caller wrote it (`messages[0].role`).
+        retry_after_s: Seconds after which the same request may succeed.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        # All three go to args, so that an error raised in another process unpickles whole.
+        super().__init__(message, param, retry_after_s)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+    def envelope(self) -> dict[str, dict[str, str | None]]:
+        """The OpenAI error body."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class InvalidRequest(TriviumError):
+    status, type, code = 400, "invalid_request_error", "invalid_value"
+
+
+class UnknownParameter(InvalidRequest):
+    code = "unknown_parameter"
+
+
+class UnsupportedParameter(InvalidRequest):
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(TriviumError):
+    status, type, code = 401, "authentication_error", "invalid_api_key"
+
+
+class PermissionDenied(TriviumError):
+    status, type, code = 403, "permission_error", "insufficient_scope"
+
+
+class NotFound(TriviumError):
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class BodyTooLarge(TriviumError):
+    status, type, code = 413, "invalid_request_error", "body_too_large"
+
+
+class UnprocessableDocument(TriviumError):
+    status, type, code = 422, "invalid_request_error", "unprocessable_document"
+
+
+class Overloaded(TriviumError):
+    status, type, code = 429, "rate_limit_error", "overloaded"
+
+
+class Unavailable(TriviumError):
+    status, type, code = 503, "service_unavailable_error", "service_unavailable"
+
+
+class FrontierNotConfigured(Unavailable):
+    code = "frontier-not-configured"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+
+
+class InternalError(TriviumError):
+    """We failed. The request id is in the response; the cause is in the log only."""
+
+
+class SettingsError(TriviumError):
+    """A settings file or environment variable cannot be used; the message names the place."""

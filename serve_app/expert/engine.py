@@ -1,0 +1,159 @@
+"""Settings to `ray.serve.llm`'s `LLMConfig`, and vLLM's stream to ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from serve_app.domain import Delta, FinishReason, Generation, Usage
+from serve_app.errors import ContextLengthExceeded, InternalError, InvalidRequest
+from serve_app.settings import ExpertSettings
+
+if TYPE_CHECKING:
+    from ray.serve.llm import LLMConfig
+
+
+def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str | None) -> LLMConfig:
+    """What Ray Serve LLM needs to serve the expert's base model.
+
+    Args:
+        model_source: Folder or hub id of the weights.
+        otlp_endpoint: Where vLLM sends its own spans; `None` turns them off.
+    """
+    from ray.serve.llm import LLMConfig
+
+    scaling = settings.scaling
+    engine = dict(settings.engine)
+    if otlp_endpoint:
+        engine["otlp_traces_endpoint"] = otlp_endpoint
+    hardware: dict[str, Any] = {}
+    if settings.accelerator == "cpu":
+        hardware = {
+            "accelerator_config": {"kind": "cpu"},
+            "placement_group_config": {"bundles": [{"CPU": scaling.num_cpus}]},
+        }
+    return LLMConfig(
+        model_loading_config={"model_id": settings.model, "model_source": model_source},
+        engine_kwargs=engine,
+        # Tokens leave as they come: the default of 50 ms would be added to every first token.
+        experimental_configs={"stream_batching_interval_ms": 0},
+        runtime_env={"env_vars": settings.environment},
+        log_engine_metrics=True,
+        **hardware,
+    )
+
+
+def chat_request(generation: Generation, model: str) -> dict[str, Any]:
+    """The body of vLLM's chat endpoint for a generation."""
+    return {
+        "model": model,
+        "messages": [
+            # Chat templates of small models know no developer role; to them it is the system's.
+            {"role": "system" if m.role == "developer" else m.role, "content": m.content}
+            for m in generation.messages
+        ],
+        "max_tokens": generation.max_tokens,
+        "stream": True,
+        # Usage with every chunk: a stream that the client leaves is counted up to that point.
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        **generation.options,
+    }
+
+
+def parse(line: str) -> Delta | None:
+    """One server-sent event of vLLM's chat stream; `None` for those without news.
+
+    Raises:
+        InvalidRequest, ContextLengthExceeded, InternalError: The event is an error.
+    """
+    data = line.removeprefix("data: ").strip()
+    if not data or data == "[DONE]":
+        return None
+    event = json.loads(data)
+    if "error" in event:
+        raise engine_error(event["error"])
+    usage = event.get("usage")
+    counted = usage and Usage(
+        prompt_tokens=usage["prompt_tokens"],
+        completion_tokens=usage.get("completion_tokens") or 0,
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+    )
+    text, finish = "", None
+    if event["choices"]:
+        choice = event["choices"][0]
+        text = choice["delta"].get("content") or ""
+        finish = _finish(choice.get("finish_reason"))
+    return Delta(text=text, finish_reason=finish, usage=counted or None)
+
+
+def engine_error(error: dict[str, Any]) -> InvalidRequest | InternalError:
+    """vLLM's error object as one of ours. Its message is shown only when the caller is at fault."""
+    message = str(error.get("message", ""))
+    if int(error.get("code") or 500) >= 500:
+        return InternalError("the expert model failed; try again")
+    if "context length" in message or "max_model_len" in message or "longer than" in message:
+        return ContextLengthExceeded(
+            f"the prompt is too long for the model: {message}", param="messages"
+        )
+    return InvalidRequest(message, param=error.get("param"))
+
+
+def _finish(reason: str | None) -> FinishReason | None:
+    match reason:
+        case None:
+            return None
+        case "length":
+            return "length"
+        case "content_filter":
+            return "content_filter"
+        case _:
+            return "stop"
+
+
+async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    """Merge deltas that pile up while the consumer is busy; never wait for more of them.
+
+    A lone stream is passed on token by token. Under load, where a hop between processes costs
+    more than a token, several tokens share one.
+    """
+    queue: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
+
+    async def pump() -> None:
+        try:
+            async for delta in deltas:
+                queue.put_nowait(delta)
+            queue.put_nowait(None)
+        except Exception as error:
+            queue.put_nowait(error)
+
+    task = asyncio.create_task(pump())
+    try:
+        while True:
+            item = await queue.get()
+            merged: Delta | None = None
+            while isinstance(item, Delta):
+                merged = item if merged is None else _merge(merged, item)
+                if queue.empty():
+                    break
+                item = queue.get_nowait()
+            if merged is not None:
+                yield merged
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _merge(first: Delta, second: Delta) -> Delta:
+    return Delta(
+        text=first.text + second.text,
+        finish_reason=second.finish_reason or first.finish_reason,
+        usage=second.usage or first.usage,
+    )

@@ -1,0 +1,138 @@
+"""The price table: dollars per token for models that bill by token, per hour for our own.
+
+A model of our own has no price list: it costs what its machine costs. Its token price is
+`usd_per_hour / 3600 / tokens_per_second / utilisation`, where the rates are measured at
+saturation and `utilisation` is the share of paid time the replica is busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serve_app.domain import Cost, ModelCall, Usage
+from serve_app.errors import SettingsError
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenPrice(_Row):
+    """Published price of a metered model, in dollars per million tokens."""
+
+    input: NonNegative
+    output: NonNegative
+    cached_input: NonNegative | None = None
+    source: str
+    as_of: date
+
+
+class ComputePrice(_Row):
+    """Price of a machine of our own and how fast the model runs on it at saturation."""
+
+    usd_per_hour: NonNegative
+    prompt_tokens_per_second: Positive
+    completion_tokens_per_second: Positive
+    utilisation: Annotated[float, Field(gt=0, le=1)]
+    source: str
+    as_of: date
+
+    def as_tokens(self) -> TokenPrice:
+        per_second = self.usd_per_hour / 3600 / self.utilisation
+        return TokenPrice(
+            input=per_second / self.prompt_tokens_per_second * 1e6,
+            output=per_second / self.completion_tokens_per_second * 1e6,
+            source=self.source,
+            as_of=self.as_of,
+        )
+
+
+class _Table(_Row):
+    metered: dict[str, TokenPrice]
+    compute: dict[str, ComputePrice]
+
+
+class PriceTable:
+    """Prices by model name."""
+
+    def __init__(self, prices: dict[str, TokenPrice]) -> None:
+        self._prices = prices
+
+    @classmethod
+    def load(cls, path: Path) -> PriceTable:
+        """Read `prices.yaml`.
+
+        Raises:
+            SettingsError: The file is missing or a row is not a price; names the row.
+        """
+        try:
+            table = _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path}: cannot be read: {error}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            row = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(f"{path}: {row}: {first['msg']}") from None
+        own = {name: row.as_tokens() for name, row in table.compute.items()}
+        return cls({**table.metered, **own})
+
+    def require(self, model: str) -> TokenPrice:
+        """The price of `model`; a guess would falsify every report, so there is none.
+
+        Raises:
+            SettingsError: No row for it.
+        """
+        price = self._prices.get(model)
+        if price is None:
+            raise SettingsError(
+                f"no price for model {model!r}: add a row under `metered` or `compute` "
+                f"of the price table (it has: {', '.join(sorted(self._prices))})"
+            )
+        return price
+
+    def of(self, model: str, usage: Usage) -> float:
+        """Dollars of one call."""
+        price = self.require(model)
+        cached = price.input if price.cached_input is None else price.cached_input
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        return (
+            fresh * price.input
+            + usage.cached_tokens * cached
+            + usage.completion_tokens * price.output
+        ) / 1e6
+
+
+class CostMeter:
+    """Prices answers, and the RAG-only answer each would have been instead.
+
+    The baseline is an estimate: every question gets `context_tokens` of retrieved text in its
+    prompt and is answered by `baseline_model` with as many output tokens as ours had.
+    """
+
+    def __init__(self, prices: PriceTable, baseline_model: str, context_tokens: int) -> None:
+        prices.require(baseline_model)
+        self._prices = prices
+        self._baseline_model = baseline_model
+        self._context_tokens = context_tokens
+
+    def cost(self, calls: Iterable[ModelCall], question_tokens: int, answer_tokens: int) -> Cost:
+        """Dollars of an answer made by `calls` (every model call, failed drafts included)."""
+        by_purpose: dict[str, float] = {}
+        for call in calls:
+            dollars = self._prices.of(call.model, call.usage)
+            by_purpose[call.purpose] = by_purpose.get(call.purpose, 0.0) + dollars
+        rag = Usage(question_tokens + self._context_tokens, answer_tokens)
+        return Cost(
+            total=sum(by_purpose.values()),
+            by_purpose=by_purpose,
+            baseline=self._prices.of(self._baseline_model, rag),
+        )

@@ -1,0 +1,1 @@
+"""What the company knows: ingest, search, evidence."""

@@ -1,0 +1,1 @@
+"""Which road answers a query best for least money."""

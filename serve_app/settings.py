@@ -1,0 +1,321 @@
+"""One settings tree, from a YAML file and the environment.
+
+`TRIVIUM_` variables override the file; `__` descends: `TRIVIUM_EXPERT__MODEL=/models/llama`.
+Unknown keys are refused, so a typing error cannot silently fall back to a default.
+This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from serve_app.domain import Route
+from serve_app.errors import SettingsError
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Scaling(_Section):
+    """Replicas, queues and resources of one deployment (Ray Serve's own terms)."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=1, ge=1)
+    target_ongoing_requests: float = Field(default=8, gt=0)
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    max_queued_requests: int = Field(default=128, ge=-1)
+    num_cpus: float = Field(default=0.1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
+            )
+        return self
+
+
+class ApiKey(_Section):
+    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
+
+    name: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    tenant: str = "default"
+    scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
+
+
+class GatewaySettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    request_timeout_s: Seconds = 120.0
+    keep_alive_s: Seconds = 10.0
+    max_body_bytes: int = Field(default=2_000_000, ge=1024)
+    max_concurrent_requests: int = Field(default=64, ge=1)
+    api_keys: tuple[ApiKey, ...] = ()
+    scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
+
+
+class RouterSettings(_Section):
+    examples: Path = Path("configs/demo/routes.jsonl")
+    max_tokens: int = Field(default=256, ge=8, le=512)
+    threads: int = Field(default=1, ge=1)
+    max_batch_size: int = Field(default=32, ge=1)
+    batch_wait_s: float = Field(default=0.0, ge=0, le=0.02)
+    timeout_s: Seconds = 2.0
+    scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
+
+
+class ExpertSettings(_Section):
+    """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`)."""
+
+    model: str = "smollm2-135m-instruct"
+    model_source: str | None = None
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    max_output_tokens: int = Field(default=256, ge=1)
+    engine: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
+    scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
+
+
+class RetrievalSettings(_Section):
+    milvus_uri: str = "milvus.db"
+    milvus_token: SecretStr = SecretStr("")
+    embedding_model: str | None = None
+    collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    chunk_tokens: int = Field(default=160, ge=32, le=256)
+    top_k: int = Field(default=4, ge=1, le=50)
+    min_relevance: float = Field(default=0.25, ge=-1, le=1)
+    timeout_s: Seconds = 10.0
+    scaling: Scaling = Scaling(max_ongoing_requests=32)
+
+    @property
+    def embedded(self) -> bool:
+        """Milvus Lite: a local file that exactly one process may open."""
+        return "://" not in self.milvus_uri
+
+    @model_validator(mode="after")
+    def _one_owner(self) -> RetrievalSettings:
+        if self.embedded and self.scaling.max_replicas > 1:
+            raise ValueError(
+                "scaling.max_replicas must be 1 with Milvus Lite (its file has one owner); "
+                "set milvus_uri to a server, e.g. http://milvus:19530, to scale out"
+            )
+        return self
+
+
+class FrontierSettings(_Section):
+    """The outside model. Without `provider` the road is not configured, and says so."""
+
+    provider: Literal["openai", "anthropic"] | None = None
+    model: str = ""
+    base_url: str | None = None
+    api_key: SecretStr = SecretStr("")
+    timeout_s: Seconds = 60.0
+    max_output_tokens: int = Field(default=1024, ge=1)
+    scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
+
+    @model_validator(mode="after")
+    def _complete(self) -> FrontierSettings:
+        if self.provider and not self.model:
+            raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
+        if self.provider and not self.api_key.get_secret_value():
+            variable = f"{self.provider.upper()}_API_KEY"
+            raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
+        return self
+
+
+class OrchestrationSettings(_Section):
+    """Which road answers when another cannot, tried in order, before the first byte only."""
+
+    fallbacks: dict[Route, tuple[Route, ...]] = {
+        Route.EXPERT: (Route.FRONTIER,),
+        Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
+        Route.FRONTIER: (Route.EXPERT,),
+    }
+    volatile_above: float = Field(default=0.5, ge=0, le=1)
+    verify: bool = True
+
+
+class LedgerSettings(_Section):
+    prices: Path = Path("configs/prices.yaml")
+    baseline_model: str = "gpt-4.1"
+    baseline_context_tokens: int = Field(default=1200, ge=0)
+
+
+class TelemetrySettings(_Section):
+    """`traces` follows the standard OTEL_* variables: on when an OTLP endpoint is set."""
+
+    traces: bool = False
+    capture_content: bool = False
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `load`, or from plain data with `from_args`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRIVIUM_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path = Path(".trivium")
+    gateway: GatewaySettings = GatewaySettings()
+    router: RouterSettings = RouterSettings()
+    expert: ExpertSettings = ExpertSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    frontier: FrontierSettings = FrontierSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file; conventional variables come last."""
+        return env_settings, init_settings, InitSettingsSource(settings_cls, _conventional())
+
+    @property
+    def models_dir(self) -> Path:
+        return self.state_dir / "models"
+
+    def resolved(self, root: Path) -> Settings:
+        """The same settings with every relative path made absolute against `root`."""
+        router, ledger, retrieval = self.router, self.ledger, self.retrieval
+        state = root / self.state_dir
+        uri = retrieval.milvus_uri
+        if retrieval.embedded:
+            uri = str(state / uri)
+        return self.model_copy(
+            update={
+                "state_dir": state,
+                "router": router.model_copy(update={"examples": root / router.examples}),
+                "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
+                "retrieval": retrieval.model_copy(update={"milvus_uri": uri}),
+            }
+        )
+
+    def to_args(self) -> dict[str, Any]:
+        """Plain data for `serve_app.app:build`, as a RayService carries it. Holds no secrets."""
+        return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
+
+
+_SECRETS: Any = {"frontier": {"api_key"}, "retrieval": {"milvus_token"}}
+
+
+def _conventional() -> dict[str, Any]:
+    """Settings from variables that other tools define."""
+    found: dict[str, Any] = {}
+    for provider in ("openai", "anthropic"):
+        key = os.environ.get(f"{provider.upper()}_API_KEY")
+        if key and os.environ.get("TRIVIUM_FRONTIER__PROVIDER", provider) == provider:
+            found.setdefault("frontier", {"api_key": key})
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true" and (
+        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    ):
+        found["telemetry"] = {"traces": True}
+    return found
+
+
+def load(path: Path | None) -> Settings:
+    """Read settings from a YAML file (or defaults) and the environment.
+
+    Raises:
+        SettingsError: The file is missing, is not YAML, or a key is unknown or has a value that
+            is not allowed; the message names file, line, key and what is allowed.
+    """
+    if path is None:
+        return from_args({})
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error}); name another with --config") from None
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise SettingsError(f"{where}: {problem}") from None
+    if not isinstance(data, dict):
+        raise SettingsError(f"{path}:1: settings must be a mapping of sections, e.g. `gateway:`")
+    try:
+        return Settings(**data)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, str(path), text)) from None
+
+
+def from_args(args: Mapping[str, Any]) -> Settings:
+    """Settings from plain data, as `build(args)` receives them.
+
+    Raises:
+        SettingsError: As `load`, without a line number.
+    """
+    try:
+        return Settings(**dict(args))
+    except ValidationError as error:
+        raise SettingsError(_explain(error, "args", None)) from None
+
+
+def _explain(error: ValidationError, source: str, text: str | None) -> str:
+    """One line per mistake: place, key, what is wrong, what is allowed. Values stay out: secrets."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        keys = tuple(str(part) for part in item["loc"])
+        where = source
+        line = _line_of(text, keys) if text else None
+        if line:
+            where = f"{source}:{line}"
+        problem = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            problem = f"unknown key; allowed here: {', '.join(_allowed(keys[:-1]))}"
+        lines.append(f"{where}: {'.'.join(keys)}: {problem}")
+    return "\n".join(lines)
+
+
+def _line_of(text: str, keys: tuple[str, ...]) -> int | None:
+    """Line (from 1) of the deepest key of the path that the YAML text has."""
+    node: yaml.Node | None = yaml.compose(text)
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == key), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _allowed(section: tuple[str, ...]) -> list[str]:
+    model: Any = Settings
+    for key in section:
+        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
+        if field is None:
+            return []
+        model = field.annotation
+    return sorted(getattr(model, "model_fields", {}))
