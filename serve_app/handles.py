@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class Remote:
         except Exception as error:
             raise self._translated(error) from error
 
-    async def stream(self, method: str, context: RequestContext, *args: Any) -> AsyncIterator[Any]:
+    async def stream(self, method: str, context: RequestContext, *args: Any) -> AsyncGenerator[Any]:
         """Call a method that yields results; the deadline covers the whole stream.
 
         Closing this generator cancels the work at the other end.
@@ -85,7 +85,8 @@ class Remote:
                 return cause
             case BackPressureError():
                 return Overloaded(
-                    f"the {self._name} road is at its limit; try again shortly", retry_after_s=1.0
+                    f"the {self._name} road is at its limit; try again shortly",
+                    retry_after_s=1.0,
                 )
             case TimeoutError():
                 return DeadlineExceeded(f"the {self._name} road did not answer in time")

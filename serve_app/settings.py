@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -159,9 +166,9 @@ class LedgerSettings(_Section):
 
 
 class TelemetrySettings(_Section):
-    """`traces` follows the standard OTEL_* variables: on when an OTLP endpoint is set."""
+    """Where spans go, by OTLP over HTTP; follows the standard OTEL_* variables. Unset: off."""
 
-    traces: bool = False
+    otlp_traces_endpoint: str | None = None
     capture_content: bool = False
 
 
@@ -192,7 +199,11 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file; conventional variables come last."""
-        return env_settings, init_settings, InitSettingsSource(settings_cls, _conventional())
+        return (
+            env_settings,
+            init_settings,
+            InitSettingsSource(settings_cls, _conventional()),
+        )
 
     @property
     def models_dir(self) -> Path:
@@ -229,11 +240,13 @@ def _conventional() -> dict[str, Any]:
         key = os.environ.get(f"{provider.upper()}_API_KEY")
         if key and os.environ.get("TRIVIUM_FRONTIER__PROVIDER", provider) == provider:
             found.setdefault("frontier", {"api_key": key})
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true" and (
-        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    ):
-        found["telemetry"] = {"traces": True}
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
+        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
+            base and base.rstrip("/") + "/v1/traces"
+        )
+        if endpoint:
+            found["telemetry"] = {"otlp_traces_endpoint": endpoint}
     return found
 
 
@@ -249,7 +262,9 @@ def load(path: Path | None) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error}); name another with --config") from None
+        raise SettingsError(
+            f"{path}: cannot be read ({error}); name another with --config"
+        ) from None
     try:
         data = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -278,7 +293,7 @@ def from_args(args: Mapping[str, Any]) -> Settings:
 
 
 def _explain(error: ValidationError, source: str, text: str | None) -> str:
-    """One line per mistake: place, key, what is wrong, what is allowed. Values stay out: secrets."""
+    """A line per mistake: place, key, what is wrong and allowed. Values stay out: secrets."""
     lines = []
     for item in error.errors(include_url=False, include_input=False):
         keys = tuple(str(part) for part in item["loc"])

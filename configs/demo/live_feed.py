@@ -142,9 +142,15 @@ def write(client: httpx.Client, url: str, shop: Shop) -> bool:
     try:
         client.put(url, json={"documents": documents(shop)}).raise_for_status()
     except httpx.HTTPStatusError as error:
-        print(f"live_feed: the server answered {error.response.status_code}", file=sys.stderr)
+        print(
+            f"live_feed: the server answered {error.response.status_code}",
+            file=sys.stderr,
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        print(f"live_feed: the write failed: {type(error).__name__}: {error}", file=sys.stderr)
+        print(
+            f"live_feed: the write failed: {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
     else:
         return True
     return False
@@ -164,11 +170,24 @@ def main() -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--base-url", default="http://127.0.0.1:8000", help="address of the Trivium server")
+    add(
+        "--base-url",
+        default="http://127.0.0.1:8000",
+        help="address of the Trivium server",
+    )
     add("--collection", default="default", help="collection to write to")
     add("--interval", type=seconds, default=3.0, help="seconds between two batches")
-    add("--seed", type=int, default=None, help="random seed, for repeatable orders and stock")
-    add("--once", action="store_true", help="write one batch and exit; exit code 1 if it failed")
+    add(
+        "--seed",
+        type=int,
+        default=None,
+        help="random seed, for repeatable orders and stock",
+    )
+    add(
+        "--once",
+        action="store_true",
+        help="write one batch and exit; exit code 1 if it failed",
+    )
     args = parser.parse_args()
 
     key = os.environ.get("TRIVIUM_API_KEY", "").strip()

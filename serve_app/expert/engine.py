@@ -27,20 +27,24 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
 
     scaling = settings.scaling
     engine = dict(settings.engine)
+    environment = dict(settings.environment)
     if otlp_endpoint:
         engine["otlp_traces_endpoint"] = otlp_endpoint
+        environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
     hardware: dict[str, Any] = {}
     if settings.accelerator == "cpu":
         hardware = {
             "accelerator_config": {"kind": "cpu"},
             "placement_group_config": {"bundles": [{"CPU": scaling.num_cpus}]},
+            # The engine's processes are the replica's own; the bundle counts them.
+            "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
         }
     return LLMConfig(
         model_loading_config={"model_id": settings.model, "model_source": model_source},
         engine_kwargs=engine,
         # Tokens leave as they come: the default of 50 ms would be added to every first token.
         experimental_configs={"stream_batching_interval_ms": 0},
-        runtime_env={"env_vars": settings.environment},
+        runtime_env={"env_vars": environment},
         log_engine_metrics=True,
         **hardware,
     )
@@ -52,7 +56,10 @@ def chat_request(generation: Generation, model: str) -> dict[str, Any]:
         "model": model,
         "messages": [
             # Chat templates of small models know no developer role; to them it is the system's.
-            {"role": "system" if m.role == "developer" else m.role, "content": m.content}
+            {
+                "role": "system" if m.role == "developer" else m.role,
+                "content": m.content,
+            }
             for m in generation.messages
         ],
         "max_tokens": generation.max_tokens,

@@ -15,8 +15,13 @@ from serve_app.telemetry import tracing
 class RetrieverServer:
     """Evidence for queries, and the way in for documents."""
 
-    def __init__(self, settings: RetrievalSettings, embedding_model: str, traces: bool) -> None:
-        tracing.configure(traces, "retriever")
+    def __init__(
+        self,
+        settings: RetrievalSettings,
+        embedding_model: str,
+        otlp_endpoint: str | None,
+    ) -> None:
+        tracing.configure(otlp_endpoint, "retriever")
         embedder = Embedder(embedding_model)
         embedder(["warm up"])
         store = MilvusStore(
@@ -28,7 +33,12 @@ class RetrieverServer:
         self._retriever = Retriever(store, embedder, settings.chunk_tokens)
 
     async def search(
-        self, context: RequestContext, collection: str, query: str, k: int, mode: Mode = "hybrid"
+        self,
+        context: RequestContext,
+        collection: str,
+        query: str,
+        k: int,
+        mode: Mode = "hybrid",
     ) -> list[Chunk]:
         attributes = {
             "gen_ai.operation.name": "retrieval",

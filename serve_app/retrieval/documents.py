@@ -67,7 +67,9 @@ def _front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
         raise UnprocessableDocument(f"{path}: front matter is not valid YAML") from None
     if not isinstance(data, dict):
         raise UnprocessableDocument(f"{path}: front matter must be `key: value` lines")
-    return {str(k): v if isinstance(v, int | float | bool) else str(v) for k, v in data.items()}, body
+    return {
+        str(k): v if isinstance(v, int | float | bool) else str(v) for k, v in data.items()
+    }, body
 
 
 def _first_heading(body: str) -> str | None:

@@ -17,6 +17,9 @@ class Embedder:
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         vectors = self._model.encode(
-            list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=32
+            list(texts),
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            batch_size=32,
         )
         return [[float(x) for x in vector] for vector in vectors]

@@ -99,7 +99,8 @@ class Retriever:
             )
         if len(document.title.encode()) > _MAX_TITLE_BYTES:
             raise UnprocessableDocument(
-                f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes", param=f"{where}.title"
+                f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes",
+                param=f"{where}.title",
             )
         pieces = chunking.split(document.text, self._chunk_tokens)
         if not pieces:

@@ -117,7 +117,9 @@ class MilvusStore:
         if chunks:
             try:
                 await self._client.delete(
-                    collection, filter=_of_document(tenant, document_id), timeout=self._timeout
+                    collection,
+                    filter=_of_document(tenant, document_id),
+                    timeout=self._timeout,
                 )
             except MilvusException as error:
                 raise _unavailable(error) from error
@@ -140,19 +142,33 @@ class MilvusStore:
         )
         return sorted(
             (
-                {"id": row["document_id"], "title": row["title"], "as_of": row["as_of"] or None}
+                {
+                    "id": row["document_id"],
+                    "title": row["title"],
+                    "as_of": row["as_of"] or None,
+                }
                 for row in rows
             ),
             key=lambda row: str(row["id"]),
         )
 
     async def search(
-        self, collection: str, tenant: str, text: str, embedding: list[float], k: int, mode: Mode
+        self,
+        collection: str,
+        tenant: str,
+        text: str,
+        embedding: list[float],
+        k: int,
+        mode: Mode,
     ) -> list[Chunk]:
         """The `k` nearest chunks, best first."""
         await self._must_exist(collection)
         where = f"tenant == {_literal(tenant)}"
-        shared: dict[str, Any] = {"output_fields": [*_OUTPUT, "dense"], "timeout": self._timeout, "limit": k}
+        shared: dict[str, Any] = {
+            "output_fields": [*_OUTPUT, "dense"],
+            "timeout": self._timeout,
+            "limit": k,
+        }
         try:
             if mode == "hybrid":
                 depth = max(k, 20)

@@ -17,8 +17,8 @@ from serve_app.telemetry import tracing
 class RouterServer:
     """Decides. Batches whatever is waiting while the previous batch runs; never waits for more."""
 
-    def __init__(self, settings: RouterSettings, model: Path, traces: bool) -> None:
-        tracing.configure(traces, "router")
+    def __init__(self, settings: RouterSettings, model: Path, otlp_endpoint: str | None) -> None:
+        tracing.configure(otlp_endpoint, "router")
         encoder = Encoder(model, max_tokens=settings.max_tokens, threads=settings.threads)
         self._router = SemanticRouter.from_examples(encoder, settings.examples)
         self._batched.set_max_batch_size(settings.max_batch_size)

@@ -86,7 +86,7 @@ def export(source: Path, target: Path) -> None:
     from transformers import AutoModel
 
     class Pooled(torch.nn.Module):
-        """The encoder with mean pooling and normalisation, as sentence-transformers applies them."""
+        """The encoder with mean pooling and normalisation, as sentence-transformers has them."""
 
         def __init__(self) -> None:
             super().__init__()

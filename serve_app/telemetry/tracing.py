@@ -1,8 +1,9 @@
 """One trace per request, over every process it passes through.
 
 Spans follow the OpenTelemetry GenAI semantic conventions. The exporter speaks OTLP over HTTP and
-is set up by the standard `OTEL_EXPORTER_OTLP_*` variables. Without `configure`, the API's own
-no-op tracer answers: a span then costs about a microsecond and no context is sent along.
+reads the standard `OTEL_EXPORTER_OTLP_*` variables for headers, certificates and the like.
+Without `configure`, the API's own no-op tracer answers: a span then costs about a microsecond and
+no context is sent along.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 _tracer = trace.get_tracer("trivium")
 
 
-def configure(enabled: bool, service: str) -> None:
-    """Export this process's spans as `trivium-<service>`. Call once, at the process's edge."""
-    if not enabled:
+def configure(endpoint: str | None, service: str) -> None:
+    """Export this process's spans as `trivium-<service>`; `None` leaves tracing off."""
+    if endpoint is None:
         return
     # The SDK is imported only when it is used: off costs nothing.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -31,9 +32,8 @@ def configure(enabled: bool, service: str) -> None:
     provider = TracerProvider(
         resource=Resource.create({"service.name": f"trivium-{service}"}),
     )
-    provider.add_span_processor(
-        BatchSpanProcessor(OTLPSpanExporter(timeout=5), schedule_delay_millis=1000)
-    )
+    exporter = OTLPSpanExporter(endpoint, timeout=5)
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
     trace.set_tracer_provider(provider)
 
 

@@ -1,0 +1,89 @@
+"""The whole deployment graph on one page.
+
+    Gateway ──▶ Router      which road?
+       ├──────▶ Expert      vLLM
+       ├──────▶ Retriever   Milvus
+       └──────▶ Frontier    OpenAI, Anthropic, …
+
+`build` is the import path of `serve run`, of a RayService and of `trivium up` alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+
+from serve_app import models
+from serve_app.errors import SettingsError
+from serve_app.frontier.deployment import FrontierServer
+from serve_app.gateway.deployment import GatewayServer
+from serve_app.ledger.prices import PriceTable
+from serve_app.retrieval.deployment import RetrieverServer
+from serve_app.router.deployment import RouterServer
+from serve_app.settings import Scaling, Settings, from_args
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """The Serve application for settings given as plain data (see `settings.Settings`).
+
+    Raises:
+        SettingsError: A setting is wrong, a price is missing, or models are not prepared.
+    """
+    # Imported here: it loads vLLM, which only this deployment needs.
+    from serve_app.expert.deployment import expert_application
+
+    settings = from_args(args)
+    _check(settings)
+    traces = settings.telemetry.otlp_traces_endpoint
+    router = serve.deployment(
+        RouterServer, name="Router", **_options(settings.router.scaling)
+    ).bind(settings.router, models.router_encoder(settings), traces)
+    retriever = serve.deployment(
+        RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
+    ).bind(settings.retrieval, models.embedding_model(settings), traces)
+    frontier = serve.deployment(
+        FrontierServer, name="Frontier", **_options(settings.frontier.scaling)
+    ).bind(settings.frontier, traces)
+    expert = expert_application(
+        settings.expert,
+        models.base_model(settings),
+        traces,
+        {"name": "Expert", **_options(settings.expert.scaling)},
+    )
+    gateway = serve.deployment(GatewayServer, name="Gateway", **_options(settings.gateway.scaling))
+    return gateway.bind(settings, router, expert, retriever, frontier)
+
+
+def _check(settings: Settings) -> None:
+    prices = PriceTable.load(settings.ledger.prices)
+    prices.require(settings.expert.model)
+    if settings.frontier.provider:
+        prices.require(settings.frontier.model)
+    if steps := models.missing(settings):
+        raise SettingsError(f"not prepared: {', '.join(steps)}; run `trivium up`, which does it")
+
+
+def _options(scaling: Scaling) -> dict[str, Any]:
+    """Serve's options for one deployment."""
+    return {
+        "autoscaling_config": {
+            "min_replicas": scaling.min_replicas,
+            "max_replicas": scaling.max_replicas,
+            "target_ongoing_requests": scaling.target_ongoing_requests,
+        },
+        "max_ongoing_requests": scaling.max_ongoing_requests,
+        "max_queued_requests": scaling.max_queued_requests,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
+        "ray_actor_options": {
+            "num_cpus": scaling.num_cpus,
+            "num_gpus": scaling.num_gpus,
+        },
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 10,
+        # A replica that is taken away finishes its streams first.
+        "graceful_shutdown_timeout_s": 60,
+    }

@@ -1,0 +1,52 @@
+"""The command line: `trivium …`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from serve_app import __version__
+from serve_app.cli import documents, questions, stack
+from serve_app.cli.console import errors
+from serve_app.errors import TriviumError
+
+app = typer.Typer(
+    name="trivium",
+    help="One OpenAI-compatible endpoint; a router sends each question down the cheapest road "
+    "that answers it well.\n\nStart here: [bold]trivium up --demo[/bold], then in another "
+    'terminal [bold]trivium ask "What is our return window?"[/bold].',
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command(rich_help_panel="Run")(stack.up)
+app.command(rich_help_panel="Run")(stack.down)
+app.command(rich_help_panel="Ask")(questions.ask)
+app.command(rich_help_panel="Ask")(questions.route)
+app.command(rich_help_panel="Knowledge")(documents.ingest)
+app.command(rich_help_panel="Knowledge")(documents.search)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if version:
+        print(f"trivium {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    try:
+        app()
+    except TriviumError as error:
+        errors.print(f"[red]error:[/red] {error.message}", highlight=False, markup=True)
+        sys.exit(
+            2 if error.status in (400, 404, 422) or type(error).__name__ == "SettingsError" else 1
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,112 @@
+"""The running stack, as the commands see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import httpx
+import typer
+
+from serve_app.errors import TriviumError, Unavailable
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url",
+        envvar="TRIVIUM_URL",
+        help="Where Trivium answers.",
+        rich_help_panel="Connection",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="TRIVIUM_API_KEY",
+        help="API key, if the gateway wants one. Better in the environment than here.",
+        show_default=False,
+        show_envvar=True,
+        rich_help_panel="Connection",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class Refused(TriviumError):
+    """The stack answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]
+
+
+class Client:
+    """One connection to the stack; use it as a context manager."""
+
+    def __init__(self, url: str, api_key: str | None, timeout_s: float = 130.0) -> None:
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url = url
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=httpx.Timeout(timeout_s, connect=5.0)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Call an endpoint and return its JSON.
+
+        Raises:
+            Refused: The stack answered with an error.
+            Unavailable: Nobody answers at the address.
+        """
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        if response.is_error:
+            raise _refused(response)
+        return response.json()
+
+    def chat(self, body: dict[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
+        """Stream a chat completion: response headers with each event."""
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refused(response)
+                for line in response.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        event = json.loads(line.removeprefix("data: "))
+                        if "error" in event:
+                            raise Refused(event["error"]["message"], 500)
+                        yield response.headers, event
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: httpx.HTTPError) -> Unavailable:
+        return Unavailable(
+            f"no answer from {self._url} ({type(error).__name__}); "
+            "start it with `trivium up`, or name another with --url"
+        )
+
+
+def _refused(response: httpx.Response) -> Refused:
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = f"HTTP {response.status_code}"
+    return Refused(message, response.status_code)

@@ -1,0 +1,221 @@
+"""The stack on one machine: Ray, Serve and the demo feed as children of one process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from serve_app.errors import SettingsError, Unavailable
+from serve_app.settings import Settings
+
+# More logical CPUs than cores: the deployments are many, and most of them wait most of the time.
+_LOGICAL_CPUS = 8
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # Calls between deployments go by gRPC instead of the object store: less work per token.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # Its hook would load vLLM in workers that never need it.
+    "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """Where a running stack leaves its process id and address, for `trivium down`."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> RunFile:
+        return cls(settings.state_dir / "run.json")
+
+    def write(self, url: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        me = psutil.Process()
+        record = {"pid": me.pid, "created": me.create_time(), "url": url}
+        self.path.write_text(json.dumps(record), encoding="utf-8")
+
+    def process(self) -> psutil.Process | None:
+        """The supervisor, if it is alive; a process that merely inherited its id is not."""
+        try:
+            record = json.loads(self.path.read_text(encoding="utf-8"))
+            process = psutil.Process(record["pid"])
+            return process if process.create_time() == record["created"] else None
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
+            return None
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises `SettingsError` when something else listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on {host}:{port} ({error.strerror}); "
+                "stop what does, or choose another with --port"
+            ) from None
+
+
+@contextlib.contextmanager
+def cluster(settings: Settings) -> Iterator[str]:
+    """A Ray cluster of one node; gone, with all its processes, at the end.
+
+    Yields the dashboard's address, `host:port`.
+    """
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    import ray
+
+    # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
+    digest = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]
+    temp = Path(tempfile.gettempdir()) / f"trivium-{digest}"
+    shutil.rmtree(temp, ignore_errors=True)
+    try:
+        address = ray.init(
+            num_cpus=_LOGICAL_CPUS,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=str(temp),
+            object_store_memory=200 * 1024 * 1024,
+        )
+        yield str(address["webui_url"])
+    finally:
+        _shut_down()
+
+
+def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None]) -> None:
+    """Deploy by Serve's REST API, as KubeRay does, and return when every replica is up.
+
+    The application is built in a worker of Ray's: this process never loads vLLM.
+
+    Raises:
+        Unavailable: The application cannot be built or a deployment does not start; says why.
+    """
+    body = {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": settings.gateway.host, "port": settings.gateway.port},
+        "applications": [
+            {
+                "name": "trivium",
+                "route_prefix": "/",
+                "import_path": "serve_app.app:build",
+                "args": settings.to_args(),
+            }
+        ],
+    }
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    # Ray's own client: it knows the token that guards the dashboard.
+    serve = ServeSubmissionClient(f"http://{dashboard}")
+    serve.deploy_applications(body)
+    while True:
+        state = serve.get_serve_details()["applications"].get("trivium", {})
+        deployments = state.get("deployments", {})
+        match state.get("status"):
+            case "RUNNING":
+                return
+            case "DEPLOY_FAILED" | "UNHEALTHY":
+                broken = [d["message"] for d in deployments.values() if d["status"] == "UNHEALTHY"]
+                reason = (broken or [state.get("message", "no message")])[0].strip()
+                raise Unavailable(f"the application does not start: {reason.splitlines()[-1]}")
+        waiting = [name for name, d in deployments.items() if d["status"] != "HEALTHY"]
+        on_progress(", ".join(waiting) or "the application")
+        time.sleep(0.25)
+
+
+def wait_ready(url: str, timeout_s: float) -> None:
+    """Return when every road has answered once.
+
+    Raises:
+        Unavailable: Not within `timeout_s`; names what is still waited for.
+    """
+    deadline = time.monotonic() + timeout_s
+    waiting = "the gateway"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            response = httpx.get(f"{url}/readyz", timeout=5.0)
+            if response.status_code == 200:
+                return
+            waiting = ", ".join(response.json()["waiting_for"])
+        time.sleep(0.25)
+    raise Unavailable(f"not ready after {timeout_s:.0f} s; still waiting for {waiting}")
+
+
+@contextlib.contextmanager
+def feed(url: str, collection: str) -> Iterator[None]:
+    """The demo company's live feed, as a child process."""
+    script = Path("configs/demo/live_feed.py")
+    if not script.is_file():
+        raise SettingsError(f"{script} is missing; run --demo from a checkout of Trivium")
+    process = subprocess.Popen(
+        [sys.executable, str(script), "--base-url", url, "--collection", collection]
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _shut_down() -> None:
+    """End Serve, then Ray, then whatever is left of them."""
+    import ray
+    from ray import serve
+
+    children = psutil.Process().children(recursive=True)
+    with contextlib.suppress(Exception):
+        serve.shutdown()
+    children += psutil.Process().children(recursive=True)
+    ray.shutdown()
+    _reap(list(set(children)))
+
+
+def _reap(processes: list[psutil.Process]) -> None:
+    """End what a hasty shutdown may leave: a worker in the middle of starting, an engine."""
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)

@@ -1,0 +1,112 @@
+"""`trivium ask` and `trivium route`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
+from serve_app.cli.console import errors, out
+from serve_app.errors import InvalidRequest
+
+_OURS = "x-trivium-"
+
+Question = Annotated[
+    str | None,
+    typer.Argument(help="The question; read from standard input when left out."),
+]
+
+
+def ask(
+    question: Question = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="trivium/auto, or a road: trivium/expert, …"),
+    ] = "trivium/auto",
+    max_tokens: Annotated[int | None, typer.Option(help="Bound on the answer's tokens.")] = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Ask a question and watch the answer come in.
+
+    Below the answer: the road it took, what it cost, and the sources it cites.
+
+    [bold]Example:[/bold] trivium ask "What was our revenue in the last 15 minutes?"
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": _text(question)}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if max_tokens is not None:
+        body["max_completion_tokens"] = max_tokens
+    answer, usage, annotations, facts = "", {}, [], {}
+    with Client(url, api_key) as client:
+        for headers, event in client.chat(body):
+            facts = {k.removeprefix(_OURS): v for k, v in headers.items() if k.startswith(_OURS)}
+            usage = event.get("usage") or usage
+            for choice in event["choices"]:
+                piece = choice["delta"].get("content") or ""
+                annotations += choice["delta"].get("annotations") or []
+                answer += piece
+                if not as_json:
+                    sys.stdout.write(piece)
+                    sys.stdout.flush()
+    if as_json:
+        print(json.dumps({"answer": answer, **facts, "usage": usage, "annotations": annotations}))
+        return
+    sys.stdout.write("\n")
+    for number, citation in enumerate(_sources(annotations), start=1):
+        as_of = f", as of {citation['as_of']}" if "as_of" in citation else ""
+        errors.print(f"  [dim][{number}] {citation['title']}{as_of}  {citation['url']}[/dim]")
+    degraded = f" · [yellow]degraded: {facts['degraded']}[/yellow]" if "degraded" in facts else ""
+    errors.print(
+        f"  [dim]{facts['route']} · confidence {facts['confidence']} · routed in "
+        f"{facts['router-ms']} ms · {usage['total_tokens']} tokens · "
+        f"${usage['cost']:.6f} (RAG-only: ${usage['cost_details']['baseline']:.6f})[/dim]{degraded}"
+    )
+
+
+def route(
+    question: Question = None,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
+) -> None:
+    """Show where a question would go, and why, without answering it."""
+    with Client(url, api_key) as client:
+        made = client.request("POST", "/v1/route", {"query": _text(question)})
+    if as_json:
+        print(json.dumps(made))
+        return
+    table = Table(
+        "road",
+        "score",
+        title=f"{made['route']}: {made['reason']}",
+        title_justify="left",
+    )
+    for road, score in sorted(made["scores"].items(), key=lambda item: -item[1]):
+        table.add_row(f"[bold]{road}[/bold]" if road == made["route"] else road, f"{score:.3f}")
+    out.print(table)
+    out.print(
+        f"volatility {made['volatility']:.2f} · complexity {made['complexity']:.2f} · "
+        f"stage {made['stage']} · {made['latency_ms']:.1f} ms"
+    )
+
+
+def _text(question: str | None) -> str:
+    text = question if question is not None else sys.stdin.read()
+    if not text.strip():
+        raise InvalidRequest('nothing was asked; try: trivium ask "What is our return window?"')
+    return text
+
+
+def _sources(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each cited document once, in order."""
+    return list({a["url_citation"]["url"]: a["url_citation"] for a in annotations}.values())

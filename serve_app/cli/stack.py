@@ -1,0 +1,166 @@
+"""`trivium up` and `trivium down`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from serve_app import models
+from serve_app.cli import local
+from serve_app.cli.console import errors, out
+from serve_app.cli.documents import ingest
+from serve_app.errors import SettingsError, Unavailable
+from serve_app.settings import Settings, load
+
+_HANDBOOK = Path("configs/demo/handbook")
+_READY_S = 420.0
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-f", help="Settings file (YAML). Environment: TRIVIUM_…"),
+]
+
+
+def up(
+    config: Config = Path("configs/local.yaml"),
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Ingest the demo company and run its live feed."),
+    ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", "-d", help="Return when ready; stop with `trivium down`."),
+    ] = False,
+    port: Annotated[int | None, typer.Option(help="Overrides gateway.port.")] = None,
+) -> None:
+    """Bring up the whole stack on this machine and answer until Ctrl-C.
+
+    The first start prepares the models, which takes a minute or two; later ones do not.
+    """
+    settings = _settings(config, port)
+    if (running := local.RunFile.of(settings).process()) is not None:
+        raise SettingsError(f"already running (process {running.pid}); stop it: trivium down")
+    if detach:
+        _detached(config, demo, port, settings)
+        return
+    url = f"http://{settings.gateway.host}:{settings.gateway.port}"
+    local.check_port(settings.gateway.host, settings.gateway.port)
+    run_file = local.RunFile.of(settings)
+    run_file.write(url)
+    try:
+        # Entered in order, so that Ctrl-C at any point ends what has been started so far.
+        with local.interruptible(), contextlib.ExitStack() as stack:
+            _prepare(settings)
+            with errors.status("starting Ray") as status:
+                dashboard = stack.enter_context(local.cluster(settings))
+                local.deploy(settings, dashboard, lambda names: status.update(f"starting {names}"))
+                status.update("asking every road once")
+                local.wait_ready(url, _READY_S)
+            if demo:
+                ingest([_HANDBOOK], settings.retrieval.collection, url=url)
+                stack.enter_context(local.feed(url, settings.retrieval.collection))
+            _announce(url, demo)
+            signal.pause()
+    except KeyboardInterrupt:
+        errors.print("stopped")
+    finally:
+        run_file.remove()
+
+
+def down(config: Config = Path("configs/local.yaml")) -> None:
+    """Stop a stack that `trivium up` started here."""
+    process = local.RunFile.of(_settings(config, None)).process()
+    if process is None:
+        out.print("nothing is running here")
+        return
+    with errors.status("stopping"):
+        process.terminate()
+        try:
+            process.wait(60)
+        except psutil.TimeoutExpired:
+            raise Unavailable(f"process {process.pid} does not stop; end it by force") from None
+    out.print("stopped")
+
+
+def _settings(config: Path | None, port: int | None) -> Settings:
+    settings = load(config).resolved(Path.cwd())
+    if port is None:
+        return settings
+    return settings.model_copy(
+        update={"gateway": settings.gateway.model_copy(update={"port": port})}
+    )
+
+
+def _prepare(settings: Settings) -> None:
+    for step in models.missing(settings):
+        started = time.monotonic()
+        with errors.status(f"preparing the {step}, once (about half a minute)"):
+            # A process of its own: what it loads is gone when the replicas need the memory.
+            code = "import sys; from serve_app.cli.stack import prepare; prepare(*sys.argv[1:])"
+            done = subprocess.run(
+                [sys.executable, "-c", code, settings.model_dump_json(), step],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
+            raise Unavailable(f"preparing the {step} failed: {reason}")
+        errors.print(f"prepared the {step} in {time.monotonic() - started:.0f} s")
+
+
+def prepare(settings: str, step: str) -> None:
+    """The child's side of `_prepare`."""
+    models.prepare(Settings.model_validate_json(settings), step)
+
+
+def _detached(config: Path | None, demo: bool, port: int | None, settings: Settings) -> None:
+    log = settings.state_dir / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "serve_app.cli", "up"]
+    command += ["--config", str(config)] if config else []
+    command += ["--demo"] if demo else []
+    command += ["--port", str(port)] if port else []
+    with (
+        log.open("w", encoding="utf-8") as output,
+        errors.status("starting in the background"),
+    ):
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while process.poll() is None and _READY not in log.read_text(encoding="utf-8"):
+            time.sleep(0.5)
+    if process.returncode is not None:
+        lines = log.read_text(encoding="utf-8").strip().splitlines()
+        raise Unavailable(f"it did not start: {lines[-1] if lines else 'no message'} (log: {log})")
+    out.print(log.read_text(encoding="utf-8").strip())
+
+
+_READY = "Trivium answers at"
+
+
+def _announce(url: str, demo: bool) -> None:
+    out.print(
+        f"\n[bold green]{_READY} {url}[/bold green]  (playground: {url}/ · API: {url}/docs)\n"
+    )
+    if demo:
+        out.print("Try, in another terminal:")
+        for question in (
+            "What was our revenue in the last 15 minutes?",
+            "Rewrite in a friendly tone: your parcel is late and we do not know why.",
+            "Three pumps fill a tank in 4, 6 and 12 hours. How long do they take together?",
+        ):
+            out.print(f'  .venv/bin/trivium ask "{question}"', style="cyan")
+    out.print("\nCtrl-C stops it.")

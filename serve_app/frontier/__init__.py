@@ -1,0 +1,1 @@
+"""The outside models, kept for real reasoning."""

@@ -1,0 +1,37 @@
+"""The frontier proxy as a Serve deployment."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from serve_app.domain import Delta, Generation, RequestContext
+from serve_app.frontier.providers import provider
+from serve_app.settings import FrontierSettings
+from serve_app.telemetry import tracing
+
+
+class FrontierServer:
+    """Answers by somebody else's model, or says that none is configured."""
+
+    def __init__(self, settings: FrontierSettings, otlp_endpoint: str | None) -> None:
+        tracing.configure(otlp_endpoint, "frontier")
+        self._settings = settings
+        self._provider = provider(settings)
+
+    async def generate(
+        self, context: RequestContext, generation: Generation
+    ) -> AsyncIterator[Delta]:
+        """Stream the provider's answer; the last delta carries `finish_reason` and `usage`."""
+        attributes = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": self._settings.provider,
+            "gen_ai.request.model": self._settings.model or None,
+            "gen_ai.request.max_tokens": generation.max_tokens,
+        }
+        name = f"chat {self._settings.model or 'frontier'}"
+        with tracing.span(name, attributes, parent=context.trace) as span:
+            async for delta in self._provider.generate(generation):
+                if delta.usage:
+                    span.set_attribute("gen_ai.usage.input_tokens", delta.usage.prompt_tokens)
+                    span.set_attribute("gen_ai.usage.output_tokens", delta.usage.completion_tokens)
+                yield delta

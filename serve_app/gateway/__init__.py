@@ -1,0 +1,1 @@
+"""The HTTP face: OpenAI's wire format, and what surrounds it."""

@@ -1,0 +1,182 @@
+"""`POST /v1/chat/completions`: one question, answered whole or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from opentelemetry import trace
+
+from serve_app.domain import Answer, Cost, Decision, ModelCall, RequestContext, Usage
+from serve_app.errors import InternalError, TriviumError
+from serve_app.gateway import sse
+from serve_app.gateway.access import Admission
+from serve_app.gateway.responses import ChatFormat
+from serve_app.ledger.prices import CostMeter
+from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.run import Question, Run
+from serve_app.telemetry.metrics import GatewayMetrics
+
+log = logging.getLogger(__name__)
+
+
+class Chat:
+    """Answers questions over HTTP. One instance serves all requests of a replica."""
+
+    def __init__(
+        self,
+        orchestrator: Orchestrator,
+        meter: CostMeter,
+        metrics: GatewayMetrics,
+        keep_alive_s: float,
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._meter = meter
+        self._metrics = metrics
+        self._keep_alive_s = keep_alive_s
+
+    async def whole(
+        self, context: RequestContext, question: Question, form: ChatFormat
+    ) -> Response:
+        """The answer as one JSON object."""
+        async with self._accounted(context, question) as (_, task):
+            answer = await task
+        cost = self._cost(list(answer.calls), answer.usage)
+        return JSONResponse(
+            form.completion(answer, cost),
+            headers={
+                **_headers(answer.decision, list(answer.degraded), _model(answer)),
+                "x-trivium-cost-usd": f"{cost.total:.9f}",
+                "x-trivium-baseline-usd": f"{cost.baseline:.9f}",
+            },
+        )
+
+    async def stream(
+        self,
+        context: RequestContext,
+        question: Question,
+        form: ChatFormat,
+        admission: Admission,
+        *,
+        include_usage: bool,
+    ) -> Response:
+        """The answer as server-sent events. Errors before the first byte have their own status."""
+        stack = contextlib.AsyncExitStack()
+        try:
+            stack.enter_context(admission.admitted())
+            run, task = await stack.enter_async_context(self._accounted(context, question))
+            pieces = run.text()
+            # Headers wait for the first text: until then another road may still take over.
+            first = await anext(pieces, None)
+            if first is None:
+                await task
+        except BaseException:
+            await stack.aclose()
+            raise
+
+        async def events() -> AsyncGenerator[bytes]:
+            async with stack:
+                yield sse.event(form.first())
+                try:
+                    if first is not None:
+                        yield sse.event(form.piece(first))
+                    async for piece in pieces:
+                        yield sse.event(form.piece(piece))
+                    answer = await task
+                except TriviumError as error:
+                    yield sse.event(error.envelope())
+                    return
+                except Exception as error:
+                    log.error("stream %s failed", context.request_id, exc_info=error)
+                    yield sse.event(InternalError("the answer broke off").envelope())
+                    return
+                yield sse.event(form.last(answer))
+                if include_usage:
+                    cost = self._cost(list(answer.calls), answer.usage)
+                    yield sse.event(form.usage(answer, cost))
+                yield sse.DONE
+
+        assert run.decision is not None, "text was emitted before a decision was made"
+        opened = events()
+        # Started here, so that it is closed even if the response is never sent.
+        head = await anext(opened)
+        return StreamingResponse(
+            sse.kept_alive(head, opened, self._keep_alive_s),
+            media_type="text/event-stream",
+            headers={
+                **_headers(run.decision, run.degraded, None),
+                "cache-control": "no-cache",
+                "x-accel-buffering": "no",
+            },
+        )
+
+    @contextlib.asynccontextmanager
+    async def _accounted(
+        self, context: RequestContext, question: Question
+    ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
+        """A run that is counted however it ends: answered, failed, or left by its client."""
+        started = time.monotonic()
+        outcome = "disconnected"
+        run: Run | None = None
+        try:
+            async with self._orchestrator.answering(context, question) as (run, task):
+                yield run, task
+                outcome = "ok" if task.done() and not task.cancelled() else outcome
+                if outcome == "ok" and task.exception():
+                    outcome = "failed"
+        except TriviumError:
+            outcome = "failed"
+            raise
+        finally:
+            if run is not None:
+                self._record(context, run, outcome, time.monotonic() - started)
+
+    def _record(self, context: RequestContext, run: Run, outcome: str, seconds: float) -> None:
+        total = sum((call.usage for call in run.calls), Usage())
+        cost = self._cost(run.calls, total)
+        span = trace.get_current_span()
+        span.set_attribute("trivium.outcome", outcome)
+        span.set_attribute("trivium.cost_usd", cost.total)
+        span.set_attribute("gen_ai.usage.input_tokens", total.prompt_tokens)
+        span.set_attribute("gen_ai.usage.output_tokens", total.completion_tokens)
+        if run.decision is None:
+            return
+        span.set_attribute("trivium.route", run.decision.route.value)
+        self._metrics.answered(run.decision, outcome, bool(run.degraded), run.calls, cost)
+        log.info(
+            "answer request_id=%s tenant=%s route=%s outcome=%s degraded=%s prompt_tokens=%d "
+            "completion_tokens=%d cost_usd=%.9f seconds=%.3f",
+            context.request_id,
+            context.tenant,
+            run.decision.route.value,
+            outcome,
+            ",".join(run.degraded) or "-",
+            total.prompt_tokens,
+            total.completion_tokens,
+            cost.total,
+            seconds,
+        )
+
+    def _cost(self, calls: list[ModelCall], answer: Usage) -> Cost:
+        return self._meter.cost(calls, answer.prompt_tokens, answer.completion_tokens)
+
+
+def _model(answer: Answer) -> str | None:
+    return answer.calls[-1].model if answer.calls else None
+
+
+def _headers(decision: Decision, degraded: list[str], model: str | None) -> dict[str, str]:
+    headers = {
+        "x-trivium-route": decision.route.value,
+        "x-trivium-confidence": f"{decision.confidence:.3f}",
+        "x-trivium-router-ms": f"{decision.latency_ms:.2f}",
+    }
+    if model:
+        headers["x-trivium-model"] = model
+    if degraded:
+        headers["x-trivium-degraded"] = ", ".join(degraded)
+    return headers

@@ -1,0 +1,77 @@
+"""The gateway as a Serve deployment: HTTP in front, the graph inside, handles behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.domain import Route
+from serve_app.gateway.chat import Chat
+from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
+from serve_app.handles import Remote
+from serve_app.ledger.prices import CostMeter, PriceTable
+from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.nodes import Nodes
+from serve_app.settings import Settings
+from serve_app.telemetry import tracing
+from serve_app.telemetry.metrics import GatewayMetrics
+
+
+@serve.ingress()
+class GatewayServer:
+    """Takes requests, runs them through the graph, and answers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        router: DeploymentHandle[Any],
+        expert: DeploymentHandle[Any],
+        retriever: DeploymentHandle[Any],
+        frontier: DeploymentHandle[Any],
+    ) -> None:
+        tracing.configure(settings.telemetry.otlp_traces_endpoint, "gateway")
+        patience = settings.gateway.request_timeout_s
+        decider = RemoteRouter(Remote(router, "router", settings.router.timeout_s))
+        knowledge = RemoteKnowledge(Remote(retriever, "knowledge", settings.retrieval.timeout_s))
+        orchestrator = Orchestrator(
+            Nodes(
+                decider,
+                RemoteModel(Remote(expert, "expert", patience)),
+                RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s)),
+                knowledge,
+                models={
+                    Route.EXPERT: (
+                        settings.expert.model,
+                        settings.expert.max_output_tokens,
+                    ),
+                    Route.FRONTIER: (
+                        settings.frontier.model,
+                        settings.frontier.max_output_tokens,
+                    ),
+                },
+                fallbacks=settings.orchestration.fallbacks,
+                top_k=settings.retrieval.top_k,
+                min_relevance=settings.retrieval.min_relevance,
+                verify=settings.orchestration.verify,
+            )
+        )
+        meter = CostMeter(
+            PriceTable.load(settings.ledger.prices),
+            settings.ledger.baseline_model,
+            settings.ledger.baseline_context_tokens,
+        )
+        self._services = Services(
+            settings=settings,
+            chat=Chat(orchestrator, meter, GatewayMetrics(), settings.gateway.keep_alive_s),
+            router=decider,
+            knowledge=knowledge,
+            readiness=Readiness(orchestrator, settings.retrieval.collection),
+        )
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._services)

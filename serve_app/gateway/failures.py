@@ -1,0 +1,85 @@
+"""Every failure as an OpenAI error envelope."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serve_app.errors import (
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    TriviumError,
+    UnknownParameter,
+)
+
+log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception in the envelope; what we did not foresee is a 500 without details."""
+
+    @app.exception_handler(TriviumError)
+    async def ours(_: Request, error: TriviumError) -> JSONResponse:
+        return response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return response(_validation(list(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, TriviumError):
+            # FastAPI takes whatever stops it from reading a body for a parsing error.
+            return response(error.__cause__)
+        if error.status_code == 404:
+            return response(NotFound(f"there is nothing at {request.url.path}; see /docs"))
+        if error.status_code == 400:
+            return response(InvalidRequest("the body is not valid JSON in UTF-8"))
+        refusal = InvalidRequest(f"{request.method} is not possible at {request.url.path}")
+        return JSONResponse(refusal.envelope(), error.status_code, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        request_id = request.scope.get("state", {}).get("request_id")
+        log.error("request %s failed", request_id, exc_info=error)
+        return response(InternalError(f"something broke on our side (request {request_id})"))
+
+
+def response(error: TriviumError) -> JSONResponse:
+    """The envelope, with `retry-after` where trying again can help."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers["retry-after-ms"] = str(round(error.retry_after_s * 1000))
+    return JSONResponse(error.envelope(), error.status, headers)
+
+
+def _validation(errors: list[dict[str, Any]]) -> InvalidRequest:
+    """The first mistake of a body, in one sentence; the value itself is not repeated."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
+    param = _path([part for part in first["loc"] if part != "body"])
+    if first["type"] == "extra_forbidden":
+        return UnknownParameter(f"unknown parameter {param!r}", param=param)
+    if not param:
+        return InvalidRequest("the body must be a JSON object with content-type application/json")
+    return InvalidRequest(f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param)
+
+
+def _path(parts: list[str | int]) -> str:
+    """`messages[0].role`. Names of union members, which pydantic adds, are left out."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not part.startswith(("list[", "function-", "constrained-")) and part not in ("str",):
+            path += f".{part}" if path else part
+    return path

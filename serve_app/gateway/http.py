@@ -1,0 +1,213 @@
+"""The HTTP application: which path does what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Path, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from serve_app import __version__
+from serve_app.domain import RequestContext
+from serve_app.gateway import failures, responses
+from serve_app.gateway.access import Admission, Keyring, Principal
+from serve_app.gateway.chat import Chat
+from serve_app.gateway.middleware import BodyLimit, RequestIdentity
+from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.responses import ChatFormat
+from serve_app.gateway.roads import RemoteKnowledge
+from serve_app.gateway.schema import (
+    MODELS,
+    ChatCompletionRequest,
+    IngestRequest,
+    RouteRequest,
+    SearchRequest,
+    resolve,
+)
+from serve_app.orchestration.run import Router
+from serve_app.settings import Settings
+
+Collection = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+
+
+def _principal(request: Request) -> Principal:
+    keyring: Keyring = request.app.state.keyring
+    return keyring.principal(request.headers.get("authorization"))
+
+
+Caller = Annotated[Principal, Depends(_principal)]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the endpoints work with."""
+
+    settings: Settings
+    chat: Chat
+    router: Router
+    knowledge: RemoteKnowledge
+    readiness: Readiness
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application of one gateway replica."""
+    gateway = services.settings.gateway
+    admission = Admission(gateway.max_concurrent_requests)
+    started = int(time.time())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(services.readiness.warm_up())
+        yield
+        warming.cancel()
+
+    app = FastAPI(
+        title="Trivium",
+        version=__version__,
+        description="One OpenAI-compatible endpoint, three roads.",
+        lifespan=lifespan,
+    )
+    app.state.keyring = Keyring(gateway.api_keys)
+    app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
+    app.add_middleware(RequestIdentity)
+    failures.install(app)
+
+    def context(request: Request, caller: Principal) -> RequestContext:
+        return RequestContext(
+            request_id=request.state.request_id,
+            deadline=time.time() + gateway.request_timeout_s,
+            tenant=caller.tenant,
+        )
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatCompletionRequest, request: Request, caller: Caller) -> Response:
+        """Answer a conversation by the road that does it best for least money."""
+        caller.require("chat")
+        question = body.question(services.settings.retrieval.collection)
+        here = context(request, caller)
+        form = ChatFormat(
+            f"chatcmpl-{here.request_id}",
+            int(time.time()),
+            body.model,
+            question.collection,
+        )
+        if not body.stream:
+            with admission.admitted():
+                return await services.chat.whole(here, question, form)
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await services.chat.stream(
+            here, question, form, admission, include_usage=include_usage
+        )
+
+    @app.post("/v1/route")
+    async def route(body: RouteRequest, request: Request, caller: Caller) -> dict[str, Any]:
+        """The router's decision alone, with its scores."""
+        caller.require("chat")
+        with admission.admitted():
+            made = await services.router.decide(context(request, caller), body.text)
+        return responses.decision(made)
+
+    @app.get("/v1/models")
+    async def models(caller: Caller) -> dict[str, Any]:
+        """The models that can be named in a request."""
+        return {"object": "list", "data": [_model(name, started) for name in MODELS]}
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str, caller: Caller) -> dict[str, Any]:
+        resolve(model)
+        return _model(model, started)
+
+    @app.put("/v1/collections/{collection}/documents")
+    async def ingest(
+        collection: Collection, body: IngestRequest, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        """Add documents, or replace those with the same id. Searchable when this returns."""
+        caller.require("ingest")
+        documents = [document.document() for document in body.documents]
+        with admission.admitted():
+            report = await services.knowledge.ingest(
+                context(request, caller), collection, documents
+            )
+        return {
+            "object": "ingest.report",
+            "collection": collection,
+            "documents": report.documents,
+            "chunks": report.chunks,
+        }
+
+    @app.get("/v1/collections/{collection}/documents")
+    async def documents(collection: Collection, request: Request, caller: Caller) -> dict[str, Any]:
+        caller.require("chat")
+        found = await services.knowledge.documents(context(request, caller), collection)
+        return {"object": "list", "data": found}
+
+    @app.get("/v1/collections/{collection}/documents/{document_id:path}")
+    async def document(
+        collection: Collection, document_id: str, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        """A document as it is stored: what a citation points to."""
+        caller.require("chat")
+        chunks = await services.knowledge.document(
+            context(request, caller), collection, document_id
+        )
+        return {
+            "object": "document",
+            "id": document_id,
+            "title": chunks[0].title,
+            "as_of": chunks[0].as_of,
+            "chunks": [
+                {"id": chunk.id, "heading": chunk.heading, "text": chunk.text} for chunk in chunks
+            ],
+        }
+
+    @app.delete("/v1/collections/{collection}/documents/{document_id:path}")
+    async def delete(
+        collection: Collection, document_id: str, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        caller.require("ingest")
+        await services.knowledge.delete(context(request, caller), collection, document_id)
+        return {"object": "document", "id": document_id, "deleted": True}
+
+    @app.post("/v1/collections/{collection}/search")
+    async def search(
+        collection: Collection, body: SearchRequest, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        """The chunks nearest to a query, best first."""
+        caller.require("chat")
+        with admission.admitted():
+            found = await services.knowledge.search(
+                context(request, caller), collection, body.query, body.k, body.mode
+            )
+        return {
+            "object": "list",
+            "data": [responses.chunk(each, collection) for each in found],
+        }
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> JSONResponse:
+        waiting = [road.value for road in services.readiness.waiting]
+        status = {
+            "status": "ready" if not waiting else "warming up",
+            "waiting_for": waiting,
+        }
+        return JSONResponse(status, 503 if waiting else 200)
+
+    @app.get("/", include_in_schema=False)
+    async def playground() -> HTMLResponse:
+        return HTMLResponse(files(__package__).joinpath("playground.html").read_text("utf-8"))
+
+    return app
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "trivium"}

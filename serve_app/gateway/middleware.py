@@ -1,0 +1,83 @@
+"""Around every request: id, trace, body limit. Plain ASGI, so that streams are not buffered."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from opentelemetry.trace import SpanKind
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.errors import BodyTooLarge
+from serve_app.gateway import failures
+from serve_app.telemetry import tracing
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_UNTRACED = ("/healthz", "/readyz", "/metrics")
+
+
+class RequestIdentity:
+    """Gives every request an id (the caller's own, if it is a sane one) and a server span."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        if scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send_with_id)
+            return
+        parent = {k: v for k in ("traceparent", "tracestate") if (v := headers.get(k))}
+        attributes = {
+            "http.request.method": scope["method"],
+            "url.path": scope["path"],
+            "trivium.request_id": request_id,
+        }
+        name = f"{scope['method']} {scope['path']}"
+        with tracing.span(name, attributes, kind=SpanKind.SERVER, parent=parent):
+            await self._app(scope, receive, send_with_id)
+
+
+class BodyLimit:
+    """Refuses a body above `max_bytes`, by its declared length or while it comes in."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            await failures.response(self._too_large())(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._max_bytes:
+                    raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is above {self._max_bytes} bytes; send less at once")

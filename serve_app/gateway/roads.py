@@ -1,0 +1,78 @@
+"""The collaborators of the graph, at the other end of Serve handles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from serve_app.domain import (
+    Chunk,
+    Decision,
+    Delta,
+    Document,
+    Generation,
+    RequestContext,
+)
+from serve_app.handles import Remote
+from serve_app.retrieval.retriever import IngestReport
+
+
+class RemoteRouter:
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def decide(self, context: RequestContext, query: str) -> Decision:
+        decision: Decision = await self._remote.call("decide", context, query)
+        return decision
+
+
+class RemoteModel:
+    """The expert, or the frontier's proxy."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def generate(
+        self, context: RequestContext, generation: Generation
+    ) -> AsyncIterator[Delta]:
+        async with aclosing(self._remote.stream("generate", context, generation)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+class RemoteKnowledge:
+    """Search for the graph; everything else for the documents' own endpoints."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def search(
+        self,
+        context: RequestContext,
+        collection: str,
+        query: str,
+        k: int,
+        mode: str = "hybrid",
+    ) -> list[Chunk]:
+        chunks: list[Chunk] = await self._remote.call("search", context, collection, query, k, mode)
+        return chunks
+
+    async def ingest(
+        self, context: RequestContext, collection: str, documents: list[Document]
+    ) -> IngestReport:
+        report: IngestReport = await self._remote.call("ingest", context, collection, documents)
+        return report
+
+    async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self._remote.call("documents", context, collection)
+        return found
+
+    async def document(
+        self, context: RequestContext, collection: str, document_id: str
+    ) -> list[Chunk]:
+        chunks: list[Chunk] = await self._remote.call("document", context, collection, document_id)
+        return chunks
+
+    async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
+        await self._remote.call("delete", context, collection, document_id)

@@ -1,0 +1,255 @@
+"""What comes in over the wire. What is unknown, or no road can honour, is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from serve_app.domain import Document, Message, Role, Route
+from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from serve_app.orchestration.run import Question
+
+MODELS: dict[str, Route | None] = {
+    "trivium/auto": None,
+    **{f"trivium/{route.value}": route for route in Route},
+}
+
+# OpenAI parameters that no road honours yet, with the values that ask for nothing special.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (None,),
+    "function_call": (None, "none", "auto"),
+    "functions": (None, []),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "modalities": (None, ["text"]),
+    "moderation": (None,),
+    "n": (None, 1),
+    "parallel_tool_calls": (None, True, False),
+    "prediction": (None,),
+    "prompt_cache_key": (None,),
+    "prompt_cache_retention": (None,),
+    "reasoning_effort": (None,),
+    "safety_identifier": (None,),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
+    "tool_choice": (None, "none", "auto"),
+    "tools": (None, []),
+    "top_logprobs": (None, 0),
+    "verbosity": (None, "medium"),
+    "web_search_options": (None,),
+}
+
+# Keys that SDKs send back when they replay an assistant's message.
+_REPLAYED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
+
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
+class Wire(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: Text
+
+
+class WireMessage(Wire):
+    """A turn. Content is a text or a list of text parts."""
+
+    role: Role
+    content: Text | list[TextPart]
+    name: str | None = Field(default=None, max_length=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _replayed(cls, data: Any) -> Any:
+        """Accept an assistant's message as the SDK returned it."""
+        if not isinstance(data, dict) or data.get("role") != "assistant":
+            return data
+        for key in ("tool_calls", "function_call", "audio"):
+            if data.get(key):
+                raise ValueError(f"{key} is not supported")
+        return {k: v for k, v in data.items() if k not in _REPLAYED}
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class StreamOptions(Wire):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class JsonSchemaFormat(Wire):
+    name: str
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Wire):
+    """Structured output, enforced by the engine while it decodes."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with type 'json_schema', and only with it")
+        return self
+
+
+def _stop(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class ChatCompletionRequest(Wire):
+    """`POST /v1/chat/completions`, the subset of OpenAI's that some road honours.
+
+    `collection` is Trivium's own: which knowledge base to search.
+    """
+
+    model: str = "trivium/auto"
+    messages: list[WireMessage] = Field(min_length=1, max_length=512)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, deprecated="use max_completion_tokens")
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    stop: Annotated[list[Text], BeforeValidator(_stop)] | None = Field(default=None, max_length=4)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    response_format: ResponseFormat | None = None
+    user: str | None = Field(default=None, max_length=512)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    collection: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _supported(cls, data: Any) -> Any:
+        """Refuse what no road can honour, by name; drop it where it asks for nothing."""
+        if not isinstance(data, dict):
+            return data
+        for name in _NEUTRAL.keys() & data.keys():
+            # Types are compared too: in Python `True == 1`, but `n: true` is no number.
+            if not any(type(data[name]) is type(v) and data[name] == v for v in _NEUTRAL[name]):
+                raise UnsupportedParameter(
+                    f"{name!r} is not supported by any road; leave it out", param=name
+                )
+        return {k: v for k, v in data.items() if k not in _NEUTRAL}
+
+    def question(self, default_collection: str) -> Question:
+        """The request in domain terms.
+
+        Raises:
+            ModelNotFound: No such model; the message lists those that exist.
+            InvalidRequest: No turn of a user, or two rival bounds.
+        """
+        if all(message.role != "user" for message in self.messages):
+            raise InvalidRequest("messages must hold at least one user turn", param="messages")
+        if not any(message.text.strip() for message in self.messages if message.role == "user"):
+            raise InvalidRequest("the user turns are empty; ask something", param="messages")
+        if self.stream_options and not self.stream:
+            raise InvalidRequest("stream_options goes with stream: true", param="stream_options")
+        dumped = self.model_dump(include=set(_SAMPLING), exclude_none=True, by_alias=True)
+        return Question(
+            messages=tuple(Message(m.role, m.text) for m in self.messages),
+            collection=self.collection or default_collection,
+            pinned=resolve(self.model),
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            options=dumped,
+        )
+
+
+def resolve(model: str) -> Route | None:
+    """The road a model name pins; `None` lets the router decide.
+
+    Raises:
+        ModelNotFound: No such model; the message lists those that exist.
+    """
+    if model not in MODELS:
+        raise ModelNotFound(
+            f"there is no model {model!r}; there are: {', '.join(MODELS)}",
+            param="model",
+        )
+    return MODELS[model]
+
+
+class RouteRequest(Wire):
+    """`POST /v1/route`: a query, or a conversation."""
+
+    query: Text | None = Field(default=None, max_length=1_000_000)
+    messages: list[WireMessage] | None = Field(default=None, min_length=1, max_length=512)
+
+    @property
+    def text(self) -> str:
+        """The text to decide on."""
+        if (self.query is None) == (self.messages is None):
+            raise InvalidRequest("give either query or messages", param="query")
+        turns = [m.text for m in self.messages or [] if m.role == "user"]
+        text = self.query if self.query is not None else (turns[-1] if turns else "")
+        if not text.strip():
+            raise InvalidRequest("the query is empty", param="query")
+        return text
+
+
+class WireDocument(Wire):
+    id: Text = Field(min_length=1)
+    title: Text = ""
+    text: Text
+    metadata: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+
+    def document(self) -> Document:
+        metadata: Mapping[str, Any] = {k: v for k, v in self.metadata.items() if v is not None}
+        return Document(self.id, self.title or self.id, self.text, metadata)
+
+
+class IngestRequest(Wire):
+    """`PUT /v1/collections/{name}/documents`."""
+
+    documents: list[WireDocument] = Field(min_length=1, max_length=256)
+
+
+class SearchRequest(Wire):
+    """`POST /v1/collections/{name}/search`."""
+
+    query: Text = Field(min_length=1, max_length=10_000)
+    k: int = Field(default=5, ge=1, le=50)
+    mode: Literal["dense", "sparse", "hybrid"] = "hybrid"

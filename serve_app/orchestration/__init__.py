@@ -1,0 +1,1 @@
+"""The glue: a state graph from question to answer."""

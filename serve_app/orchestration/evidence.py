@@ -1,0 +1,103 @@
+"""Rules over evidence: which chunks bear on a question, which sentences they support.
+
+Deterministic on purpose: these run on every answer, and a rule that is enough is faster and
+easier to argue with than a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from serve_app.domain import Chunk, Citation
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|\n+")
+_WORD = re.compile(r"[^\W_]+(?:[.,:'-][^\W_]+)*")
+_STOP = frozenset(
+    "a an and are as at be been by can did do does for from had has have how i if in is it its "
+    "may me my no not of on or our out per shall should so some than that the their them then "
+    "there these they this to up us was we were what when where which who will with would you "
+    "your".split()
+)
+_SUPPORT = 0.6
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences of a text, in order, white space trimmed."""
+    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def words(text: str) -> set[str]:
+    """Content words and numbers, lower case, plural `s` removed."""
+    found = (match.group().lower() for match in _WORD.finditer(text))
+    return {_stem(word) for word in found if word not in _STOP}
+
+
+def relevant(chunks: Sequence[Chunk], threshold: float) -> list[Chunk]:
+    """Chunks whose cosine with the query reaches the threshold, in their order."""
+    return [chunk for chunk in chunks if chunk.relevance >= threshold]
+
+
+def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
+    """The chunk that supports a sentence best, if one does.
+
+    Support means: every figure of the sentence stands in the chunk, and so do at least 60 % of
+    its content words.
+    """
+    claimed = words(sentence)
+    if not claimed:
+        return None
+    figures = {word for word in claimed if any(c.isdigit() for c in word)}
+    best, best_share = None, 0.0
+    for chunk in chunks:
+        known = words(f"{chunk.title} {chunk.heading} {chunk.text}")
+        share = len(claimed & known) / len(claimed)
+        if figures <= known and share >= _SUPPORT and share > best_share:
+            best, best_share = chunk, share
+    return best
+
+
+def quote(query: str, chunks: Sequence[Chunk]) -> str:
+    """The sentence of the evidence that shares most with the question; earlier chunks win ties.
+
+    Words that few candidate sentences share weigh more than those that many do.
+    """
+    asked = words(query)
+    candidates = [
+        (sentence, words(f"{chunk.title} {chunk.heading} {sentence}"), rank)
+        for rank, chunk in enumerate(chunks)
+        for sentence in sentences(chunk.text)
+    ]
+    frequency = {word: sum(word in known for _, known, _ in candidates) or 1 for word in asked}
+
+    def score(candidate: tuple[str, set[str], int]) -> float:
+        _, known, rank = candidate
+        return sum(1 / frequency[word] for word in asked & known) - 0.05 * rank
+
+    return max(candidates, key=score)[0]
+
+
+def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]:
+    """Join supported sentences into one text whose citations say where each stands in it."""
+    text, citations = "", []
+    for sentence, chunk in parts:
+        if text:
+            text += " "
+        citations.append(Citation(chunk, len(text), len(text) + len(sentence)))
+        text += sentence
+    return text, tuple(citations)
+
+
+def located(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...]:
+    """Citations for the sentences of a finished text that a chunk supports."""
+    citations, cursor = [], 0
+    for sentence in sentences(text) if chunks else []:
+        start = text.index(sentence, cursor)
+        cursor = start + len(sentence)
+        if chunk := supporter(sentence, chunks):
+            citations.append(Citation(chunk, start, cursor))
+    return tuple(citations)
+
+
+def _stem(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

@@ -1,0 +1,314 @@
+"""The steps of the graph. Each takes the state, does one thing, and returns what it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypedDict
+
+from langgraph.runtime import Runtime
+
+from serve_app.domain import (
+    Chunk,
+    Citation,
+    Decision,
+    FinishReason,
+    Generation,
+    Message,
+    ModelCall,
+    Route,
+    Usage,
+)
+from serve_app.errors import (
+    FrontierNotConfigured,
+    InvalidRequest,
+    NotFound,
+    TriviumError,
+    Unavailable,
+)
+from serve_app.orchestration import evidence
+from serve_app.orchestration.prompts import Prompt, prompt
+from serve_app.orchestration.run import Knowledge, Model, Question, Router, Run
+from serve_app.telemetry import tracing
+
+NOT_FOUND = "The knowledge base does not say."
+
+
+class State(TypedDict, total=False):
+    """What the steps pass to each other. `road` is the one being tried now."""
+
+    question: Question
+    decision: Decision
+    road: Route
+    tried: tuple[Route, ...]
+    query: str
+    rewrites: int
+    chunks: list[Chunk]
+    draft: str
+    text: str
+    finish_reason: FinishReason
+    citations: tuple[Citation, ...]
+    error: TriviumError | None
+    first_error: TriviumError
+
+
+Node = Callable[[State, Runtime[Run]], Coroutine[Any, Any, State]]
+
+
+class Nodes:
+    """The steps, with their collaborators.
+
+    Args:
+        models: Name in the price table and bound on the answer's tokens, of expert and frontier.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        expert: Model,
+        frontier: Model,
+        knowledge: Knowledge,
+        *,
+        models: Mapping[Route, tuple[str, int]],
+        fallbacks: Mapping[Route, tuple[Route, ...]],
+        top_k: int,
+        min_relevance: float,
+        verify: bool,
+    ) -> None:
+        self._router = router
+        self._expert = expert
+        self._frontier = frontier
+        self._knowledge = knowledge
+        self._models = models
+        self._fallbacks = fallbacks
+        self._top_k = top_k
+        self._min_relevance = min_relevance
+        self._verify = verify
+
+    async def decide(self, state: State, runtime: Runtime[Run]) -> State:
+        """Choose the road: the one the caller named, or the router's."""
+        run, question = runtime.context, state["question"]
+        if question.pinned:
+            decision = _pinned(question.pinned)
+        else:
+            try:
+                decision = await self._router.decide(run.context, last_user_turn(question))
+            except TriviumError as error:
+                # Without a router the cheapest road still answers.
+                run.degraded.append(_reason("router", error))
+                decision = _pinned(Route.EXPERT, "the router is not reachable")
+        run.decision = decision
+        return {
+            "decision": decision,
+            "road": decision.route,
+            "tried": (),
+            "rewrites": 0,
+        }
+
+    async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
+        """Make the query stand alone. A second time round, widen it to the whole conversation."""
+        turns = [m.content for m in state["question"].messages if m.role == "user"]
+        short = len(turns[-1].split()) < 4
+        take = len(turns) if state["rewrites"] else 2 if short else 1
+        return {"query": "\n".join(turns[-take:]), "rewrites": state["rewrites"] + 1}
+
+    async def retrieve(self, state: State, runtime: Runtime[Run]) -> State:
+        """Find chunks near the query."""
+        try:
+            chunks = await self._knowledge.search(
+                runtime.context.context,
+                state["question"].collection,
+                state["query"],
+                self._top_k,
+            )
+        except NotFound:
+            # Nothing was ever ingested: that is an answer, not a failure.
+            return {"chunks": [], "error": None}
+        except TriviumError as error:
+            return {"chunks": [], "error": error}
+        return {"chunks": chunks, "error": None}
+
+    async def grade(self, state: State, runtime: Runtime[Run]) -> State:
+        """Keep the chunks that bear on the question."""
+        return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
+
+    async def expert(self, state: State, runtime: Runtime[Run]) -> State:
+        """Answer by the small model, streaming."""
+        return await self._answer(state, runtime.context, Route.EXPERT, prompt("expert"))
+
+    async def frontier(self, state: State, runtime: Runtime[Run]) -> State:
+        """Answer by the outside model, streaming, with evidence when there is any."""
+        sources = state.get("chunks", [])
+        return await self._answer(
+            state, runtime.context, Route.FRONTIER, prompt("frontier"), sources
+        )
+
+    async def answer(self, state: State, runtime: Runtime[Run]) -> State:
+        """Draft an answer from the evidence. Held back until it is verified, unless that is off."""
+        return await self._answer(
+            state,
+            runtime.context,
+            Route.EXPERT,
+            prompt("answer"),
+            state["chunks"],
+            hold=self._verify,
+        )
+
+    async def verify(self, state: State, runtime: Runtime[Run]) -> State:
+        """Keep the sentences that a chunk supports, and cite it; with none left, quote the best."""
+        chunks = state["chunks"]
+        parts = [
+            (sentence, chunk)
+            for sentence in evidence.sentences(state["draft"])
+            if (chunk := evidence.supporter(sentence, chunks))
+        ]
+        if not parts:
+            sentence = evidence.quote(state["query"], chunks)
+            parts = [(sentence, evidence.supporter(sentence, chunks) or chunks[0])]
+        text, citations = evidence.cite(parts)
+        runtime.context.emit(text)
+        return {"text": text, "citations": citations, "finish_reason": "stop"}
+
+    async def abstain(self, state: State, runtime: Runtime[Run]) -> State:
+        """Nothing relevant was found: say so."""
+        runtime.context.emit(NOT_FOUND)
+        return {"text": NOT_FOUND, "citations": (), "finish_reason": "stop"}
+
+    async def detour(self, state: State, runtime: Runtime[Run]) -> State:
+        """A road failed before its first byte: take the next one, and say why.
+
+        Raises:
+            TriviumError: The first road's error, when no road is left.
+        """
+        failed = state["road"]
+        error = state["error"] or Unavailable("the road failed")
+        runtime.context.degraded.append(_reason(failed.value, error))
+        tried = (*state["tried"], failed)
+        origin = state["decision"].route
+        for road in self._fallbacks.get(origin, ()):
+            if road not in tried:
+                return {
+                    "road": road,
+                    "tried": tried,
+                    "error": error,
+                    "first_error": state.get("first_error", error),
+                }
+        raise state.get("first_error", error)
+
+    async def _answer(
+        self,
+        state: State,
+        run: Run,
+        road: Route,
+        instructions: Prompt,
+        sources: list[Chunk] | None = None,
+        *,
+        hold: bool = False,
+    ) -> State:
+        model = self._expert if road is Route.EXPERT else self._frontier
+        name, bound = self._models[road]
+        question = state["question"]
+        generation = Generation(
+            messages=_instructed(question.messages, instructions, sources),
+            max_tokens=min(question.max_tokens or bound, bound),
+            options=question.options,
+        )
+        span = {
+            "trivium.prompt.name": instructions.name,
+            "trivium.prompt.version": instructions.version,
+        }
+        pieces: list[str] = []
+        usage = Usage()
+        finish: FinishReason = "stop"
+        with tracing.span(f"prompt {instructions.name}", span):
+            try:
+                async for delta in model.generate(run.context, generation):
+                    pieces.append(delta.text)
+                    usage = delta.usage or usage
+                    finish = delta.finish_reason or finish
+                    if not hold:
+                        run.emit(delta.text)
+            except InvalidRequest:
+                raise
+            except TriviumError as error:
+                if run.started:
+                    raise
+                return {"error": error}
+            finally:
+                # Also when the client has left in the middle: those tokens were paid for.
+                if usage.total_tokens:
+                    run.calls.append(ModelCall(name, instructions.name, usage))
+        text = "".join(pieces)
+        done: State = {"finish_reason": finish, "error": None}
+        if hold:
+            return {**done, "draft": text}
+        return {
+            **done,
+            "text": text,
+            "citations": evidence.located(text, sources or []),
+        }
+
+
+def after_decide(state: State) -> str:
+    """Straight to the expert; to retrieval for facts, and for reasoning over what changes."""
+    match state["road"]:
+        case Route.KNOWLEDGE:
+            return "rewrite"
+        case Route.FRONTIER if state["decision"].volatility >= 0.5 and "chunks" not in state:
+            return "rewrite"
+        case Route.FRONTIER:
+            return "frontier"
+        case Route.EXPERT:
+            return "expert"
+
+
+def after_retrieve(state: State) -> str:
+    """Reasoning goes on without evidence when there is no way to get it; facts cannot."""
+    if state["error"] is None:
+        return "grade"
+    return "frontier" if state["road"] is Route.FRONTIER else "detour"
+
+
+def after_grade(state: State) -> str:
+    """Evidence: answer. None: rewrite once, then say so."""
+    if state["road"] is Route.FRONTIER:
+        return "frontier"
+    if state["chunks"]:
+        return "answer"
+    return "rewrite" if state["rewrites"] < 2 else "abstain"
+
+
+def after_model(state: State) -> str:
+    return "detour" if state["error"] else "end"
+
+
+def after_answer(state: State) -> str:
+    if state["error"]:
+        return "detour"
+    return "verify" if "draft" in state else "end"
+
+
+def last_user_turn(question: Question) -> str:
+    """The text that is routed and searched for."""
+    return next(m.content for m in reversed(question.messages) if m.role == "user")
+
+
+def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:
+    scores = {road: float(road is route) for road in Route}
+    return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
+
+
+def _reason(road: str, error: TriviumError) -> str:
+    """A token for the `x-trivium-degraded` header."""
+    if isinstance(error, FrontierNotConfigured):
+        return error.code
+    return f"{road}-{error.code.replace('_', '-')}"
+
+
+def _instructed(
+    messages: tuple[Message, ...], instructions: Prompt, sources: list[Chunk] | None
+) -> tuple[Message, ...]:
+    """Our instructions before the caller's, as one system message: many templates take only one."""
+    ours = instructions.render(sources=sources or [])
+    theirs = [m.content for m in messages if m.role in ("system", "developer")]
+    rest = [m for m in messages if m.role not in ("system", "developer")]
+    return (Message("system", "\n\n".join([ours, *theirs])), *rest)

@@ -1,0 +1,90 @@
+"""One question on its way through the graph, and the parts of the house it meets there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from serve_app.domain import (
+    Chunk,
+    Decision,
+    Delta,
+    Generation,
+    Message,
+    ModelCall,
+    RequestContext,
+    Route,
+)
+
+
+class Router(Protocol):
+    async def decide(self, context: RequestContext, query: str) -> Decision: ...
+
+
+class Model(Protocol):
+    """A language model: the expert, or the frontier's proxy."""
+
+    def generate(self, context: RequestContext, generation: Generation) -> AsyncIterator[Delta]: ...
+
+
+class Knowledge(Protocol):
+    async def search(
+        self, context: RequestContext, collection: str, query: str, k: int
+    ) -> list[Chunk]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the caller asked.
+
+    Attributes:
+        pinned: The road the caller named, which no router overrules.
+        max_tokens: The caller's bound on the answer; `None` leaves it to the road.
+        options: Sampling parameters under their OpenAI names.
+    """
+
+    messages: tuple[Message, ...]
+    collection: str
+    pinned: Route | None = None
+    max_tokens: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """The state of a run that lives outside the graph: what left for the client, what it cost.
+
+    `emit` hands text to whoever iterates `text()`. Once the first piece has left, no road may
+    take over from another.
+    """
+
+    def __init__(self, context: RequestContext) -> None:
+        self.context = context
+        self.calls: list[ModelCall] = []
+        self.degraded: list[str] = []
+        self.decision: Decision | None = None
+        self.started = False
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def emit(self, piece: str) -> None:
+        """Send text to the client."""
+        if piece:
+            self.started = True
+            self._pieces.put_nowait(piece)
+
+    def end(self) -> None:
+        """No more text will come."""
+        self._pieces.put_nowait(None)
+
+    async def text(self) -> AsyncIterator[str]:
+        """What was emitted, as it comes; pieces that are waiting arrive as one."""
+        while (piece := await self._pieces.get()) is not None:
+            pieces = [piece]
+            while not self._pieces.empty():
+                following = self._pieces.get_nowait()
+                if following is None:
+                    yield "".join(pieces)
+                    return
+                pieces.append(following)
+            yield "".join(pieces)
