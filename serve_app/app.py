@@ -19,6 +19,7 @@ from ray.serve.config import BackpressureConfig
 
 from serve_app import models
 from serve_app.errors import SettingsError
+from serve_app.expert.deployment import ExpertServer, placement
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.deployment import GatewayServer
 from serve_app.ledger.prices import PriceTable
@@ -33,27 +34,23 @@ def build(args: Mapping[str, Any]) -> Application:
     Raises:
         SettingsError: A setting is wrong, a price is missing, or models are not prepared.
     """
-    # Imported here: it loads vLLM, which only this deployment needs.
-    from serve_app.expert.deployment import expert_application
-
     settings = from_args(args)
     _check(settings)
     traces = settings.telemetry.otlp_traces_endpoint
     router = serve.deployment(
         RouterServer, name="Router", **_options(settings.router.scaling)
-    ).bind(settings.router, models.router_encoder(settings), traces)
+    ).bind(settings.router, models.router_encoder(settings), models.router_heads(settings), traces)
     retriever = serve.deployment(
         RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
     ).bind(settings.retrieval, models.embedding_model(settings), traces)
     frontier = serve.deployment(
         FrontierServer, name="Frontier", **_options(settings.frontier.scaling)
     ).bind(settings.frontier, traces)
-    expert = expert_application(
-        settings.expert,
-        models.base_model(settings),
-        traces,
-        {"name": "Expert", **_options(settings.expert.scaling)},
-    )
+    expert = serve.deployment(
+        ExpertServer,
+        name="Expert",
+        **{**_options(settings.expert.scaling), **placement(settings.expert)},
+    ).bind(settings.expert, models.base_model(settings), traces)
     gateway = serve.deployment(GatewayServer, name="Gateway", **_options(settings.gateway.scaling))
     return gateway.bind(settings, router, expert, retriever, frontier)
 

@@ -1,11 +1,12 @@
-"""Model files that set-up makes once: the expert's demo base model and the router's encoder.
+"""Model files that set-up makes once: the demo base model, the router's encoder and its heads.
 
-Both come out of packages that carry their weights, so that a machine without a model hub has
+The models come out of packages that carry their weights, so that a machine without a model hub has
 everything. With hub access, `expert.model_source` names any other model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app.errors import SettingsError
+from serve_app.router import encoder, semantic
 from serve_app.settings import Settings
 
 DEMO_MODEL = "smollm2-135m-instruct"
@@ -35,6 +37,16 @@ def router_encoder(settings: Settings) -> Path:
     return settings.models_dir / "router-encoder"
 
 
+def router_heads(settings: Settings) -> Path:
+    """File of the router's heads; its name holds the hash of the examples it was fitted to."""
+    try:
+        examples = settings.router.examples.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{error.filename}: routing examples: {error.strerror}") from None
+    digest = hashlib.sha256(examples).hexdigest()[:12]
+    return settings.models_dir / f"router-heads-{digest}.safetensors"
+
+
 def embedding_model(settings: Settings) -> str:
     """Folder or hub id of the retriever's embedding model."""
     return settings.retrieval.embedding_model or str(_minilm())
@@ -47,18 +59,27 @@ def missing(settings: Settings) -> list[str]:
         steps.append("base model")
     if not router_encoder(settings).is_dir():
         steps.append("router encoder")
+    if not router_heads(settings).is_file():
+        steps.append("router heads")
     return steps
 
 
 def prepare(settings: Settings, step: str) -> None:
     """Make one of the `missing` things; complete or not at all, whenever it is interrupted."""
     settings.models_dir.mkdir(parents=True, exist_ok=True)
-    if step == "base model":
-        _unpack_base_model(Path(base_model(settings)))
-    else:
-        from serve_app.router import encoder
-
-        encoder.export(_minilm(), router_encoder(settings))
+    match step:
+        case "base model":
+            _unpack_base_model(Path(base_model(settings)))
+        case "router encoder":
+            encoder.export(_minilm(), router_encoder(settings))
+        case "router heads":
+            rows = settings.router
+            model = encoder.Encoder(
+                router_encoder(settings), max_tokens=rows.max_tokens, threads=rows.threads
+            )
+            semantic.train(model, rows.examples).save(router_heads(settings))
+        case _:
+            raise ValueError(f"there is no step {step!r}")
 
 
 def _unpack_base_model(target: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -33,6 +34,10 @@ _ENVIRONMENT = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # Ray lowers its workers' priority; here they are what the user waits for.
+    "RAY_worker_niceness": "0",
+    # vLLM's spans take the same road as ours.
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
     # Its hook would load vLLM in workers that never need it.
     "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -141,12 +146,21 @@ def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None
             case "RUNNING":
                 return
             case "DEPLOY_FAILED" | "UNHEALTHY":
-                broken = [d["message"] for d in deployments.values() if d["status"] == "UNHEALTHY"]
-                reason = (broken or [state.get("message", "no message")])[0].strip()
-                raise Unavailable(f"the application does not start: {reason.splitlines()[-1]}")
+                broken = [d["message"] for d in deployments.values() if d["status"] != "HEALTHY"]
+                raise Unavailable(f"it does not start: {_reason([*broken, state['message']])}")
         waiting = [name for name, d in deployments.items() if d["status"] != "HEALTHY"]
         on_progress(", ".join(waiting) or "the application")
         time.sleep(0.25)
+
+
+def _reason(messages: list[str]) -> str:
+    """The line of Serve's messages that names the error: the last one of a traceback."""
+    for message in messages:
+        lines = [line.strip() for line in message.splitlines()]
+        named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exceeded)\b", line)]
+        if named:
+            return named[-1]
+    return next((m.strip().splitlines()[-1] for m in messages if m.strip()), "no message")
 
 
 def wait_ready(url: str, timeout_s: float) -> None:

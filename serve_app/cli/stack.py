@@ -102,7 +102,7 @@ def _settings(config: Path | None, port: int | None) -> Settings:
 def _prepare(settings: Settings) -> None:
     for step in models.missing(settings):
         started = time.monotonic()
-        with errors.status(f"preparing the {step}, once (about half a minute)"):
+        with errors.status(f"preparing the {step}, once"):
             # A process of its own: what it loads is gone when the replicas need the memory.
             code = "import sys; from serve_app.cli.stack import prepare; prepare(*sys.argv[1:])"
             done = subprocess.run(

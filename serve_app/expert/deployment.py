@@ -1,62 +1,33 @@
-"""The expert as a Serve deployment: Ray Serve LLM's own server, warmed up and typed at its edge."""
+"""The expert as a Serve deployment: an engine that is warm before it takes traffic."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
-
-from ray import serve
-from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
-from ray.llm._internal.serve.core.protocol import RawRequestInfo
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
-from ray.serve.llm import build_llm_deployment
-from ray.serve.llm.deployment import LLMServer
+from contextlib import aclosing
+from typing import Any
 
 from serve_app.domain import Delta, Generation, Message, RequestContext
-from serve_app.expert.engine import (
-    chat_request,
-    coalesce,
-    engine_error,
-    llm_config,
-    parse,
-)
+from serve_app.expert.engine import coalesce, llm_config
 from serve_app.settings import ExpertSettings
 from serve_app.telemetry import tracing
 
-if TYPE_CHECKING:
-    from ray.serve.llm import LLMConfig
 
-
-class _SingleProcessEngine(VLLMEngine):  # type: ignore[misc]
-    """vLLM on the CPU with its worker inside the engine's process.
-
-    Ray Serve LLM fixes the multiprocess executor there. With one worker that costs a second
-    process: a gigabyte, twenty seconds at start, and a core spinning on the queue between them.
-    """
-
-    def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
-        from vllm.v1.executor.uniproc_executor import UniProcExecutor
-
-        if config.parallel_config.world_size == 1:
-            config.parallel_config.distributed_executor_backend = UniProcExecutor
-        return super()._start_async_llm_engine(args, config, placement_group)
-
-
-class ExpertServer(LLMServer):  # type: ignore[misc]  # LLMServer is untyped
-    """A vLLM engine that reports ready only once it has answered.
+class ExpertServer:
+    """A replica of the expert.
 
     The first request through an engine pays for allocations and kernels that no later one does;
-    here the replica pays before it takes traffic.
+    here the replica pays before it reports ready.
     """
 
     async def __init__(
-        self, llm_config: LLMConfig, *, model: str, otlp_endpoint: str | None
+        self, settings: ExpertSettings, model_source: str, otlp_endpoint: str | None
     ) -> None:
+        # Imported here: it loads vLLM, and only this process needs that.
+        from serve_app.expert.server import ChatServer
+
         tracing.configure(otlp_endpoint, "expert")
-        self._model = model
-        on_cpu = isinstance(llm_config.accelerator_config, CPUConfig)
-        await super().__init__(llm_config, engine_cls=_SingleProcessEngine if on_cpu else None)
+        self._model = settings.model
+        self._server = await ChatServer.started(llm_config(settings, model_source, otlp_endpoint))
         await self._warm_up()
 
     async def generate(
@@ -74,11 +45,14 @@ class ExpertServer(LLMServer):  # type: ignore[misc]  # LLMServer is untyped
             "gen_ai.request.max_tokens": generation.max_tokens,
         }
         with tracing.span(f"chat {self._model}", attributes, parent=context.trace) as span:
+            headers = {**tracing.outgoing(), "x-request-id": context.request_id}
             last = Delta()
             try:
-                async for delta in coalesce(self._deltas(context, generation)):
-                    last = delta
-                    yield delta
+                deltas = self._server.deltas(generation, self._model, headers)
+                async with aclosing(coalesce(deltas)) as merged:
+                    async for delta in merged:
+                        last = delta
+                        yield delta
             finally:
                 # Also when the client has left: what was generated is counted.
                 if last.usage:
@@ -87,42 +61,31 @@ class ExpertServer(LLMServer):  # type: ignore[misc]  # LLMServer is untyped
                 if last.finish_reason:
                     span.set_attribute("gen_ai.response.finish_reasons", [last.finish_reason])
 
-    async def _deltas(
-        self, context: RequestContext, generation: Generation
-    ) -> AsyncIterator[Delta]:
-        from ray.serve.llm.openai_api_models import ChatCompletionRequest
-
-        request = ChatCompletionRequest(**chat_request(generation, self._model))
-        headers = {**tracing.outgoing(), "x-request-id": context.request_id}
-        async for batch in await self.chat(request, RawRequestInfo(headers=headers)):
-            for item in batch if isinstance(batch, list) else [batch]:
-                if isinstance(item, str):
-                    # One string may hold several events.
-                    for line in item.split("\n\n"):
-                        if delta := parse(line):
-                            yield delta
-                else:
-                    raise engine_error(json.loads(item.model_dump_json())["error"])
+    async def check_health(self) -> None:
+        """Raises when the engine is dead; Serve then replaces the replica."""
+        await self._server.check_health()
 
     async def _warm_up(self) -> None:
-        context = RequestContext(request_id="warm-up", deadline=float("inf"))
         for words in (4, 400):
             prompt = Message("user", "Say something about tents. " * (words // 4))
-            async for _ in self._deltas(context, Generation((prompt,), max_tokens=8)):
+            generation = Generation((prompt,), max_tokens=8)
+            async for _ in self._server.deltas(generation, self._model, {}):
                 pass
 
 
-def expert_application(
-    settings: ExpertSettings,
-    model_source: str,
-    otlp_endpoint: str | None,
-    options: dict[str, Any],
-) -> serve.Application:
-    """Bind the expert. `options` are Serve's options for the deployment."""
-    return build_llm_deployment(
-        llm_config(settings, model_source, otlp_endpoint),
-        deployment_cls=ExpertServer,
-        bind_kwargs={"model": settings.model, "otlp_endpoint": otlp_endpoint},
-        # Ray Serve LLM sets the actor's resources itself, from the placement group.
-        override_serve_options={k: v for k, v in options.items() if k != "ray_actor_options"},
-    )
+def placement(settings: ExpertSettings) -> dict[str, Any]:
+    """Serve options that reserve the engine's machine: one bundle per worker.
+
+    The first bundle also holds the replica itself.
+    """
+    engine, scaling = settings.engine, settings.scaling
+    if settings.accelerator == "cpu":
+        bundles = [{"CPU": scaling.num_cpus}]
+    else:
+        workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+        bundles = [{"CPU": scaling.num_cpus, "GPU": 1.0}, *[{"GPU": 1.0}] * (workers - 1)]
+    return {
+        "placement_group_bundles": bundles,
+        "placement_group_strategy": "PACK",
+        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": settings.environment}},
+    }

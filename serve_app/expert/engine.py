@@ -25,29 +25,23 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
     """
     from ray.serve.llm import LLMConfig
 
-    scaling = settings.scaling
     engine = dict(settings.engine)
-    environment = dict(settings.environment)
     if otlp_endpoint:
         engine["otlp_traces_endpoint"] = otlp_endpoint
-        environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
-    hardware: dict[str, Any] = {}
-    if settings.accelerator == "cpu":
-        hardware = {
-            "accelerator_config": {"kind": "cpu"},
-            "placement_group_config": {"bundles": [{"CPU": scaling.num_cpus}]},
-            # The engine's processes are the replica's own; the bundle counts them.
-            "deployment_config": {"ray_actor_options": {"num_cpus": 0}},
-        }
     return LLMConfig(
         model_loading_config={"model_id": settings.model, "model_source": model_source},
         engine_kwargs=engine,
         # Tokens leave as they come: the default of 50 ms would be added to every first token.
         experimental_configs={"stream_batching_interval_ms": 0},
-        runtime_env={"env_vars": environment},
         log_engine_metrics=True,
-        **hardware,
+        **_CPU if settings.accelerator == "cpu" else {},
     )
+
+
+_CPU: dict[str, Any] = {
+    "accelerator_config": {"kind": "cpu"},
+    "placement_group_config": {"bundles": [{"CPU": 1}]},
+}
 
 
 def chat_request(generation: Generation, model: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from ray import serve
 
 from serve_app.domain import Decision, RequestContext
 from serve_app.router.encoder import Encoder
+from serve_app.router.heads import Heads
 from serve_app.router.semantic import SemanticRouter
 from serve_app.settings import RouterSettings
 from serve_app.telemetry import tracing
@@ -17,10 +18,12 @@ from serve_app.telemetry import tracing
 class RouterServer:
     """Decides. Batches whatever is waiting while the previous batch runs; never waits for more."""
 
-    def __init__(self, settings: RouterSettings, model: Path, otlp_endpoint: str | None) -> None:
+    def __init__(
+        self, settings: RouterSettings, model: Path, heads: Path, otlp_endpoint: str | None
+    ) -> None:
         tracing.configure(otlp_endpoint, "router")
         encoder = Encoder(model, max_tokens=settings.max_tokens, threads=settings.threads)
-        self._router = SemanticRouter.from_examples(encoder, settings.examples)
+        self._router = SemanticRouter(encoder, Heads.load(heads))
         self._batched.set_max_batch_size(settings.max_batch_size)
         self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
         self._router.decide(["warm up"] * settings.max_batch_size)

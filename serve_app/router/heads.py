@@ -62,6 +62,22 @@ class Heads:
             for road, pair in zip(roads, binary, strict=True)
         ]
 
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; complete or not at all."""
+        from safetensors.numpy import save_file
+
+        work = path.with_suffix(".tmp")
+        save_file({"weights": self._weights, "bias": self._bias}, work)
+        work.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Heads:
+        """Read what `save` wrote."""
+        from safetensors.numpy import load_file
+
+        tensors = load_file(path)
+        return cls(tensors["weights"], tensors["bias"])
+
     @classmethod
     def train(cls, embeddings: Embeddings, examples: Sequence[Example]) -> Heads:
         """Fit the heads to labelled embeddings of shape (len(examples), 384)."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve_app.domain import Decision, Message, Route
+from serve_app.domain import Decision, Route
 from serve_app.router.encoder import Encoder
 from serve_app.router.heads import Heads, Signals, load_examples
 
@@ -18,12 +18,6 @@ class SemanticRouter:
         self._encoder = encoder
         self._heads = heads
 
-    @classmethod
-    def from_examples(cls, encoder: Encoder, examples: Path) -> SemanticRouter:
-        """A router whose heads are fitted to a file of labelled examples (under a second)."""
-        rows = load_examples(examples)
-        return cls(encoder, Heads.train(encoder.encode([row.query for row in rows]), rows))
-
     def decide(self, queries: Sequence[str]) -> list[Decision]:
         """One decision for each query, in order."""
         started = time.perf_counter()
@@ -32,9 +26,10 @@ class SemanticRouter:
         return [_decision(each, elapsed_ms) for each in signals]
 
 
-def query_of(messages: Sequence[Message]) -> str:
-    """The text a decision is made on: the last turn of the user."""
-    return next(message.content for message in reversed(messages) if message.role == "user")
+def train(encoder: Encoder, examples: Path) -> Heads:
+    """Heads fitted to a file of labelled examples (a few hundred take about a second)."""
+    rows = load_examples(examples)
+    return Heads.train(encoder.encode([row.query for row in rows]), rows)
 
 
 def _decision(signals: Signals, latency_ms: float) -> Decision:

@@ -1,0 +1,84 @@
+"""The servers that benchmarks compare, as child processes of the benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from serve_app import models
+from serve_app.settings import Settings
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
+    """Return when `url` answers 200; raise with the log's tail when the process ends before."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            tail = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{log.stem} ended with {process.returncode}:\n{tail}")
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5.0).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise RuntimeError(f"{url} did not answer within {timeout_s:.0f} s; see {log}")
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], ready_url: str, log: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process, from ready to gone."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+        try:
+            wait_for(ready_url, process, log, 420.0)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextlib.contextmanager
+def trivium(port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The whole stack by `trivium up`; yields its address."""
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port)]
+    with running(command, f"{url}/readyz", log, environment or {}):
+        yield url
+
+
+@contextlib.contextmanager
+def vllm(settings: Settings, port: int, log: Path) -> Iterator[str]:
+    """vLLM's own OpenAI server, with the engine arguments of the settings; yields its address."""
+    url = f"http://127.0.0.1:{port}"
+    engine: dict[str, Any] = {
+        # What the expert does too: one process less, which helps both alike.
+        "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        **settings.expert.engine,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", models.base_model(settings), "--served-model-name", "alone"]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
+    for name, value in engine.items():
+        flag = "--" + name.replace("_", "-")
+        command += [flag] if value is True else [flag, str(value)]
+    with running(command, f"{url}/health", log, settings.expert.environment):
+        yield url

@@ -1,0 +1,67 @@
+"""Ray Serve LLM's own server, as the expert uses it. Importing this loads vLLM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
+
+from serve_app.domain import Delta, Generation
+from serve_app.expert.engine import chat_request, engine_error, parse
+
+
+class SingleProcessEngine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
+    """vLLM on the CPU with its worker inside the engine's process.
+
+    Ray Serve LLM fixes the multiprocess executor there. With one worker that costs a second
+    process: a gigabyte, twenty seconds at start, and a core spinning on the queue between them.
+    """
+
+    def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
+
+        if config.parallel_config.world_size == 1:
+            config.parallel_config.distributed_executor_backend = UniProcExecutor
+        return super()._start_async_llm_engine(args, config, placement_group)
+
+
+class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
+    """An engine that takes a `Generation` and yields `Delta`s."""
+
+    @classmethod
+    async def started(cls, config: LLMConfig) -> ChatServer:
+        """A server whose engine runs."""
+        on_cpu = isinstance(config.accelerator_config, CPUConfig)
+        server: ChatServer = cls.sync_init(
+            config, engine_cls=SingleProcessEngine if on_cpu else None
+        )
+        await server.start()
+        return server
+
+    async def deltas(
+        self, generation: Generation, model: str, headers: dict[str, str]
+    ) -> AsyncIterator[Delta]:
+        """Stream an answer, a delta for each event of the engine.
+
+        Args:
+            headers: `x-request-id` and W3C trace context for the engine's own spans.
+
+        Raises:
+            InvalidRequest: The engine refuses the request.
+        """
+        request = ChatCompletionRequest(**chat_request(generation, model))
+        async for batch in await self.chat(request, RawRequestInfo(headers=headers)):
+            for item in batch if isinstance(batch, list) else [batch]:
+                if not isinstance(item, str):
+                    raise engine_error(json.loads(item.model_dump_json())["error"])
+                # One string may hold several events.
+                for line in item.split("\n\n"):
+                    if delta := parse(line):
+                        yield delta

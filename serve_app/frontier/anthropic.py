@@ -1,0 +1,69 @@
+"""Anthropic's Messages, or any server that speaks it (`frontier.base_url`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, ClassVar
+
+import anthropic
+import httpx
+
+from serve_app.domain import Delta, Generation, Usage
+from serve_app.errors import UnsupportedParameter
+from serve_app.frontier.providers import failure, finish_reason
+from serve_app.settings import FrontierSettings
+
+
+class AnthropicProvider:
+    _NAMES: ClassVar[Mapping[str, str]] = {
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "stop": "stop_sequences",
+    }
+
+    def __init__(self, settings: FrontierSettings) -> None:
+        self._model = settings.model
+        self._client = anthropic.AsyncAnthropic(
+            api_key=settings.api_key.get_secret_value(),
+            base_url=settings.base_url,
+            timeout=settings.timeout_s,
+            max_retries=0,
+        )
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+        request = self._request(generation)
+        try:
+            async with self._client.messages.stream(**request) as stream:
+                async for event in stream:
+                    if event.type == "text":
+                        yield Delta(text=event.text)
+                message = await stream.get_final_message()
+        except anthropic.APIError as error:
+            raise failure(getattr(error, "status_code", None)) from error
+        except (httpx.HTTPError, ValueError) as error:
+            raise failure(None) from error
+        cached = message.usage.cache_read_input_tokens or 0
+        fresh = message.usage.input_tokens + (message.usage.cache_creation_input_tokens or 0)
+        yield Delta(
+            finish_reason=finish_reason(message.stop_reason),
+            usage=Usage(fresh + cached, message.usage.output_tokens, cached),
+        )
+
+    def _request(self, generation: Generation) -> dict[str, Any]:
+        for name in generation.options:
+            if name not in self._NAMES:
+                raise UnsupportedParameter(
+                    f"the frontier model does not support {name!r}; leave it out", param=name
+                )
+        system = [m.content for m in generation.messages if m.role in ("system", "developer")]
+        turns = [m for m in generation.messages if m.role in ("user", "assistant")]
+        request: dict[str, Any] = {
+            "model": self._model,
+            "max_tokens": generation.max_tokens,
+            "messages": [{"role": m.role, "content": m.content} for m in turns],
+        }
+        if system:
+            request["system"] = "\n\n".join(system)
+        for name, value in generation.options.items():
+            request[self._NAMES[name]] = value
+        return request

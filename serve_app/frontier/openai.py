@@ -1,0 +1,59 @@
+"""OpenAI's Chat Completions, or any server that speaks it (`frontier.base_url`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+
+from serve_app.domain import Delta, Generation, Usage
+from serve_app.frontier.providers import failure, finish_reason
+from serve_app.settings import FrontierSettings
+
+
+class OpenAIProvider:
+    def __init__(self, settings: FrontierSettings) -> None:
+        self._model = settings.model
+        self._client = openai.AsyncOpenAI(
+            api_key=settings.api_key.get_secret_value(),
+            base_url=settings.base_url,
+            timeout=settings.timeout_s,
+            max_retries=0,
+        )
+
+    async def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+        messages: Any = [{"role": m.role, "content": m.content} for m in generation.messages]
+        try:
+            stream = await self._client.chat.completions.create(
+                model=self._model,
+                messages=messages,
+                max_completion_tokens=generation.max_tokens,
+                stream=True,
+                stream_options={"include_usage": True},
+                **generation.options,
+            )
+            async with stream:
+                async for chunk in stream:
+                    yield _delta(chunk)
+        except openai.APIError as error:
+            raise failure(getattr(error, "status_code", None)) from error
+        except (httpx.HTTPError, ValueError) as error:
+            # The stream broke off, or what came is not the protocol.
+            raise failure(None) from error
+
+
+def _delta(chunk: Any) -> Delta:
+    choice = chunk.choices[0] if chunk.choices else None
+    finished = choice is not None and choice.finish_reason
+    usage = None
+    if chunk.usage:
+        details = chunk.usage.prompt_tokens_details
+        cached = (details.cached_tokens or 0) if details else 0
+        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
+    return Delta(
+        text=(choice.delta.content or "") if choice else "",
+        finish_reason=finish_reason(choice.finish_reason) if finished and choice else None,
+        usage=usage,
+    )

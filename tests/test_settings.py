@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.domain import Route
+from serve_app.errors import SettingsError
+from serve_app.settings import Settings, from_args, load
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+SECRET = "sk-very-secret-0123456789"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "trivium.yaml"
+
+
+def refusal(file: Path, text: str) -> str:
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    return caught.value.message
+
+
+def test_missing_file_is_named_with_the_option_to_choose_another(file: Path) -> None:
+    with pytest.raises(SettingsError, match="--config") as caught:
+        load(file)
+    assert str(file) in caught.value.message
+
+
+def test_file_that_is_not_utf8_is_named(file: Path) -> None:
+    file.write_bytes(b"gateway: \xff\xfe")
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    assert str(file) in caught.value.message
+
+
+def test_yaml_that_does_not_parse_is_named_with_its_line(file: Path) -> None:
+    assert refusal(file, "gateway:\n  port: 1\n  host: [a\n").startswith(f"{file}:4: ")
+
+
+def test_yaml_with_control_characters_is_refused(file: Path) -> None:
+    assert refusal(file, "gateway:\n  host: \x00\n").startswith(str(file))
+
+
+@pytest.mark.parametrize("text", ["- gateway\n", "just text\n", "42\n"])
+def test_file_that_is_not_a_mapping_is_refused(file: Path, text: str) -> None:
+    assert "mapping" in refusal(file, text)
+
+
+@pytest.mark.parametrize("key", ["1", "on", "2026-01-01"])
+def test_top_level_key_that_is_no_text_is_refused(file: Path, key: str) -> None:
+    assert str(file) in refusal(file, f"{key}: 2\n")
+
+
+def test_unknown_section_names_line_and_what_is_allowed(file: Path) -> None:
+    message = refusal(file, "# comment\ngatway:\n  port: 1\n")
+    assert message.startswith(f"{file}:2: gatway: unknown key")
+    assert "gateway" in message
+
+
+def test_unknown_key_names_line_and_what_is_allowed(file: Path) -> None:
+    message = refusal(file, "gateway:\n  host: 0.0.0.0\n  prot: 9000\n")
+    assert message.startswith(f"{file}:3: gateway.prot: unknown key")
+    assert "port" in message
+
+
+def test_unknown_key_of_an_api_key_names_what_is_allowed(file: Path) -> None:
+    message = refusal(file, "gateway:\n  api_keys:\n    - nme: x\n      sha256: y\n")
+    assert f"{file}:3: gateway.api_keys.0.nme: unknown key" in message
+    line = next(line for line in message.splitlines() if "nme" in line)
+    assert "sha256" in line
+    assert "tenant" in line
+
+
+def test_wrong_value_names_line_and_key(file: Path) -> None:
+    message = refusal(file, "gateway:\n  port: 99999\n")
+    assert message.startswith(f"{file}:2: gateway.port: ")
+    assert "65535" in message
+
+
+def test_every_mistake_is_told_at_once(file: Path) -> None:
+    message = refusal(file, "gateway:\n  port: 0\nretrieval:\n  top_k: nine\n")
+    assert "gateway.port" in message
+    assert "retrieval.top_k" in message
+
+
+def test_replica_bounds_in_the_wrong_order_are_refused(file: Path) -> None:
+    text = "router:\n  scaling: {min_replicas: 3, max_replicas: 2}\n"
+    assert "min_replicas (3) is above max_replicas (2)" in refusal(file, text)
+
+
+def test_empty_file_gives_the_defaults(file: Path) -> None:
+    file.write_text("", encoding="utf-8")
+    assert load(file) == load(None)
+
+
+def test_the_files_that_come_along_load() -> None:
+    for path in Path(__file__).parent.parent.glob("configs/*.yaml"):
+        if path.name != "prices.yaml":
+            load(path)
+
+
+def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("gateway:\n  port: 9000\n  host: 0.0.0.0\n", encoding="utf-8")
+    monkeypatch.setenv("TRIVIUM_GATEWAY__PORT", "9001")
+    settings = load(file)
+    assert (settings.gateway.port, settings.gateway.host) == (9001, "0.0.0.0")
+
+
+def test_wrong_value_in_the_environment_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_GATEWAY__PORT", "many")
+    with pytest.raises(SettingsError, match=r"gateway\.port"):
+        load(None)
+
+
+def test_section_in_the_environment_that_is_not_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIVIUM_GATEWAY", "not json")
+    with pytest.raises(SettingsError, match="(?i)gateway"):
+        load(None)
+
+
+def test_engine_arguments_from_the_environment_have_their_types(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIVIUM_EXPERT__ENGINE__MAX_MODEL_LEN", "2048")
+    assert load(None).expert.engine == {"max_model_len": 2048}
+
+
+def test_engine_variables_from_the_environment_keep_their_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIVIUM_EXPERT__ENVIRONMENT__VLLM_CPU_KVCACHE_SPACE", "2")
+    assert load(None).expert.environment == {"VLLM_CPU_KVCACHE_SPACE": "2"}
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_frontier_without_key_names_the_variable(file: Path, provider: str) -> None:
+    message = refusal(file, f"frontier: {{provider: {provider}, model: some-model}}\n")
+    assert f"{provider.upper()}_API_KEY" in message
+
+
+def test_frontier_without_model_says_so(file: Path) -> None:
+    text = f"frontier: {{provider: openai, api_key: {SECRET}}}\n"
+    message = refusal(file, text)
+    assert "model" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_each_provider_gets_its_own_conventional_key(
+    file: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-openai")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-anthropic")
+    file.write_text(f"frontier: {{provider: {provider}, model: m}}\n", encoding="utf-8")
+    assert load(file).frontier.api_key.get_secret_value() == f"key-of-{provider}"
+
+
+def test_key_of_another_provider_is_not_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-openai")
+    message = refusal(file, "frontier: {provider: anthropic, model: m}\n")
+    assert "ANTHROPIC_API_KEY" in message
+
+
+def secretive(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("TRIVIUM_FRONTIER__API_KEY", SECRET)
+    monkeypatch.setenv("TRIVIUM_RETRIEVAL__MILVUS_TOKEN", SECRET)
+    return from_args({"frontier": {"provider": "openai", "model": "m"}})
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = secretive(monkeypatch)
+    assert settings.frontier.api_key.get_secret_value() == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+    assert SECRET not in str(settings.to_args())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "frontier: {{api_key: [{0}]}}",
+        "frontier: {{api_key: {0}, provider: nobody}}",
+        "frontier: {0}",
+        "retrieval: {{milvus_token: {0}, top_k: 0}}",
+        "gateway: {{api_keys: [{{name: me, sha256: {0}}}]}}",
+    ],
+)
+def test_error_texts_hold_no_values(file: Path, text: str) -> None:
+    assert SECRET not in refusal(file, text.format(SECRET))
+
+
+def test_milvus_lite_with_two_replicas_is_refused(file: Path) -> None:
+    message = refusal(file, "retrieval:\n  scaling: {max_replicas: 2}\n")
+    assert "scaling.max_replicas must be 1" in message
+
+
+def test_milvus_server_may_have_many_replicas(file: Path) -> None:
+    text = "retrieval:\n  milvus_uri: http://milvus:19530\n  scaling: {max_replicas: 2}\n"
+    file.write_text(text, encoding="utf-8")
+    assert not load(file).retrieval.embedded
+
+
+def test_arguments_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    settings = from_args(
+        {
+            "state_dir": "/var/lib/trivium",
+            "gateway": {
+                "port": 1234,
+                "api_keys": [{"name": "a", "sha256": "0" * 64, "scopes": ["chat", "ingest"]}],
+            },
+            "expert": {"engine": {"max_model_len": 4096}, "scaling": {"num_cpus": 2}},
+            "frontier": {"provider": "openai", "model": "gpt-4.1"},
+            "orchestration": {"fallbacks": {"expert": [], "knowledge": ["expert"]}},
+        }
+    )
+    assert from_args(settings.to_args()) == settings
+    assert settings.orchestration.fallbacks[Route.KNOWLEDGE] == (Route.EXPERT,)
+
+
+def test_defaults_round_trip() -> None:
+    assert from_args(load(None).to_args()) == load(None)
+
+
+def test_paths_are_resolved_against_the_root() -> None:
+    settings = load(None).resolved(Path("/srv"))
+    assert settings.state_dir == Path("/srv/.trivium")
+    assert settings.router.examples == Path("/srv/configs/demo/routes.jsonl")
+    assert settings.retrieval.milvus_uri == "/srv/.trivium/milvus.db"
+
+
+def test_address_of_a_milvus_server_is_left_as_it_is() -> None:
+    settings = from_args({"retrieval": {"milvus_uri": "http://milvus:19530"}})
+    assert settings.resolved(Path("/srv")).retrieval.milvus_uri == "http://milvus:19530"
