@@ -45,7 +45,7 @@ def measure(targets: list[Target], streams: int, rounds: int, tokens: int) -> li
             found, took = asyncio.run(concurrently(target, asked, streams, tokens))
             timings[target.name] += found
             seconds[target.name] += took
-    rows = []
+    rows: list[dict[str, Any]] = []
     for target in targets:
         found = timings[target.name]
         ttft = [1000 * t.ttft for t in found]

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from serve_app import models
+from serve_app.expert.deployment import environment
 from serve_app.settings import Settings
 
 
@@ -33,7 +34,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: f
 
 @contextlib.contextmanager
 def running(
-    command: list[str], ready_url: str, log: Path, environment: Mapping[str, str]
+    command: list[str], ready_url: str, log: Path, variables: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server process, from ready to gone."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,7 @@ def running(
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment},
+            env={**os.environ, **variables},
         )
         try:
             wait_for(ready_url, process, log, 420.0)
@@ -57,11 +58,11 @@ def running(
 
 
 @contextlib.contextmanager
-def trivium(port: int, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def trivium(port: int, log: Path, variables: Mapping[str, str] | None = None) -> Iterator[str]:
     """The whole stack by `trivium up`; yields its address."""
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port)]
-    with running(command, f"{url}/readyz", log, environment or {}):
+    with running(command, f"{url}/readyz", log, variables or {}):
         yield url
 
 
@@ -80,5 +81,5 @@ def vllm(settings: Settings, port: int, log: Path) -> Iterator[str]:
     for name, value in engine.items():
         flag = "--" + name.replace("_", "-")
         command += [flag] if value is True else [flag, str(value)]
-    with running(command, f"{url}/health", log, settings.expert.environment):
+    with running(command, f"{url}/health", log, environment(settings.expert)):
         yield url

@@ -46,7 +46,10 @@ def ask(
     }
     if max_tokens is not None:
         body["max_completion_tokens"] = max_tokens
-    answer, usage, annotations, facts = "", {}, [], {}
+    answer = ""
+    facts: dict[str, str] = {}
+    usage: dict[str, Any] = {}
+    annotations: list[dict[str, Any]] = []
     with Client(url, api_key) as client:
         for headers, event in client.chat(body):
             facts = {k.removeprefix(_OURS): v for k, v in headers.items() if k.startswith(_OURS)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -19,7 +20,7 @@ class ExpertServer:
     here the replica pays before it reports ready.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, settings: ExpertSettings, model_source: str, otlp_endpoint: str | None
     ) -> None:
         # Imported here: it loads vLLM, and only this process needs that.
@@ -73,6 +74,15 @@ class ExpertServer:
                 pass
 
 
+def environment(settings: ExpertSettings) -> dict[str, str]:
+    """Environment of the engine's process.
+
+    Ray sets one OpenMP thread for an actor that reserves no CPU, and vLLM heeds it.
+    """
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())} if settings.accelerator == "cpu" else {}
+    return {**threads, **settings.environment}
+
+
 def placement(settings: ExpertSettings) -> dict[str, Any]:
     """Serve options that reserve the engine's machine: one bundle per worker.
 
@@ -87,5 +97,5 @@ def placement(settings: ExpertSettings) -> dict[str, Any]:
     return {
         "placement_group_bundles": bundles,
         "placement_group_strategy": "PACK",
-        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": settings.environment}},
+        "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": environment(settings)}},
     }

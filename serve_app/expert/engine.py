@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from serve_app.domain import Delta, FinishReason, Generation, Usage
@@ -114,7 +114,7 @@ def _finish(reason: str | None) -> FinishReason | None:
             return "stop"
 
 
-async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta]:
     """Merge deltas that pile up while the consumer is busy; never wait for more of them.
 
     A lone stream is passed on token by token. Under load, where a hop between processes costs

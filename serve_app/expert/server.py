@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
@@ -39,6 +40,9 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     async def started(cls, config: LLMConfig) -> ChatServer:
         """A server whose engine runs."""
         on_cpu = isinstance(config.accelerator_config, CPUConfig)
+        if Path(config.get_engine_config().actual_hf_model_id).is_dir():
+            # Nothing to download: Ray would start a worker, load vLLM in it, and find that out.
+            config.get_or_create_callback().ctx.run_init_node = False
         server: ChatServer = cls.sync_init(
             config, engine_cls=SingleProcessEngine if on_cpu else None
         )

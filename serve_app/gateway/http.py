@@ -204,9 +204,16 @@ def create_app(services: Services) -> FastAPI:
 
     @app.get("/", include_in_schema=False)
     async def playground() -> HTMLResponse:
-        return HTMLResponse(files(__package__).joinpath("playground.html").read_text("utf-8"))
+        page = files(__package__).joinpath("playground.html").read_text("utf-8")
+        return HTMLResponse(page, headers={"content-security-policy": _PLAYGROUND_POLICY})
 
     return app
+
+
+# The page is one file that talks to this server only.
+_PLAYGROUND_POLICY = (
+    "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+)
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from serve_app.orchestration.run import Question, Run
 from serve_app.telemetry import tracing
 
 
-def build(steps: Nodes) -> Any:
-    """Compile the graph of the three roads."""
+def build(steps: Nodes | type[Nodes]) -> Any:
+    """Compile the graph of the three roads. (With the class alone it can be drawn, not run.)"""
     graph = StateGraph(State, context_schema=Run)
     for name in (
         "decide",
@@ -56,15 +56,16 @@ def build(steps: Nodes) -> Any:
     return graph.compile()
 
 
+def diagram() -> str:
+    """The graph as a Mermaid diagram."""
+    return str(build(Nodes).get_graph().draw_mermaid()).strip()
+
+
 class Orchestrator:
     """Runs questions through the graph."""
 
     def __init__(self, steps: Nodes) -> None:
         self._graph = build(steps)
-
-    def mermaid(self) -> str:
-        """The graph as a Mermaid diagram."""
-        return str(self._graph.get_graph().draw_mermaid())
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -112,7 +113,7 @@ class Orchestrator:
         )
 
 
-def _traced(name: str, node: Node) -> Node:
+def _traced(name: str, node: Node) -> Any:
     async def step(state: State, runtime: Runtime[Run]) -> State:
         with tracing.span(f"node {name}", {"trivium.node": name}):
             return await node(state, runtime)

@@ -52,6 +52,7 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Run:
     """The state of a run that lives outside the graph: what left for the client, what it cost.
 
@@ -59,13 +60,12 @@ class Run:
     take over from another.
     """
 
-    def __init__(self, context: RequestContext) -> None:
-        self.context = context
-        self.calls: list[ModelCall] = []
-        self.degraded: list[str] = []
-        self.decision: Decision | None = None
-        self.started = False
-        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+    context: RequestContext
+    calls: list[ModelCall] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    decision: Decision | None = None
+    started: bool = False
+    _pieces: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
 
     def emit(self, piece: str) -> None:
         """Send text to the client."""

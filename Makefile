@@ -1,0 +1,35 @@
+# Everything here needs Python 3.11 or 3.12, make and git; `make setup` fetches the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## Create or repair .venv from the pinned lock (CPU or GPU); instant when it is current
+	@$(PYTHON) tools/setup.py
+
+run: setup  ## Start the whole stack with the demo company, in the foreground (Ctrl-C stops it)
+	@exec $(BIN)/trivium up --demo
+
+test: setup  ## Run the tests
+	$(BIN)/pytest
+
+check: setup  ## Lint, format check, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## Measure what Trivium adds to a request
+	$(BIN)/python -m loadtest.overhead
+
+lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves every pin)
+	@$(PYTHON) tools/setup.py --lock $(ARGS)
+
+clean:  ## Stop a running stack, then remove .venv, .trivium and the caches
+	@if [ -x $(BIN)/trivium ]; then $(BIN)/trivium down || true; fi
+	rm -rf .venv .trivium .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

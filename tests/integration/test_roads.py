@@ -1,0 +1,137 @@
+"""One question per road, asked with the official OpenAI SDK."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import openai
+import pytest
+
+from tests.integration.conftest import Stack
+
+REVENUE = "What was our revenue in the last 15 minutes?"
+
+
+def test_live_figure_is_quoted_and_cited_while_it_is_fresh(stack: Stack) -> None:
+    answer = stack.openai().chat.completions.with_raw_response.create(
+        model="trivium/auto", messages=[{"role": "user", "content": REVENUE}]
+    )
+    completion = answer.parse()
+    message = completion.choices[0].message
+    assert answer.headers["x-trivium-route"] == "knowledge"
+    assert message.annotations, message.content
+    citation = message.annotations[0].url_citation
+    as_of = datetime.fromisoformat(citation.model_dump()["as_of"])
+    age = (datetime.now(UTC) - as_of).total_seconds()
+    assert age <= 10, f"the figure is {age:.1f} s old when its answer arrives"
+
+    assert message.content is not None
+    cited = message.content[citation.start_index : citation.end_index]
+    assert "EUR" in cited
+    with stack.http() as http:
+        document = http.get(citation.url).json()
+    assert document["id"] == "live-revenue-15m"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("How many days do customers have to return unused goods?", "60 days"),
+        ("How long is the gift card valid?", "years"),
+    ],
+)
+def test_handbook_facts_are_quoted(stack: Stack, query: str, expected: str) -> None:
+    completion = stack.openai().chat.completions.create(
+        model="trivium/knowledge", messages=[{"role": "user", "content": query}]
+    )
+    message = completion.choices[0].message
+    assert expected in (message.content or ""), message.content
+    assert message.annotations
+
+
+def test_expert_road_costs_less_than_the_baseline(stack: Stack) -> None:
+    answer = stack.openai().chat.completions.with_raw_response.create(
+        model="trivium/auto",
+        messages=[{"role": "user", "content": "Rewrite politely: send me the report now."}],
+        max_completion_tokens=24,
+    )
+    usage = answer.parse().usage
+    assert answer.headers["x-trivium-route"] == "expert"
+    assert answer.headers["x-trivium-model"] == "smollm2-135m-instruct"
+    assert usage is not None
+    assert 0 < usage.completion_tokens <= 24
+    assert float(answer.headers["x-trivium-cost-usd"]) > 0
+    assert float(answer.headers["x-trivium-cost-usd"]) < float(
+        answer.headers["x-trivium-baseline-usd"]
+    )
+    assert usage.model_dump()["cost"] == pytest.approx(
+        float(answer.headers["x-trivium-cost-usd"]), abs=1e-9
+    )
+
+
+def test_frontier_without_a_key_says_so(stack: Stack) -> None:
+    answer = stack.openai().chat.completions.with_raw_response.create(
+        model="trivium/auto",
+        messages=[
+            {
+                "role": "user",
+                "content": "Prove that the sum of two odd numbers is even, step by step, and "
+                "explain where the argument would fail for three.",
+            }
+        ],
+        max_completion_tokens=16,
+    )
+    assert answer.headers["x-trivium-route"] == "frontier"
+    assert answer.headers["x-trivium-degraded"] == "frontier-not-configured"
+    assert answer.parse().choices[0].message.content
+
+
+def test_stream_arrives_in_pieces_with_usage(stack: Stack) -> None:
+    stream = stack.openai().chat.completions.create(
+        model="trivium/expert",
+        messages=[{"role": "user", "content": "Write four sentences about rain."}],
+        stream=True,
+        stream_options={"include_usage": True},
+        max_completion_tokens=40,
+        temperature=0,
+    )
+    pieces, usage, finish = [], None, None
+    for chunk in stream:
+        if chunk.choices:
+            pieces.append(chunk.choices[0].delta.content or "")
+            finish = chunk.choices[0].finish_reason or finish
+        usage = chunk.usage or usage
+    assert len([piece for piece in pieces if piece]) > 5, pieces
+    assert usage is not None
+    assert usage.completion_tokens == 40
+    assert finish == "length"
+
+
+def test_models(stack: Stack) -> None:
+    client = stack.openai()
+    names = [model.id for model in client.models.list()]
+    assert names == ["trivium/auto", "trivium/expert", "trivium/knowledge", "trivium/frontier"]
+    assert client.models.retrieve("trivium/auto").owned_by == "trivium"
+    with pytest.raises(openai.NotFoundError, match="trivium/expert"):
+        client.models.retrieve("gpt-none")
+
+
+def test_structured_output_is_enforced(stack: Stack) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"sentiment": {"enum": ["good", "bad"]}},
+        "required": ["sentiment"],
+        "additionalProperties": False,
+    }
+    completion = stack.openai().chat.completions.create(
+        model="trivium/expert",
+        messages=[{"role": "user", "content": "Sentiment of: I love this tent."}],
+        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}},
+        max_completion_tokens=40,
+    )
+    assert completion.choices[0].message.content in (
+        '{"sentiment": "good"}',
+        '{"sentiment": "bad"}',
+        '{"sentiment":"good"}',
+        '{"sentiment":"bad"}',
+    )

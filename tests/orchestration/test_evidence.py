@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.orchestration import evidence
+from tests.fixtures import chunk
+
+_WORDS = st.sampled_from(
+    "Hotels cost 190 EUR. in Paris! the 42.5 % 3,000 (net) A b? 'quoted' \"said\" § 🎉 e.g. \n".split(
+        " "
+    )
+)
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    st.lists(_WORDS, max_size=40).map(" ".join),
+)
+
+HOTELS = chunk("Hotels in Paris may cost up to EUR 190 a night.", "travel")
+MEALS = chunk("Meals are paid up to EUR 40 a day.", "meals")
+
+
+@given(TEXTS, st.lists(TEXTS, max_size=3))
+def test_citations_stand_at_their_sentences(text: str, sources: list[str]) -> None:
+    chunks = [chunk(text, "itself"), *(chunk(source) for source in sources)]
+    end = 0
+    for citation in evidence.located(text, chunks):
+        sentence = text[citation.start : citation.end]
+        assert sentence == sentence.strip() != ""
+        assert evidence.supporter(sentence, chunks) == citation.chunk
+        assert citation.start >= end
+        end = citation.end
+
+
+@given(st.lists(TEXTS.filter(str.strip), max_size=6))
+def test_joined_sentences_are_cited_where_they_stand(sentences: list[str]) -> None:
+    chunks = [chunk(sentence, str(i)) for i, sentence in enumerate(sentences)]
+    text, citations = evidence.cite(list(zip(sentences, chunks, strict=True)))
+    assert [text[c.start : c.end] for c in citations] == sentences
+    assert [c.chunk for c in citations] == chunks
+
+
+@given(TEXTS)
+def test_no_word_is_lost_between_sentences(text: str) -> None:
+    assert " ".join(evidence.sentences(text)).split() == text.split()
+
+
+@given(TEXTS.filter(str.strip), TEXTS.filter(str.strip), TEXTS)
+def test_quote_is_a_sentence_of_the_evidence(one: str, two: str, query: str) -> None:
+    found = evidence.quote(query, [chunk(one), chunk(two)])
+    assert found in evidence.sentences(one) + evidence.sentences(two)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "Hotels in Paris cost up to EUR 190.",
+        "A hotel in Paris may cost EUR 190 a night.",
+        "EUR 190.",
+    ],
+)
+def test_claim_that_the_evidence_holds_is_supported(claim: str) -> None:
+    assert evidence.supporter(claim, [MEALS, HOTELS]) == HOTELS
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "Hotels in Paris may cost up to EUR 191 a night.",
+        "Hotels in Paris may cost up to EUR 40 a night.",
+        "Breakfast is always served by friendly people.",
+        "It is what it is.",
+        "",
+    ],
+)
+def test_claim_with_other_figures_or_words_is_not_supported(claim: str) -> None:
+    assert evidence.supporter(claim, [MEALS, HOTELS]) is None
+
+
+def test_quote_is_the_sentence_that_answers() -> None:
+    sources = [MEALS, chunk("Book early. Hotels in Paris may cost EUR 190. Be polite.")]
+    asked = "What may a hotel in Paris cost?"
+    assert evidence.quote(asked, sources) == "Hotels in Paris may cost EUR 190."
+
+
+def test_only_chunks_at_or_above_the_threshold_are_relevant() -> None:
+    chunks = [chunk("a", relevance=0.3), chunk("b", relevance=0.2), chunk("c", relevance=0.25)]
+    assert [each.text for each in evidence.relevant(chunks, 0.25)] == ["a", "c"]

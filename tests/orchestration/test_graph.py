@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from serve_app.domain import Answer, Chunk, Delta, Message, Route, Usage
+from serve_app.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    FrontierNotConfigured,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    TriviumError,
+    Unavailable,
+)
+from serve_app.orchestration import graph
+from serve_app.orchestration.nodes import NOT_FOUND
+from serve_app.orchestration.run import Question
+from tests.fixtures import (
+    EXPERT,
+    FRONTIER,
+    FixedKnowledge,
+    FixedRouter,
+    House,
+    ScriptedModel,
+    chunk,
+    context,
+    decision,
+    question,
+)
+
+RETURNS = chunk("Customers may return goods within 30 days.", "returns")
+NOISE = chunk("The canteen opens at noon.", "canteen", relevance=0.05)
+DOWN = Unavailable("down")
+
+
+async def ask(house: House, asked: Question | None = None, patience_s: float = 20.0) -> Answer:
+    async with house.orchestrator.answering(context(patience_s), asked or question()) as (_, task):
+        return await task
+
+
+def knowledge(*results: list[Chunk] | Exception, **parts: Any) -> House:
+    return House(
+        router=FixedRouter(decision(Route.KNOWLEDGE, volatility=0.9)),
+        knowledge=FixedKnowledge(*results),
+        **parts,
+    )
+
+
+async def test_expert_answers_what_is_static() -> None:
+    house = House()
+    answer = await ask(house)
+    assert answer.text == "Hello there."
+    assert answer.decision.route is Route.EXPERT
+    assert (answer.finish_reason, answer.citations, answer.degraded) == ("stop", (), ())
+    assert [(call.model, call.usage) for call in answer.calls] == [(EXPERT, Usage(10, 2))]
+    assert house.knowledge.queries == house.frontier.asked == []
+
+
+async def test_road_that_the_caller_names_is_not_routed() -> None:
+    house = House()
+    answer = await ask(house, question(pinned=Route.FRONTIER))
+    assert answer.text == "Deep thought."
+    assert answer.decision.stage == "pinned"
+    assert house.router.asked == []
+
+
+async def test_last_user_turn_is_routed() -> None:
+    turns = (Message("user", "one"), Message("assistant", "x"), Message("user", "two"))
+    house = House()
+    await ask(house, question(messages=turns))
+    assert house.router.asked == ["two"]
+
+
+async def test_instructions_of_the_caller_follow_ours_in_one_system_message() -> None:
+    turns = (Message("developer", "Be brief."), Message("user", "hi"), Message("system", "Smile."))
+    house = House()
+    await ask(house, question(messages=turns))
+    system, *rest = house.expert.asked[0].messages
+    assert system.role == "system"
+    assert system.content.endswith("Be brief.\n\nSmile.")
+    assert rest == [Message("user", "hi")]
+
+
+async def test_bound_of_the_caller_is_kept_and_capped_by_the_road() -> None:
+    house = House()
+    await ask(house, question(max_tokens=7, options={"temperature": 0.0}))
+    await ask(house, question(max_tokens=100_000))
+    await ask(house, question())
+    assert [generation.max_tokens for generation in house.expert.asked] == [7, 256, 256]
+    assert house.expert.asked[0].options == {"temperature": 0.0}
+
+
+async def test_knowledge_answers_with_citations_of_supported_sentences_only() -> None:
+    draft = ScriptedModel("You may return goods within 30 days. ", "Elephants fly at 900 knots.")
+    house = knowledge([RETURNS, NOISE], expert=draft)
+    answer = await ask(house)
+    assert answer.text == "You may return goods within 30 days."
+    (citation,) = answer.citations
+    assert citation.chunk == RETURNS
+    assert answer.text[citation.start : citation.end] == answer.text
+    prompt = draft.asked[0].messages[0].content
+    assert RETURNS.text in prompt
+    assert NOISE.text not in prompt
+
+
+async def test_unsupported_draft_is_replaced_by_a_quote() -> None:
+    house = knowledge([RETURNS], expert=ScriptedModel("You have 90 days to send it back."))
+    answer = await ask(house)
+    assert answer.text == RETURNS.text
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+
+
+async def test_empty_draft_is_replaced_by_a_quote() -> None:
+    assert (await ask(knowledge([RETURNS], expert=ScriptedModel()))).text == RETURNS.text
+
+
+async def test_draft_is_streamed_and_cited_when_verification_is_off() -> None:
+    draft = ScriptedModel("Return goods within 30 days. ", "Elephants fly.")
+    house = knowledge([RETURNS], expert=draft, verify=False)
+    answer = await ask(house)
+    assert answer.text == "Return goods within 30 days. Elephants fly."
+    (citation,) = answer.citations
+    assert answer.text[citation.start : citation.end] == "Return goods within 30 days."
+
+
+async def test_nothing_relevant_is_searched_once_more_more_widely_then_admitted() -> None:
+    house = knowledge([NOISE])
+    turns = (
+        Message("user", "I bought a tent."),
+        Message("assistant", "Nice."),
+        Message("user", "How long may I bring it back?"),
+    )
+    answer = await ask(house, question(messages=turns))
+    assert answer.text == NOT_FOUND
+    assert answer.citations == answer.calls == ()
+    assert house.knowledge.queries == [
+        "How long may I bring it back?",
+        "I bought a tent.\nHow long may I bring it back?",
+    ]
+
+
+async def test_second_search_may_succeed() -> None:
+    house = knowledge([], [RETURNS], expert=ScriptedModel("Within 30 days."))
+    assert (await ask(house)).text == "Within 30 days."
+    assert len(house.knowledge.queries) == 2
+
+
+async def test_short_follow_up_is_searched_with_the_turn_before() -> None:
+    turns = (Message("user", "How long for returns?"), Message("user", "And tents?"))
+    house = knowledge([RETURNS])
+    await ask(house, question(messages=turns))
+    assert house.knowledge.queries == ["How long for returns?\nAnd tents?"]
+
+
+async def test_collection_that_was_never_filled_is_an_answer_not_a_failure() -> None:
+    answer = await ask(knowledge(NotFound("no collection")))
+    assert (answer.text, answer.degraded) == (NOT_FOUND, ())
+
+
+async def test_reasoning_over_live_data_gets_evidence() -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER, volatility=0.9)),
+        frontier=ScriptedModel("Goods may be returned within 30 days."),
+        knowledge=FixedKnowledge([RETURNS, NOISE]),
+    )
+    answer = await ask(house)
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+    assert RETURNS.text in house.frontier.asked[0].messages[0].content
+
+
+async def test_reasoning_over_what_is_static_searches_nothing() -> None:
+    house = House(router=FixedRouter(decision(Route.FRONTIER, volatility=0.1)))
+    await ask(house)
+    assert house.knowledge.queries == []
+
+
+async def test_reasoning_without_reachable_evidence_goes_on_and_says_so() -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER, volatility=0.9)), knowledge=FixedKnowledge(DOWN)
+    )
+    answer = await ask(house)
+    assert answer.text == "Deep thought."
+    assert answer.degraded == ("knowledge-service-unavailable",)
+
+
+async def test_unreachable_knowledge_base_is_stood_in_for() -> None:
+    answer = await ask(knowledge(DOWN))
+    assert answer.text == "Deep thought."
+    assert answer.degraded == ("knowledge-service-unavailable",)
+    assert answer.decision.route is Route.KNOWLEDGE
+
+
+async def test_roads_are_tried_in_order_until_one_answers() -> None:
+    house = knowledge(DOWN, frontier=ScriptedModel(FrontierNotConfigured("none")))
+    answer = await ask(house)
+    assert answer.text == "Hello there."
+    assert answer.degraded == ("knowledge-service-unavailable", "frontier-not-configured")
+
+
+async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
+    house = knowledge(
+        [RETURNS], expert=ScriptedModel(DOWN), frontier=ScriptedModel("Within 30 days.")
+    )
+    answer = await ask(house)
+    assert answer.degraded == ("knowledge-service-unavailable",)
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+
+
+async def test_router_that_is_down_leaves_the_cheapest_road() -> None:
+    answer = await ask(House(router=FixedRouter(DOWN)))
+    assert answer.text == "Hello there."
+    assert answer.degraded == ("router-service-unavailable",)
+
+
+async def test_failed_draft_is_paid_for() -> None:
+    broken = ScriptedModel(Delta(usage=Usage(10, 3)), DOWN)
+    answer = await ask(House(expert=broken))
+    assert [(call.model, call.usage) for call in answer.calls] == [
+        (EXPERT, Usage(10, 3)),
+        (FRONTIER, Usage(10, 2)),
+    ]
+    assert answer.usage == Usage(10, 2)
+
+
+async def test_all_roads_down_gives_the_first_error() -> None:
+    first = Overloaded("the expert is full", retry_after_s=1)
+    house = House(expert=ScriptedModel(first), frontier=ScriptedModel(DOWN))
+    with pytest.raises(Overloaded) as caught:
+        await ask(house)
+    assert caught.value.message == first.message
+
+
+@pytest.mark.parametrize("error", [ContextLengthExceeded("too long"), InvalidRequest("no")])
+async def test_request_at_fault_is_not_tried_elsewhere(error: TriviumError) -> None:
+    house = House(expert=ScriptedModel(error))
+    with pytest.raises(type(error)):
+        await ask(house)
+    assert house.frontier.asked == []
+
+
+async def test_no_road_takes_over_after_the_first_byte() -> None:
+    house = House(expert=ScriptedModel("Hel", DOWN))
+    async with house.orchestrator.answering(context(), question()) as (run, task):
+        assert "".join([piece async for piece in run.text()]) == "Hel"
+        with pytest.raises(Unavailable):
+            await task
+    assert house.frontier.asked == []
+
+
+async def test_deadline_ends_the_run_and_the_model() -> None:
+    house = House(expert=ScriptedModel("Hel", asyncio.Event()))
+    with pytest.raises(DeadlineExceeded):
+        await ask(house, patience_s=0.2)
+    assert house.expert.running == 0
+
+
+async def test_leaving_cancels_the_model_and_keeps_the_count() -> None:
+    house = House(expert=ScriptedModel("Hel", asyncio.Event()))
+    async with house.orchestrator.answering(context(), question()) as (run, _):
+        assert await anext(aiter(run.text())) == "Hel"
+        assert house.expert.running == 1
+    assert house.expert.running == 0
+    assert [call.usage for call in run.calls] == [Usage(10, 1)]
+
+
+async def test_questions_at_once_do_not_mix() -> None:
+    house = House()
+    answers = await asyncio.gather(*(ask(house, question(str(i))) for i in range(20)))
+    assert {answer.text for answer in answers} == {"Hello there."}
+    assert all(len(answer.calls) == 1 for answer in answers)
+
+
+def test_diagram_names_every_step() -> None:
+    drawn = graph.diagram()
+    for name in (
+        "decide rewrite retrieve grade expert frontier answer verify abstain detour"
+    ).split():
+        assert f"\t{name}(" in drawn
+        assert f"{name} -" in drawn or f"{name};" in drawn
