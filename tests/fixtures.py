@@ -88,12 +88,14 @@ class ScriptedModel:
         self.script = script
         self.asked: list[Generation] = []
         self.running = 0
+        self.started = asyncio.Event()
 
     async def generate(
         self, context: RequestContext, generation: Generation
     ) -> AsyncIterator[Delta]:
         self.asked.append(generation)
         self.running += 1
+        self.started.set()
         spoken = 0
         try:
             for step in self.script:

@@ -121,7 +121,7 @@ def test_section_in_the_environment_that_is_not_json_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TRIVIUM_GATEWAY", "not json")
-    with pytest.raises(SettingsError, match="(?i)gateway"):
+    with pytest.raises(SettingsError, match=r"(?i)gateway"):
         load(None)
 
 

@@ -126,8 +126,9 @@ def check_space(kind: str) -> None:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < needed:
         raise Failure(
-            f"{free:.1f} GB of disk are free and the environment wants {needed:g} GB: free some, "
-            "or lower TRIVIUM_MIN_FREE_GB if uv's cache already holds the packages"
+            f"{free:.1f} GB of disk are free and the environment wants {needed:g} GB: free some "
+            "(`make clean` removes an old environment), or lower TRIVIUM_MIN_FREE_GB if uv's cache "
+            "already holds the packages"
         )
 
 
@@ -181,10 +182,9 @@ def why_anew(kind: str) -> str:
     return ""
 
 
-def create(kind: str) -> None:
+def create() -> None:
     import venv  # some systems leave it out: `check_machine` says so first
 
-    check_space(kind)
     say("creating .venv")
     VENV.mkdir()
     UNFINISHED.touch()
@@ -269,11 +269,13 @@ def prepare(kind: str, *, anew: bool = False) -> Sources:
             f"the package index {index} cannot be reached: check the network, and what "
             "`python3 -m pip config list` says about index-url and proxy"
         )
+    if reason:
+        check_space(kind)
     if there and reason:
         say(f"{reason}: removing .venv")
         remove()
     if reason:
-        create(kind)
+        create()
     fetch_uv()
     UNFINISHED.unlink(missing_ok=True)
     return sources
@@ -310,7 +312,7 @@ def install(kind: str, *, anew: bool = False) -> None:
 
 def write_locks(*, upgrade: bool) -> None:
     """Resolve pyproject.toml for both machines; pins stay as they are unless they must move."""
-    sources = prepare(accelerator())
+    sources = prepare(accelerator()).without_local_indexes()
     torch = re.search(r"^torch==(\S+)", (REQUIREMENTS / "overrides-cpu.txt").read_text(), re.M)
     if torch is None:
         raise Failure("requirements/overrides-cpu.txt pins no torch: add `torch==VERSION+cpu`")

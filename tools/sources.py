@@ -43,6 +43,12 @@ class Sources(NamedTuple):
         links = environment.pop("UV_FIND_LINKS", "").replace(",", " ")
         return cls(environment, (links or config.get("find-links", "")).split())
 
+    def without_local_indexes(self) -> Sources:
+        """For resolving: a partial mirror on this machine must not decide anybody's versions."""
+        indexes = self.environment.get("UV_INDEX", "").split()
+        remote = " ".join(index for index in indexes if local_path(index) is None)
+        return self._replace(environment={**self.environment, "UV_INDEX": remote})
+
     def has_torch(self, version: str, python: tuple[int, ...]) -> bool:
         """Whether a configured folder has that build of torch."""
         wheel = "torch-{}-cp{}{}-*.whl".format(version, *python)

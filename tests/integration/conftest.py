@@ -90,16 +90,17 @@ def stack() -> Iterator[Stack]:
     }
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         environment.pop(name, None)
-    log = (STATE / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serve_app.cli", "up", "--demo", "--port", url.rpartition(":")[2]],
-        env=environment,
-        cwd=ROOT,
-        stdout=log,
-        stderr=log,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-m", "serve_app.cli", "up", "--demo"]
+    with (STATE / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--port", url.rpartition(":")[2]],
+            env=environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     running = Stack(url, process, collector, environment)
     try:
         _wait_for_announcement(process)

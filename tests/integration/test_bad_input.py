@@ -69,7 +69,11 @@ def test_client_that_leaves_stops_the_work_and_is_counted(stack: Stack) -> None:
         stack.http() as http,
         http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response,
     ):
-        pieces = (line for line in response.iter_lines() if '"content":"' in line)
+        pieces = (
+            line
+            for line in response.iter_lines()
+            if '"content":"' in line and '"content":""' not in line
+        )
         for _ in range(5):
             next(pieces)
     spans = stack.collector.wait_for(

@@ -68,7 +68,7 @@ def test_own_machine_costs_its_time(table: PriceTable) -> None:
 
 
 def test_unknown_model_is_refused_and_known_ones_listed(table: PriceTable) -> None:
-    with pytest.raises(SettingsError, match="'mystery'.*big, own, plain"):
+    with pytest.raises(SettingsError, match=r"'mystery'.*big, own, plain"):
         table.require("mystery")
 
 

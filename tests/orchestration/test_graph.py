@@ -57,7 +57,8 @@ async def test_expert_answers_what_is_static() -> None:
     assert answer.decision.route is Route.EXPERT
     assert (answer.finish_reason, answer.citations, answer.degraded) == ("stop", (), ())
     assert [(call.model, call.usage) for call in answer.calls] == [(EXPERT, Usage(10, 2))]
-    assert house.knowledge.queries == house.frontier.asked == []
+    assert house.knowledge.queries == []
+    assert house.frontier.asked == []
 
 
 async def test_road_that_the_caller_names_is_not_routed() -> None:
@@ -136,7 +137,7 @@ async def test_nothing_relevant_is_searched_once_more_more_widely_then_admitted(
     )
     answer = await ask(house, question(messages=turns))
     assert answer.text == NOT_FOUND
-    assert answer.citations == answer.calls == ()
+    assert (answer.citations, answer.calls) == ((), ())
     assert house.knowledge.queries == [
         "How long may I bring it back?",
         "I bought a tent.\nHow long may I bring it back?",

@@ -1,0 +1,415 @@
+"""Against a real server on this machine that speaks, or fails to speak, the providers' wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from serve_app.domain import Delta, Generation, Message, Usage
+from serve_app.errors import (
+    FrontierNotConfigured,
+    InvalidRequest,
+    Overloaded,
+    TriviumError,
+    Unavailable,
+    UnsupportedParameter,
+)
+from serve_app.frontier.providers import Provider, provider
+from serve_app.settings import FrontierSettings
+
+Kind = Literal["openai", "anthropic"]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+BOTH = pytest.mark.parametrize("kind", ["openai", "anthropic"])
+
+KEY = "sk-secret-key-123"
+SECRETS = (KEY, "org-acme-account", "sk-***")
+ASK = Generation((Message("system", "Be brief."), Message("user", "hi")), 32)
+
+OPENAI: list[dict[str, Any]] = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": "Hé"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "llo"}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]},
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 20,
+            "completion_tokens": 5,
+            "total_tokens": 25,
+            "prompt_tokens_details": {"cached_tokens": 8},
+        },
+    },
+]
+ANTHROPIC: list[dict[str, Any]] = [
+    {
+        "type": "message_start",
+        "message": {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": "x",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 10,
+                "cache_read_input_tokens": 8,
+                "cache_creation_input_tokens": 2,
+                "output_tokens": 1,
+            },
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hé"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "llo"}},
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+        "usage": {"output_tokens": 5},
+    },
+    {"type": "message_stop"},
+]
+
+
+def events(kind: Kind, upto: int | None = None) -> bytes:
+    """The stream of a good answer, or its beginning."""
+    if kind == "anthropic":
+        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in ANTHROPIC[:upto]]
+    else:
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "x"}
+        made = [f"data: {json.dumps({**head, **e})}\n\n" for e in OPENAI[:upto]]
+        made += ["data: [DONE]\n\n"] if upto is None else []
+    return "".join(made).encode()
+
+
+# Up to here both streams have said "Hé" and are not finished.
+PART = {"openai": 2, "anthropic": 4}
+
+
+class Wire:
+    """What a provider received."""
+
+    def __init__(self) -> None:
+        self.head = ""
+        self.body: dict[str, Any] = {}
+
+
+async def receive(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length:")[1].split("\r\n")[0])
+    return head, json.loads(await reader.readexactly(length))
+
+
+def start(
+    writer: asyncio.StreamWriter, status: str = "200 OK", kind: str = "text/event-stream"
+) -> None:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head.encode())
+
+
+def chunked(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(kind: Kind, handler: Handler, timeout_s: float = 5.0) -> AsyncIterator[Provider]:
+    """A provider client whose server answers by `handler`."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await handler(reader, writer)
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    suffix = "/v1" if kind == "openai" else ""
+    try:
+        yield client(kind, f"http://127.0.0.1:{port}{suffix}", timeout_s)
+    finally:
+        server.close()
+
+
+def client(kind: Kind, url: str, timeout_s: float = 5.0) -> Provider:
+    return provider(
+        FrontierSettings.model_validate(
+            {
+                "provider": kind,
+                "model": "the-model",
+                "base_url": url,
+                "api_key": KEY,
+                "timeout_s": timeout_s,
+            }
+        )
+    )
+
+
+def answering(kind: Kind, wire: Wire | None = None) -> Handler:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, body = await receive(reader)
+        if wire:
+            wire.head, wire.body = head, body
+        start(writer)
+        writer.write(chunked(events(kind)) + chunked(b""))
+        await writer.drain()
+
+    return handler
+
+
+async def failing(
+    kind: Kind, handler: Handler, timeout_s: float = 5.0
+) -> tuple[list[Delta], TriviumError]:
+    """What came before the error, and the error; neither it nor its message leaks anything."""
+    seen: list[Delta] = []
+
+    async def read(model: Provider) -> None:
+        async for delta in model.generate(ASK):
+            seen.append(delta)  # noqa: PERF401
+
+    async with serving(kind, handler, timeout_s) as model:
+        with pytest.raises(TriviumError) as caught:
+            await read(model)
+    error = caught.value
+    assert not any(secret in str(error.envelope()) for secret in SECRETS)
+    return seen, error
+
+
+@BOTH
+async def test_answer_is_streamed_with_usage_and_reason(kind: Kind) -> None:
+    async with serving(kind, answering(kind)) as model:
+        deltas = [delta async for delta in model.generate(ASK)]
+    assert "".join(delta.text for delta in deltas) == "Héllo"
+    assert len([delta for delta in deltas if delta.text]) == 2
+    assert [d.finish_reason for d in deltas if d.finish_reason] == ["length"]
+    assert [d.usage for d in deltas if d.usage] == [Usage(20, 5, 8)]
+
+
+async def test_openai_gets_the_generation_as_it_is() -> None:
+    wire = Wire()
+    options = {"temperature": 0.5, "stop": ["END"], "seed": 7}
+    async with serving("openai", answering("openai", wire)) as model:
+        async for _ in model.generate(Generation(ASK.messages, 32, options)):
+            pass
+    assert wire.head.startswith("post /v1/chat/completions ")
+    assert f"authorization: bearer {KEY}" in wire.head
+    assert wire.body == {
+        "model": "the-model",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi"},
+        ],
+        "max_completion_tokens": 32,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **options,
+    }
+
+
+async def test_anthropic_gets_the_generation_in_its_own_words() -> None:
+    wire = Wire()
+    options = {"temperature": 0.5, "stop": ["END"]}
+    turns = (*ASK.messages, Message("developer", "Smile."))
+    async with serving("anthropic", answering("anthropic", wire)) as model:
+        async for _ in model.generate(Generation(turns, 32, options)):
+            pass
+    assert wire.head.startswith("post /v1/messages ")
+    assert f"x-api-key: {KEY}" in wire.head
+    assert wire.body["system"] == "Be brief.\n\nSmile."
+    assert wire.body["messages"] == [{"role": "user", "content": "hi"}]
+    assert (wire.body["max_tokens"], wire.body["temperature"]) == (32, 0.5)
+    assert wire.body["stop_sequences"] == ["END"]
+
+
+async def test_what_anthropic_cannot_do_is_refused_by_name() -> None:
+    model = client("anthropic", "http://127.0.0.1:1")
+    with pytest.raises(UnsupportedParameter) as caught:
+        await anext(aiter(model.generate(Generation(ASK.messages, 32, {"seed": 7}))))
+    assert caught.value.param == "seed"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, InvalidRequest),
+        (401, Unavailable),
+        (403, Unavailable),
+        (413, InvalidRequest),
+        (429, Overloaded),
+        (500, Unavailable),
+        (529, Unavailable),
+    ],
+)
+async def test_status_is_translated_without_the_providers_text(
+    kind: Kind, status: int, expected: type[TriviumError]
+) -> None:
+    attempts = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        await receive(reader)
+        start(writer, f"{status} No", "application/json")
+        text = f"Incorrect API key {KEY} (sk-***) of org-acme-account"
+        error = {"type": "error", "error": {"type": "x", "message": text, "code": "y"}}
+        writer.write(chunked(json.dumps(error).encode()) + chunked(b""))
+        await writer.drain()
+
+    seen, error = await failing(kind, handler)
+    assert (seen, type(error)) == ([], expected)
+    assert attempts == 1
+    if status == 429:
+        assert error.retry_after_s
+
+
+@BOTH
+async def test_model_that_the_provider_does_not_know_is_not_the_callers_fault(kind: Kind) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer, "404 Not Found", "application/json")
+        writer.write(chunked(b'{"error": {"message": "no such model"}}') + chunked(b""))
+        await writer.drain()
+
+    _, error = await failing(kind, handler)
+    assert error.status == 503
+
+
+@BOTH
+async def test_nobody_listening_is_unavailable(kind: Kind) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        with pytest.raises(Unavailable):
+            await anext(aiter(client(kind, f"http://127.0.0.1:{port}").generate(ASK)))
+
+
+@BOTH
+async def test_silence_before_the_answer_is_bounded(kind: Kind) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        await reader.read()
+
+    seen, error = await failing(kind, handler, timeout_s=0.2)
+    assert (seen, type(error)) == ([], Unavailable)
+
+
+@BOTH
+async def test_silence_inside_the_answer_is_bounded(kind: Kind) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])))
+        await reader.read()
+
+    seen, error = await failing(kind, handler, timeout_s=0.3)
+    assert "".join(delta.text for delta in seen) == "Hé"
+    assert isinstance(error, Unavailable)
+
+
+@BOTH
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])
+async def test_connection_that_breaks_inside_the_answer_is_unavailable(
+    kind: Kind, reset: bool
+) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])))
+        await writer.drain()
+        if reset:
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            writer.transport.abort()
+
+    _, error = await failing(kind, handler)
+    assert isinstance(error, Unavailable)
+
+
+@BOTH
+async def test_stream_that_ends_early_is_no_whole_answer(kind: Kind) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])) + chunked(b""))
+        await writer.drain()
+
+    seen, error = await failing(kind, handler)
+    assert "".join(delta.text for delta in seen) == "Hé"
+    assert isinstance(error, Unavailable)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("content_type", "garbage"),
+    [
+        ("text/event-stream", b"data: {not json\n\n"),
+        ("text/event-stream", b"data: [1, 2]\n\n"),
+        ("text/event-stream", b'event: message_start\ndata: {"type": "message_start"}\n\n'),
+        ("text/event-stream", b"event: content_block_delta\ndata: {}\n\n"),
+        ("text/event-stream", b"data: \xff\xfe\n\n"),
+        ("text/html", b"<html>Please log in</html>"),
+        ("application/json", b'{"hello": "world"}'),
+    ],
+    ids=["no json", "list", "half event", "empty event", "no text", "html", "other json"],
+)
+async def test_garbage_is_unavailable(kind: Kind, content_type: str, garbage: bytes) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer, kind=content_type)
+        writer.write(chunked(garbage) + chunked(b""))
+        await writer.drain()
+
+    _, error = await failing(kind, handler)
+    assert isinstance(error, Unavailable)
+
+
+@BOTH
+async def test_error_inside_the_stream_is_translated(kind: Kind) -> None:
+    problem = {"type": "overloaded_error", "message": "org-acme-account is busy"}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        failed = json.dumps({"type": "error", "error": problem})
+        prefix = "event: error\n" if kind == "anthropic" else ""
+        event = f"{prefix}data: {failed}\n\n".encode()
+        writer.write(chunked(events(kind, PART[kind])) + chunked(event) + chunked(b""))
+        await writer.drain()
+
+    seen, error = await failing(kind, handler)
+    assert "".join(delta.text for delta in seen) == "Hé"
+    assert isinstance(error, Unavailable | Overloaded)
+    assert "200" not in error.message
+
+
+@BOTH
+async def test_leaving_closes_the_connection(kind: Kind) -> None:
+    closed = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])))
+        await reader.read()
+        closed.set()
+
+    async with serving(kind, handler) as model:
+        answer: Any = model.generate(ASK)
+        while not (await anext(answer)).text:
+            pass
+        await answer.aclose()
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_without_a_provider_the_road_says_so() -> None:
+    with pytest.raises(FrontierNotConfigured):
+        await anext(aiter(provider(FrontierSettings()).generate(ASK)))

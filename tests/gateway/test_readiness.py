@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from serve_app.domain import Route
+from serve_app.errors import FrontierNotConfigured, Unavailable
+from serve_app.gateway.readiness import Readiness
+from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk
+
+DOWN = Unavailable("starting")
+
+
+async def settled(readiness: Readiness) -> list[Route]:
+    """What is still waited for when every road has had its chance."""
+    warming = asyncio.create_task(readiness.warm_up())
+    await asyncio.wait([warming], timeout=0.4)
+    warming.cancel()
+    return readiness.waiting
+
+
+def ready(house: House) -> Readiness:
+    return Readiness(house.orchestrator, "default")
+
+
+async def test_every_road_is_waited_for_at_first() -> None:
+    assert ready(House()).waiting == list(Route)
+
+
+async def test_ready_when_every_road_has_answered() -> None:
+    house = House(knowledge=FixedKnowledge([chunk("We open at 9.")]))
+    assert await settled(ready(house)) == []
+    assert house.router.asked
+    assert house.knowledge.queries
+
+
+async def test_frontier_that_nobody_configured_is_not_waited_for() -> None:
+    house = House(frontier=ScriptedModel(FrontierNotConfigured("none")))
+    assert await settled(ready(house)) == []
+
+
+async def test_expert_that_is_down_is_waited_for() -> None:
+    house = House(expert=ScriptedModel(DOWN), frontier=ScriptedModel(FrontierNotConfigured("none")))
+    assert Route.EXPERT in await settled(ready(house))
+
+
+@pytest.mark.parametrize(
+    "house",
+    [
+        House(router=FixedRouter(DOWN)),
+        House(knowledge=FixedKnowledge(DOWN)),
+        House(expert=ScriptedModel(DOWN)),
+    ],
+    ids=["router", "knowledge", "expert"],
+)
+async def test_part_that_another_road_stands_in_for_is_waited_for(house: House) -> None:
+    assert await settled(ready(house))
