@@ -51,7 +51,8 @@ class Decision:
         volatility: Probability that the true answer changes with time or live data.
         complexity: Probability that a small model fails where a frontier model succeeds.
         confidence: Probability that `route` is right.
-        stage: `pinned` (the caller named the road) or the number of the stage that decided.
+        stage: The number of the stage that decided, `pinned` (the caller named the road), or
+            `fallback` (nobody could decide).
         latency_ms: Time inside the router replica, queueing for the batch included.
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -19,14 +19,17 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as SourceError
 
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
@@ -63,7 +66,7 @@ class ApiKey(_Section):
 
     name: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    tenant: str = "default"
+    tenant: str = Field(default="default", pattern=r"^[^\x00-\x1f]{1,64}$")
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
 
 
@@ -97,6 +100,13 @@ class ExpertSettings(_Section):
     max_output_tokens: int = Field(default=256, ge=1)
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("engine")
+    @classmethod
+    def _typed(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        """Values from the environment are text; they mean what they would mean in the file."""
+        return {k: yaml.safe_load(v) if isinstance(v, str) else v for k, v in engine.items()}
+
     scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
 
 
@@ -136,6 +146,15 @@ class FrontierSettings(_Section):
     timeout_s: Seconds = 60.0
     max_output_tokens: int = Field(default=1024, ge=1)
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _conventional_key(cls, data: Any) -> Any:
+        """Each provider's key under the name that its own SDK reads."""
+        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
+            key = os.environ.get(f"{data['provider']}".upper() + "_API_KEY", "")
+            return {**data, "api_key": key}
+        return data
 
     @model_validator(mode="after")
     def _complete(self) -> FrontierSettings:
@@ -199,11 +218,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file; conventional variables come last."""
-        return (
-            env_settings,
-            init_settings,
-            InitSettingsSource(settings_cls, _conventional()),
-        )
+        conventional = InitSettingsSource(settings_cls, _conventional())
+        return _Environment(settings_cls), init_settings, conventional
 
     @property
     def models_dir(self) -> Path:
@@ -230,16 +246,26 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
 
 
+class _Environment(EnvSettingsSource):
+    """`TRIVIUM_` variables. Names under `expert.environment` are variables too: they keep case."""
+
+    _VARIABLES = "TRIVIUM_EXPERT__ENVIRONMENT__"
+
+    def __call__(self) -> dict[str, Any]:
+        data = super().__call__()
+        length = len(self._VARIABLES)
+        exact = {k[length:]: v for k, v in os.environ.items() if k.startswith(self._VARIABLES)}
+        if exact:
+            data["expert"] = {**data.get("expert", {}), "environment": exact}
+        return data
+
+
 _SECRETS: Any = {"frontier": {"api_key"}, "retrieval": {"milvus_token"}}
 
 
 def _conventional() -> dict[str, Any]:
     """Settings from variables that other tools define."""
     found: dict[str, Any] = {}
-    for provider in ("openai", "anthropic"):
-        key = os.environ.get(f"{provider.upper()}_API_KEY")
-        if key and os.environ.get("TRIVIUM_FRONTIER__PROVIDER", provider) == provider:
-            found.setdefault("frontier", {"api_key": key})
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
         base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
@@ -272,12 +298,14 @@ def load(path: Path | None) -> Settings:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise SettingsError(f"{where}: {problem}") from None
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise SettingsError(f"{path}:1: settings must be a mapping of sections, e.g. `gateway:`")
     try:
         return Settings(**data)
     except ValidationError as error:
         raise SettingsError(_explain(error, str(path), text)) from None
+    except SourceError as error:
+        raise SettingsError(f"environment: {error}") from None
 
 
 def from_args(args: Mapping[str, Any]) -> Settings:
@@ -290,6 +318,8 @@ def from_args(args: Mapping[str, Any]) -> Settings:
         return Settings(**dict(args))
     except ValidationError as error:
         raise SettingsError(_explain(error, "args", None)) from None
+    except SourceError as error:
+        raise SettingsError(f"environment: {error}") from None
 
 
 def _explain(error: ValidationError, source: str, text: str | None) -> str:
@@ -327,10 +357,13 @@ def _line_of(text: str, keys: tuple[str, ...]) -> int | None:
 
 
 def _allowed(section: tuple[str, ...]) -> list[str]:
+    """Keys that a section may have; `section` is a path like `("gateway", "api_keys", "0")`."""
     model: Any = Settings
     for key in section:
-        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
-        if field is None:
+        if key.isdigit():
+            model = get_args(model)[0]
+        elif key in getattr(model, "model_fields", {}):
+            model = model.model_fields[key].annotation
+        else:
             return []
-        model = field.annotation
     return sorted(getattr(model, "model_fields", {}))

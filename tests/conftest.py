@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from serve_app import models
@@ -12,6 +13,10 @@ from serve_app.router.encoder import Encoder
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("trivium", deadline=None)
+hypothesis.settings.load_profile("trivium")
 
 
 @pytest.fixture

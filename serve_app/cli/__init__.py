@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import typer
+from rich.markup import escape
 
 from serve_app import __version__
 from serve_app.cli import documents, questions, stack
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         app()
     except TriviumError as error:
-        errors.print(f"[red]error:[/red] {error.message}", highlight=False, markup=True)
+        errors.print(f"[red]error:[/red] {escape(error.message)}", soft_wrap=True)
         sys.exit(
             2 if error.status in (400, 404, 422) or type(error).__name__ == "SettingsError" else 1
         )

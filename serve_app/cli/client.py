@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 import httpx
 import typer
 
-from serve_app.errors import TriviumError, Unavailable
+from serve_app.errors import InvalidRequest, TriviumError, Unavailable
 
 Url = Annotated[
     str,
@@ -51,9 +51,14 @@ class Client:
     def __init__(self, url: str, api_key: str | None, timeout_s: float = 130.0) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
-        self._http = httpx.Client(
-            base_url=url, headers=headers, timeout=httpx.Timeout(timeout_s, connect=5.0)
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=httpx.Timeout(timeout_s, connect=5.0)
+            )
+        except httpx.InvalidURL:
+            raise InvalidRequest(
+                f"--url {url!r} is no address; one looks like {DEFAULT_URL}"
+            ) from None
 
     def __enter__(self) -> Self:
         return self

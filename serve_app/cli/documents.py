@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -51,7 +52,7 @@ def ingest(
             document = read(path)
         except TriviumError as error:
             failed.append(error.message)
-            errors.print(f"[yellow]skipped[/yellow] {error.message}")
+            errors.print(f"[yellow]skipped[/yellow] {escape(error.message)}")
             continue
         documents.append(
             {
@@ -120,7 +121,7 @@ def search(
         return
     table = Table("#", "cosine", "document", "text")
     for rank, hit in enumerate(found, start=1):
-        where = f"{hit['document_id']}\n[dim]{hit['heading']}[/dim]"
-        text = textwrap.shorten(hit["text"], 240)
+        where = f"{escape(hit['document_id'])}\n[dim]{escape(hit['heading'])}[/dim]"
+        text = escape(textwrap.shorten(hit["text"], 240))
         table.add_row(str(rank), f"{hit['relevance']:.2f}", where, text)
     out.print(table)

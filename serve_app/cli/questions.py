@@ -7,6 +7,7 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
@@ -67,7 +68,8 @@ def ask(
     sys.stdout.write("\n")
     for number, citation in enumerate(_sources(annotations), start=1):
         as_of = f", as of {citation['as_of']}" if "as_of" in citation else ""
-        errors.print(f"  [dim][{number}] {citation['title']}{as_of}  {citation['url']}[/dim]")
+        line = f"  [{number}] {citation['title']}{as_of}  {citation['url']}"
+        errors.print(escape(line), style="dim", soft_wrap=True)
     degraded = f" · [yellow]degraded: {facts['degraded']}[/yellow]" if "degraded" in facts else ""
     errors.print(
         f"  [dim]{facts['route']} · confidence {facts['confidence']} · routed in "

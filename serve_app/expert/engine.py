@@ -93,7 +93,8 @@ def parse(line: str) -> Delta | None:
 def engine_error(error: dict[str, Any]) -> InvalidRequest | InternalError:
     """vLLM's error object as one of ours. Its message is shown only when the caller is at fault."""
     message = str(error.get("message", ""))
-    if int(error.get("code") or 500) >= 500:
+    code = error.get("code")
+    if not isinstance(code, int) or not 400 <= code < 500:
         return InternalError("the expert model failed; try again")
     if "context length" in message or "max_model_len" in message or "longer than" in message:
         return ContextLengthExceeded(
@@ -127,7 +128,8 @@ async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta]:
             async for delta in deltas:
                 queue.put_nowait(delta)
             queue.put_nowait(None)
-        except Exception as error:
+        except BaseException as error:
+            # A cancelled source too: the reader must not wait for what will never come.
             queue.put_nowait(error)
 
     task = asyncio.create_task(pump())

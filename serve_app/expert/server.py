@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -40,7 +41,8 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     async def started(cls, config: LLMConfig) -> ChatServer:
         """A server whose engine runs."""
         on_cpu = isinstance(config.accelerator_config, CPUConfig)
-        if Path(config.get_engine_config().actual_hf_model_id).is_dir():
+        weights = Path(config.get_engine_config().actual_hf_model_id)
+        if await asyncio.to_thread(weights.is_dir):
             # Nothing to download: Ray would start a worker, load vLLM in it, and find that out.
             config.get_or_create_callback().ctx.run_init_node = False
         server: ChatServer = cls.sync_init(

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
 import anthropic
-import httpx
 
 from serve_app.domain import Delta, Generation, Usage
-from serve_app.errors import UnsupportedParameter
+from serve_app.errors import TriviumError, UnsupportedParameter
 from serve_app.frontier.providers import failure, finish_reason
 from serve_app.settings import FrontierSettings
 
@@ -38,9 +37,14 @@ class AnthropicProvider:
                     if event.type == "text":
                         yield Delta(text=event.text)
                 message = await stream.get_final_message()
+            if message.stop_reason is None:
+                raise failure(None)
+        except TriviumError:
+            raise
         except anthropic.APIError as error:
             raise failure(getattr(error, "status_code", None)) from error
-        except (httpx.HTTPError, ValueError) as error:
+        except Exception as error:
+            # Whatever a broken server makes the SDK or its transport stumble over.
             raise failure(None) from error
         cached = message.usage.cache_read_input_tokens or 0
         fresh = message.usage.input_tokens + (message.usage.cache_creation_input_tokens or 0)
@@ -64,6 +68,8 @@ class AnthropicProvider:
         }
         if system:
             request["system"] = "\n\n".join(system)
-        for name, value in generation.options.items():
-            request[self._NAMES[name]] = value
+        options = {self._NAMES[name]: value for name, value in generation.options.items()}
+        if options:
+            # In the body as it is: newer models take fewer of them than the SDK can know.
+            request["extra_body"] = options
         return request

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import openai
 
 from serve_app.domain import Delta, Generation, Usage
+from serve_app.errors import TriviumError
 from serve_app.frontier.providers import failure, finish_reason
 from serve_app.settings import FrontierSettings
 
@@ -34,13 +34,20 @@ class OpenAIProvider:
                 stream_options={"include_usage": True},
                 **generation.options,
             )
+            finished = False
             async with stream:
                 async for chunk in stream:
-                    yield _delta(chunk)
+                    delta = _delta(chunk)
+                    finished = finished or delta.finish_reason is not None
+                    yield delta
+            if not finished:
+                raise failure(None)
+        except TriviumError:
+            raise
         except openai.APIError as error:
             raise failure(getattr(error, "status_code", None)) from error
-        except (httpx.HTTPError, ValueError) as error:
-            # The stream broke off, or what came is not the protocol.
+        except Exception as error:
+            # Whatever a broken server makes the SDK or its transport stumble over.
             raise failure(None) from error
 
 

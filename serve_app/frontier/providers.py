@@ -69,10 +69,10 @@ def failure(status: int | None) -> TriviumError:
 
     The provider's own text is not passed on: it may name accounts or keys.
     """
+    if status is None or status < 400:
+        return Unavailable("the frontier provider cannot be reached, or broke off")
     match status:
-        case None:
-            return Unavailable("the frontier provider cannot be reached")
-        case 400 | 404 | 413 | 422:
+        case 400 | 413 | 422:
             return InvalidRequest(f"the frontier provider refused the request ({status})")
         case 429:
             return Overloaded("the frontier provider is at its limit", retry_after_s=2.0)

@@ -7,9 +7,12 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeVar
 
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from opentelemetry import trace
+from starlette.requests import ClientDisconnect
 
 from serve_app.domain import Answer, Cost, Decision, ModelCall, RequestContext, Usage
 from serve_app.errors import InternalError, TriviumError
@@ -22,6 +25,8 @@ from serve_app.orchestration.run import Question, Run
 from serve_app.telemetry.metrics import GatewayMetrics
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Chat:
@@ -40,11 +45,11 @@ class Chat:
         self._keep_alive_s = keep_alive_s
 
     async def whole(
-        self, context: RequestContext, question: Question, form: ChatFormat
+        self, request: Request, context: RequestContext, question: Question, form: ChatFormat
     ) -> Response:
         """The answer as one JSON object."""
-        async with self._accounted(context, question) as (_, task):
-            answer = await task
+        async with self._accounted(context, question, streaming=False) as (_, task):
+            answer = await unless_left(request, task)
         cost = self._cost(list(answer.calls), answer.usage)
         return JSONResponse(
             form.completion(answer, cost),
@@ -57,6 +62,7 @@ class Chat:
 
     async def stream(
         self,
+        request: Request,
         context: RequestContext,
         question: Question,
         form: ChatFormat,
@@ -68,10 +74,12 @@ class Chat:
         stack = contextlib.AsyncExitStack()
         try:
             stack.enter_context(admission.admitted())
-            run, task = await stack.enter_async_context(self._accounted(context, question))
+            run, task = await stack.enter_async_context(
+                self._accounted(context, question, streaming=True)
+            )
             pieces = run.text()
             # Headers wait for the first text: until then another road may still take over.
-            first = await anext(pieces, None)
+            first = await unless_left(request, asyncio.ensure_future(_next(pieces)))
             if first is None:
                 await task
         except BaseException:
@@ -116,19 +124,24 @@ class Chat:
 
     @contextlib.asynccontextmanager
     async def _accounted(
-        self, context: RequestContext, question: Question
+        self, context: RequestContext, question: Question, *, streaming: bool
     ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
         """A run that is counted however it ends: answered, failed, or left by its client."""
         started = time.monotonic()
         outcome = "disconnected"
         run: Run | None = None
         try:
-            async with self._orchestrator.answering(context, question) as (run, task):
+            async with self._orchestrator.answering(context, question, streaming=streaming) as (
+                run,
+                task,
+            ):
                 yield run, task
                 outcome = "ok" if task.done() and not task.cancelled() else outcome
                 if outcome == "ok" and task.exception():
                     outcome = "failed"
-        except TriviumError:
+        except ClientDisconnect:
+            raise
+        except Exception:
             outcome = "failed"
             raise
         finally:
@@ -163,6 +176,29 @@ class Chat:
 
     def _cost(self, calls: list[ModelCall], answer: Usage) -> Cost:
         return self._meter.cost(calls, answer.prompt_tokens, answer.completion_tokens)
+
+
+async def unless_left(request: Request, work: asyncio.Future[T]) -> T:
+    """The result of `work`; raises `ClientDisconnect` when nobody waits for it any more."""
+
+    async def left() -> None:
+        # The body has been read: what comes next is the end of the connection.
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.create_task(left())
+    try:
+        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        work.cancel()
+        raise ClientDisconnect
+    finally:
+        leaving.cancel()
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    return await anext(pieces, None)
 
 
 def _model(answer: Answer) -> str | None:

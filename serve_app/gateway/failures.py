@@ -8,8 +8,9 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from serve_app.errors import (
     InternalError,
@@ -45,11 +46,18 @@ def install(app: FastAPI) -> None:
         refusal = InvalidRequest(f"{request.method} is not possible at {request.url.path}")
         return JSONResponse(refusal.envelope(), error.status_code, dict(error.headers or {}))
 
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # nginx's number for it; nobody reads it
+
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         request_id = request.scope.get("state", {}).get("request_id")
         log.error("request %s failed", request_id, exc_info=error)
-        return response(InternalError(f"something broke on our side (request {request_id})"))
+        answer = response(InternalError(f"something broke on our side (request {request_id})"))
+        # Starlette answers these outside of all middleware, which would have set it.
+        answer.headers["x-request-id"] = str(request_id)
+        return answer
 
 
 def response(error: TriviumError) -> JSONResponse:
@@ -66,12 +74,13 @@ def _validation(errors: list[dict[str, Any]]) -> InvalidRequest:
     first = errors[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
-    param = _path([part for part in first["loc"] if part != "body"])
+    param = _path([part for part in first["loc"] if part not in ("body", "path")])
     if first["type"] == "extra_forbidden":
         return UnknownParameter(f"unknown parameter {param!r}", param=param)
-    if not param:
+    if not param and first["type"] != "value_error":
         return InvalidRequest("the body must be a JSON object with content-type application/json")
-    return InvalidRequest(f"{param}: {first['msg'].removeprefix('Value error, ')}", param=param)
+    problem = first["msg"].removeprefix("Value error, ")
+    return InvalidRequest(f"{param or 'the body'}: {problem}", param=param or None)
 
 
 def _path(parts: list[str | int]) -> str:

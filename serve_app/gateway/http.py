@@ -99,10 +99,10 @@ def create_app(services: Services) -> FastAPI:
         )
         if not body.stream:
             with admission.admitted():
-                return await services.chat.whole(here, question, form)
+                return await services.chat.whole(request, here, question, form)
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
         return await services.chat.stream(
-            here, question, form, admission, include_usage=include_usage
+            request, here, question, form, admission, include_usage=include_usage
         )
 
     @app.post("/v1/route")
@@ -195,7 +195,7 @@ def create_app(services: Services) -> FastAPI:
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        waiting = [road.value for road in services.readiness.waiting]
+        waiting = services.readiness.waiting
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,

@@ -7,7 +7,7 @@ import logging
 import time
 
 from serve_app.domain import Message, RequestContext, Route
-from serve_app.errors import TriviumError
+from serve_app.errors import Unavailable
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.run import Question
 
@@ -22,23 +22,26 @@ class Readiness:
     def __init__(self, orchestrator: Orchestrator, collection: str) -> None:
         self._orchestrator = orchestrator
         self._collection = collection
-        self.waiting = list(Route)
+        # `None` is the router: no pinned question passes through it.
+        self._pending: list[Route | None] = [None, *Route]
+
+    @property
+    def waiting(self) -> list[str]:
+        """Parts that have not answered yet, in the order they are asked."""
+        return ["router" if part is None else part.value for part in self._pending]
 
     async def warm_up(self) -> None:
         """Return when every road has answered."""
         delay = 0.5
-        # The router is asked first: no pinned question passes through it.
-        pending: list[Route | None] = [None, *self.waiting]
-        while pending:
+        while self._pending:
             try:
-                await self._ask(pending[0])
-            except TriviumError as error:
-                log.info("not ready: %s", error)
+                await self._ask(self._pending[0])
+            except Exception as error:
+                log.info("not ready: %r", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
-            if (answered := pending.pop(0)) is not None:
-                self.waiting.remove(answered)
+            self._pending.pop(0)
         log.info("ready: every road has answered")
 
     async def _ask(self, road: Route | None) -> None:
@@ -46,4 +49,9 @@ class Readiness:
         text = "What are the opening hours of our stores?"
         question = Question((Message("user", text),), self._collection, road, max_tokens=8)
         async with self._orchestrator.answering(context, question) as (_, task):
-            await task
+            answer = await task
+        # Another road may stand in for the frontier, which costs money or has no key; for nothing
+        # else: a part that is not there yet is waited for.
+        absent = [reason for reason in answer.degraded if not reason.startswith("frontier")]
+        if absent:
+            raise Unavailable(", ".join(absent))

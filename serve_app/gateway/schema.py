@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -62,33 +62,39 @@ _SAMPLING = (
 )
 
 
-def _encodable(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-
-
 class Wire(BaseModel):
+    """Base of everything in a request body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Body(Wire):
     """Base of every request body."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    @model_validator(mode="before")
+    @classmethod
+    def _encodable(cls, data: Any) -> Any:
+        try:
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(
+                "a text holds half of a surrogate pair, which is no character"
+            ) from None
+        except (TypeError, ValueError):
+            pass  # not JSON at all: the fields' own checks say what is wrong
+        return data
 
 
 class TextPart(Wire):
     type: Literal["text"]
-    text: Text
+    text: str
 
 
 class WireMessage(Wire):
     """A turn. Content is a text or a list of text parts."""
 
     role: Role
-    content: Text | list[TextPart]
+    content: str | list[TextPart]
     name: str | None = Field(default=None, max_length=64)
 
     @model_validator(mode="before")
@@ -138,7 +144,7 @@ def _stop(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class ChatCompletionRequest(Wire):
+class ChatCompletionRequest(Body):
     """`POST /v1/chat/completions`, the subset of OpenAI's that some road honours.
 
     `collection` is Trivium's own: which knowledge base to search.
@@ -152,7 +158,7 @@ class ChatCompletionRequest(Wire):
     max_tokens: int | None = Field(default=None, ge=1, deprecated="use max_completion_tokens")
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: Annotated[list[Text], BeforeValidator(_stop)] | None = Field(default=None, max_length=4)
+    stop: Annotated[list[str], BeforeValidator(_stop)] | None = Field(default=None, max_length=4)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -186,6 +192,11 @@ class ChatCompletionRequest(Wire):
             raise InvalidRequest("messages must hold at least one user turn", param="messages")
         if not any(message.text.strip() for message in self.messages if message.role == "user"):
             raise InvalidRequest("the user turns are empty; ask something", param="messages")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise InvalidRequest(
+                "give max_completion_tokens or its old name max_tokens, not both",
+                param="max_tokens",
+            )
         if self.stream_options and not self.stream:
             raise InvalidRequest("stream_options goes with stream: true", param="stream_options")
         dumped = self.model_dump(include=set(_SAMPLING), exclude_none=True, by_alias=True)
@@ -212,10 +223,10 @@ def resolve(model: str) -> Route | None:
     return MODELS[model]
 
 
-class RouteRequest(Wire):
+class RouteRequest(Body):
     """`POST /v1/route`: a query, or a conversation."""
 
-    query: Text | None = Field(default=None, max_length=1_000_000)
+    query: str | None = Field(default=None, max_length=1_000_000)
     messages: list[WireMessage] | None = Field(default=None, min_length=1, max_length=512)
 
     @property
@@ -231,9 +242,9 @@ class RouteRequest(Wire):
 
 
 class WireDocument(Wire):
-    id: Text = Field(min_length=1)
-    title: Text = ""
-    text: Text
+    id: str = Field(min_length=1)
+    title: str = ""
+    text: str
     metadata: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
 
     def document(self) -> Document:
@@ -241,15 +252,15 @@ class WireDocument(Wire):
         return Document(self.id, self.title or self.id, self.text, metadata)
 
 
-class IngestRequest(Wire):
+class IngestRequest(Body):
     """`PUT /v1/collections/{name}/documents`."""
 
     documents: list[WireDocument] = Field(min_length=1, max_length=256)
 
 
-class SearchRequest(Wire):
+class SearchRequest(Body):
     """`POST /v1/collections/{name}/search`."""
 
-    query: Text = Field(min_length=1, max_length=10_000)
+    query: str = Field(min_length=1, max_length=10_000)
     k: int = Field(default=5, ge=1, le=50)
     mode: Literal["dense", "sparse", "hybrid"] = "hybrid"

@@ -76,7 +76,7 @@ class PriceTable:
         """
         try:
             table = _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]

@@ -69,16 +69,16 @@ class Orchestrator:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, context: RequestContext, question: Question
+        self, context: RequestContext, question: Question, *, streaming: bool = False
     ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
-        """Start a run. Its text comes from `run.text()`, then its answer from the task.
+        """Start a run. Its answer comes from the task; streaming, its text from `run.text()` first.
 
         Leaving the block cancels what is still running, down to the engine.
 
         Raises (from the task):
             TriviumError: No road could answer, or the request itself is at fault.
         """
-        run = Run(context)
+        run = Run(context, streaming)
         task = asyncio.create_task(self._answer(run, question))
         try:
             yield run, task

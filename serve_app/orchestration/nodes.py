@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 from langgraph.runtime import Runtime
@@ -95,7 +96,11 @@ class Nodes:
             except TriviumError as error:
                 # Without a router the cheapest road still answers.
                 run.degraded.append(_reason("router", error))
-                decision = _pinned(Route.EXPERT, "the router is not reachable")
+                decision = replace(
+                    _pinned(Route.EXPERT, "the router is not reachable"),
+                    stage="fallback",
+                    confidence=0.0,
+                )
         run.decision = decision
         return {
             "decision": decision,
@@ -124,6 +129,9 @@ class Nodes:
             # Nothing was ever ingested: that is an answer, not a failure.
             return {"chunks": [], "error": None}
         except TriviumError as error:
+            if state["road"] is Route.FRONTIER:
+                # It goes on without evidence, and says so.
+                runtime.context.degraded.append(_reason("knowledge", error))
             return {"chunks": [], "error": error}
         return {"chunks": chunks, "error": None}
 

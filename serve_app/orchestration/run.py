@@ -56,11 +56,12 @@ class Question:
 class Run:
     """The state of a run that lives outside the graph: what left for the client, what it cost.
 
-    `emit` hands text to whoever iterates `text()`. Once the first piece has left, no road may
-    take over from another.
+    `emit` hands text to whoever iterates `text()`. Once the first piece of a stream has left, no
+    road may take over from another; an answer that is sent whole leaves only at its end.
     """
 
     context: RequestContext
+    streaming: bool = True
     calls: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     decision: Decision | None = None
@@ -69,7 +70,7 @@ class Run:
 
     def emit(self, piece: str) -> None:
         """Send text to the client."""
-        if piece:
+        if piece and self.streaming:
             self.started = True
             self._pieces.put_nowait(piece)
 

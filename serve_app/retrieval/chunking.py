@@ -59,14 +59,19 @@ def _sections(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
         if heading is None:
             lines.append(line)
             continue
+        level = len(heading[1])
         if any(kept.strip() for kept in lines):
             yield section()
+        elif path and path[-1][0] >= level:
+            # Nothing stood below the last heading: then it is the text.
+            yield tuple(title for _, title in path[:-1]), path[-1][1]
         lines = []
-        level = len(heading[1])
         path = [(depth, title) for depth, title in path if depth < level]
         path.append((level, heading[2]))
     if any(kept.strip() for kept in lines):
         yield section()
+    elif path:
+        yield tuple(title for _, title in path[:-1]), path[-1][1]
 
 
 def _units(body: str, max_words: int) -> Iterator[str]:

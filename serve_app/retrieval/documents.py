@@ -41,7 +41,7 @@ def read(path: Path) -> Document:
         UnprocessableDocument: Not UTF-8 text, empty, or front matter that is not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise UnprocessableDocument(f"{path}: not UTF-8 text; convert it first") from None
     except OSError as error:
@@ -68,7 +68,9 @@ def _front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(data, dict):
         raise UnprocessableDocument(f"{path}: front matter must be `key: value` lines")
     return {
-        str(k): v if isinstance(v, int | float | bool) else str(v) for k, v in data.items()
+        str(key): value if isinstance(value, int | float | bool) else str(value)
+        for key, value in data.items()
+        if value is not None and str(value).strip()
     }, body
 
 

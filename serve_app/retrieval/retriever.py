@@ -16,6 +16,9 @@ Embed = Callable[[Sequence[str]], list[list[float]]]
 
 _MAX_ID = 200
 _MAX_TITLE_BYTES = 1000
+_MAX_AS_OF = 64
+_MAX_HEADING = 2048
+_MAX_TEXT = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,9 @@ class Retriever:
         Raises:
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
         """
-        rows = [
-            row
-            for i, document in enumerate(documents)
-            for row in self._rows(document, f"documents[{i}]")
-        ]
+        # The last one of an id wins, as it would in batches of their own.
+        checked = {d.id: self._rows(d, f"documents[{i}]") for i, d in enumerate(documents)}
+        rows = [row for pieces in checked.values() for row in pieces]
         vectors = await asyncio.to_thread(self._embed, [_embedded_text(row) for row in rows])
         await self._store.upsert(
             collection,
@@ -102,9 +103,21 @@ class Retriever:
                 f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes",
                 param=f"{where}.title",
             )
+        as_of = str(document.metadata.get("as_of", ""))
+        if len(as_of.encode()) > _MAX_AS_OF:
+            raise UnprocessableDocument(
+                f"{where}.metadata.as_of must be an ISO 8601 time", param=f"{where}.metadata.as_of"
+            )
         pieces = chunking.split(document.text, self._chunk_tokens)
         if not pieces:
             raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
+        for piece in pieces:
+            heading = " › ".join(piece.headings)
+            if len(piece.text.encode()) > _MAX_TEXT or len(heading.encode()) > _MAX_HEADING:
+                raise UnprocessableDocument(
+                    f"{where}.text holds a word or a heading that is too long to be one",
+                    param=f"{where}.text",
+                )
         return [
             Row(
                 document_id=document.id,
@@ -112,7 +125,7 @@ class Retriever:
                 title=document.title,
                 heading=" › ".join(piece.headings),
                 text=piece.text,
-                as_of=str(document.metadata.get("as_of", "")),
+                as_of=as_of,
                 metadata=dict(document.metadata),
                 embedding=[],
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from serve_app.errors import NotFound, Unavailable
 Mode = Literal["dense", "sparse", "hybrid"]
 
 _RRF_K = 60
-_OUTPUT = ["document_id", "title", "heading", "text", "as_of"]
+_NOT_LOADED = 101  # Milvus's error code
+_OUTPUT = ["document_id", "ordinal", "title", "heading", "text", "as_of"]
 _DENSE = {"metric_type": "IP"}
 _SPARSE = {"metric_type": "BM25"}
 
@@ -49,9 +51,10 @@ class Row:
     embedding: list[float]
 
     def record(self, tenant: str) -> dict[str, Any]:
-        # The tenant is part of the key: two tenants may use the same document ids.
+        # The tenant is part of the key: two tenants may use the same document ids. Its length
+        # keeps "a/b" with document "c" apart from "a" with document "b/c".
         return {
-            "id": f"{tenant}/{self.document_id}#{self.ordinal}",
+            "id": f"{len(tenant)}:{tenant}/{self.document_id}#{self.ordinal}",
             "tenant": tenant,
             "document_id": self.document_id,
             "ordinal": self.ordinal,
@@ -127,9 +130,7 @@ class MilvusStore:
 
     async def chunks(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
         """All chunks of a document in their order; empty when there is none."""
-        rows = await self._query(
-            collection, _of_document(tenant, document_id), [*_OUTPUT, "id", "ordinal"]
-        )
+        rows = await self._query(collection, _of_document(tenant, document_id), _OUTPUT)
         rows.sort(key=lambda row: int(row["ordinal"]))
         return [_chunk(row) for row in rows]
 
@@ -162,17 +163,17 @@ class MilvusStore:
         mode: Mode,
     ) -> list[Chunk]:
         """The `k` nearest chunks, best first."""
-        await self._must_exist(collection)
         where = f"tenant == {_literal(tenant)}"
         shared: dict[str, Any] = {
             "output_fields": [*_OUTPUT, "dense"],
             "timeout": self._timeout,
             "limit": k,
         }
-        try:
+
+        async def search() -> Any:
             if mode == "hybrid":
                 depth = max(k, 20)
-                found = await self._client.hybrid_search(
+                return await self._client.hybrid_search(
                     collection,
                     [
                         AnnSearchRequest([embedding], "dense", _DENSE, limit=depth, expr=where),
@@ -181,20 +182,19 @@ class MilvusStore:
                     RRFRanker(_RRF_K),
                     **shared,
                 )
-            else:
-                found = await self._client.search(
-                    collection,
-                    data=[embedding] if mode == "dense" else [text],
-                    anns_field=mode,
-                    search_params=_DENSE if mode == "dense" else _SPARSE,
-                    filter=where,
-                    **shared,
-                )
-        except MilvusException as error:
-            raise _unavailable(error) from error
+            return await self._client.search(
+                collection,
+                data=[embedding] if mode == "dense" else [text],
+                anns_field=mode,
+                search_params=_DENSE if mode == "dense" else _SPARSE,
+                filter=where,
+                **shared,
+            )
+
+        found = await self._loaded(collection, search)
         return [
             replace(
-                _chunk({"id": hit["id"], **hit["entity"]}),
+                _chunk(hit["entity"]),
                 score=float(hit["distance"]),
                 relevance=_dot(embedding, hit["entity"]["dense"]),
             )
@@ -205,14 +205,27 @@ class MilvusStore:
         await self._client.close()
 
     async def _query(self, collection: str, where: str, fields: list[str]) -> list[dict[str, Any]]:
-        await self._must_exist(collection)
-        try:
-            rows = await self._client.query(
+        async def query() -> Any:
+            return await self._client.query(
                 collection, filter=where, output_fields=fields, timeout=self._timeout
             )
+
+        return list(await self._loaded(collection, query))
+
+    async def _loaded(self, collection: str, read: Callable[[], Awaitable[Any]]) -> Any:
+        """Read from a collection; load it again where Milvus has restarted and forgotten it."""
+        await self._must_exist(collection)
+        try:
+            return await read()
+        except MilvusException as error:
+            if error.code != _NOT_LOADED:
+                raise _unavailable(error) from error
+        self._known.discard(collection)
+        await self.ensure(collection)
+        try:
+            return await read()
         except MilvusException as error:
             raise _unavailable(error) from error
-        return list(rows)
 
     async def _must_exist(self, collection: str) -> None:
         if collection in self._known:
@@ -264,7 +277,7 @@ class MilvusStore:
 
 def _chunk(row: dict[str, Any]) -> Chunk:
     return Chunk(
-        id=str(row["id"]).partition("/")[2],
+        id=f"{row['document_id']}#{row['ordinal']}",
         document_id=str(row["document_id"]),
         title=str(row["title"]),
         heading=str(row["heading"]),
@@ -283,7 +296,13 @@ def _of_document(tenant: str, document_id: str) -> str:
 
 def _literal(text: str) -> str:
     """A string literal of Milvus's filter language; what a caller wrote cannot leave it."""
-    return json.dumps(text, ensure_ascii=False)
+    literal = json.dumps(text, ensure_ascii=False)
+    # JSON's escapes but for `\\u00XX`, which Milvus does not know: it takes those as they are.
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([0-9a-f]{2})", _control, literal)
+
+
+def _control(escape: re.Match[str]) -> str:
+    return escape[1] + chr(int(escape[2], 16))
 
 
 def _unavailable(error: MilvusException) -> Unavailable:

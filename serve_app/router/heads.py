@@ -67,7 +67,9 @@ class Heads:
         from safetensors.numpy import save_file
 
         work = path.with_suffix(".tmp")
-        save_file({"weights": self._weights, "bias": self._bias}, work)
+        # safetensors writes memory as it lies; scikit-learn's arrays may lie column by column.
+        weights = np.ascontiguousarray(self._weights)
+        save_file({"weights": weights, "bias": np.ascontiguousarray(self._bias)}, work)
         work.replace(path)
 
     @classmethod
@@ -106,7 +108,8 @@ def load_examples(path: Path) -> list[Example]:
             volatility or complexity has examples of one kind only.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON may hold other line separators inside a text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: routing examples cannot be read: {error}") from None
     examples = []
@@ -118,6 +121,9 @@ def load_examples(path: Path) -> list[Example]:
             query = row["query"]
             if not isinstance(query, str) or not query.strip():
                 raise ValueError("query must be a text that is not empty")
+            for name in ("volatile", "complex"):
+                if row[name] not in (0, 1):
+                    raise ValueError(f"{name} must be 0 or 1")
             example = Example(
                 query, Route(row["route"]), bool(row["volatile"]), bool(row["complex"])
             )

@@ -245,7 +245,7 @@ async def test_request_at_fault_is_not_tried_elsewhere(error: TriviumError) -> N
 
 async def test_no_road_takes_over_after_the_first_byte() -> None:
     house = House(expert=ScriptedModel("Hel", DOWN))
-    async with house.orchestrator.answering(context(), question()) as (run, task):
+    async with house.orchestrator.answering(context(), question(), streaming=True) as (run, task):
         assert "".join([piece async for piece in run.text()]) == "Hel"
         with pytest.raises(Unavailable):
             await task
@@ -261,7 +261,7 @@ async def test_deadline_ends_the_run_and_the_model() -> None:
 
 async def test_leaving_cancels_the_model_and_keeps_the_count() -> None:
     house = House(expert=ScriptedModel("Hel", asyncio.Event()))
-    async with house.orchestrator.answering(context(), question()) as (run, _):
+    async with house.orchestrator.answering(context(), question(), streaming=True) as (run, _):
         assert await anext(aiter(run.text())) == "Hel"
         assert house.expert.running == 1
     assert house.expert.running == 0

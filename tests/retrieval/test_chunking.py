@@ -20,15 +20,25 @@ _HEADING = re.compile(r"^#{1,6}\s+(.*\S)\s*$")
 
 
 def body_words(text: str) -> list[str]:
-    """Every word that does not stand in a heading, read independently of the code under test."""
+    """Every word of the text, and of each heading that nothing stands under: no text, no deeper
+    heading. Read independently of the code under test.
+    """
     words: list[str] = []
+    bare: tuple[int, list[str]] | None = None
     fenced = False
     for line in text.splitlines():
         if line.lstrip().startswith("```"):
             fenced = not fenced
-        if fenced or not _HEADING.match(line):
+        heading = None if fenced else _HEADING.match(line)
+        if heading is None:
             words += line.split()
-    return words
+            bare = None if line.strip() else bare
+            continue
+        level = len(line) - len(line.lstrip("#"))
+        if bare and bare[0] >= level:
+            words += bare[1]
+        bare = (level, heading[1].split())
+    return words + (bare[1] if bare else [])
 
 
 @given(TEXTS, st.integers(1, 200))

@@ -153,14 +153,15 @@ async def test_tenants_never_find_each_others_rows(
 async def test_hostile_document_ids_stay_inside_their_tenant(
     store: MilvusStore, collection: str, document: str
 ) -> None:
+    blue = f"blue {HOSTILE.index(document)}"
     await store.upsert(collection, "red", rows("victim", "red one", "red two"))
-    await store.upsert(collection, "blue", rows(document, "one", "two"))
-    assert await texts_of(store, collection, "blue", document) == ["one", "two"]
-    await store.upsert(collection, "blue", rows(document, "new"))
-    assert await texts_of(store, collection, "blue", document) == ["new"]
+    await store.upsert(collection, blue, rows(document, "one", "two"))
+    assert await texts_of(store, collection, blue, document) == ["one", "two"]
+    await store.upsert(collection, blue, rows(document, "new"))
+    assert await texts_of(store, collection, blue, document) == ["new"]
     assert await texts_of(store, collection, "red", document) == []
-    assert await store.delete(collection, "blue", document) == 1
-    assert await store.documents(collection, "blue") == []
+    assert await store.delete(collection, blue, document) == 1
+    assert await store.documents(collection, blue) == []
     assert await texts_of(store, collection, "red", "victim") == ["red one", "red two"]
 
 
