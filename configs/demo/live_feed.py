@@ -22,7 +22,7 @@ import httpx
 
 DAY = timedelta(hours=24)
 TIMEOUT_S = 5.0
-MAX_BACKOFF_S = 30.0
+MAX_BACKOFF_S = 5.0
 LOW_STOCK = 10  # the handbook's stock alert level, in pieces
 RESTOCK_CHANCE = 0.01  # per low product and write
 # Product title in the handbook -> (price in EUR, relative demand).

@@ -218,7 +218,7 @@ class Nodes:
         generation = Generation(
             messages=_instructed(question.messages, instructions, sources),
             max_tokens=min(question.max_tokens or bound, bound),
-            options=question.options,
+            options={**instructions.options, **question.options},
         )
         span = {
             "trivium.prompt.name": instructions.name,

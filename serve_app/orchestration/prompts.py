@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,10 +17,14 @@ _environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=F
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A versioned template; name and version go into the trace of every call made with it."""
+    """A versioned template; name and version go into the trace of every call made with it.
+
+    `options` are the sampling parameters it was written for; the caller's own overrule them.
+    """
 
     name: str
     version: int
+    options: Mapping[str, Any]
     template: jinja2.Template
 
     def render(self, **values: Any) -> str:
@@ -33,4 +38,5 @@ def prompt(name: str) -> Prompt:
     text = files(__package__).joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
     _, head, body = text.split("---\n", 2)
     meta = yaml.safe_load(head)
-    return Prompt(meta["name"], int(meta["version"]), _environment.from_string(body))
+    template = _environment.from_string(body)
+    return Prompt(meta["name"], int(meta["version"]), meta.get("options", {}), template)
