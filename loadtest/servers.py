@@ -15,6 +15,7 @@ import httpx
 
 from serve_app import models
 from serve_app.expert.deployment import environment
+from serve_app.expert.engine import cpu_dtype
 from serve_app.settings import Settings
 
 
@@ -71,6 +72,7 @@ def vllm(settings: Settings, port: int, log: Path) -> Iterator[str]:
     """vLLM's own OpenAI server, with the engine arguments of the settings; yields its address."""
     url = f"http://127.0.0.1:{port}"
     engine: dict[str, Any] = {
+        "dtype": cpu_dtype(),
         # What the expert does too: one process less, which helps both alike.
         "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
         **settings.expert.engine,

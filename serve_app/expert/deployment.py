@@ -77,10 +77,12 @@ class ExpertServer:
 def environment(settings: ExpertSettings) -> dict[str, str]:
     """Environment of the engine's process.
 
-    Ray sets one OpenMP thread for an actor that reserves no CPU, and vLLM heeds it.
+    On the CPU one core is left to everything else: OpenMP's threads wait for each other spinning,
+    and one that has to share its core holds up all of them.
     """
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count())} if settings.accelerator == "cpu" else {}
-    return {**threads, **settings.environment}
+    threads = str(max(1, (os.cpu_count() or 1) - 1))
+    ours = {"OMP_NUM_THREADS": threads} if settings.accelerator == "cpu" else {}
+    return {**ours, **settings.environment}
 
 
 def placement(settings: ExpertSettings) -> dict[str, Any]:
