@@ -12,7 +12,7 @@ from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, ch
 DOWN = Unavailable("starting")
 
 
-async def settled(readiness: Readiness) -> list[Route]:
+async def settled(readiness: Readiness) -> list[str]:
     """What is still waited for when every road has had its chance."""
     warming = asyncio.create_task(readiness.warm_up())
     await asyncio.wait([warming], timeout=0.4)
