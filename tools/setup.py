@@ -297,7 +297,8 @@ def install(kind: str, *, anew: bool = False) -> None:
     quiet = [] if sys.stderr.isatty() else ["--quiet"]
     with writing():
         say(f"installing the {len(pins)} packages of {lock.relative_to(ROOT)}")
-        command = [*uv, *quiet, "--only-binary", ":all:", "-r", str(lock)]
+        # Compiled here once: Ray's workers import vLLM without keeping what they compiled.
+        command = [*uv, *quiet, "--compile-bytecode", "--only-binary", ":all:", "-r", str(lock)]
         execute(command, "install the packages", environment, advice)
         say("installing Trivium itself, editable")
         command = [*uv, "--quiet", "--no-build-isolation", "-e", "."]
