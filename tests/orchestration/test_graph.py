@@ -92,7 +92,7 @@ async def test_bound_of_the_caller_is_kept_and_capped_by_the_road() -> None:
     await ask(house, question(max_tokens=100_000))
     await ask(house, question())
     assert [generation.max_tokens for generation in house.expert.asked] == [7, 256, 256]
-    assert house.expert.asked[0].options == {"temperature": 0.0}
+    assert house.expert.asked[0].options["temperature"] == 0.0
 
 
 async def test_knowledge_answers_with_citations_of_supported_sentences_only() -> None:
