@@ -10,7 +10,7 @@ from rich.markup import escape
 from serve_app import __version__
 from serve_app.cli import documents, questions, stack
 from serve_app.cli.console import errors
-from serve_app.errors import TriviumError
+from serve_app.errors import SettingsError, TriviumError
 
 app = typer.Typer(
     name="trivium",
@@ -46,8 +46,7 @@ def main() -> None:
         app()
     except TriviumError as error:
         errors.print(f"[red]error:[/red] {escape(error.message)}", soft_wrap=True)
-        sys.exit(
-            2 if error.status in (400, 404, 422) or type(error).__name__ == "SettingsError" else 1
-        )
+        wrong_usage = isinstance(error, SettingsError) or error.status in (400, 404, 422)
+        sys.exit(2 if wrong_usage else 1)
     except KeyboardInterrupt:
         sys.exit(130)
