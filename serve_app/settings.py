@@ -174,7 +174,6 @@ class OrchestrationSettings(_Section):
         Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
         Route.FRONTIER: (Route.EXPERT,),
     }
-    volatile_above: float = Field(default=0.5, ge=0, le=1)
     verify: bool = True
 
 
@@ -188,7 +187,6 @@ class TelemetrySettings(_Section):
     """Where spans go, by OTLP over HTTP; follows the standard OTEL_* variables. Unset: off."""
 
     otlp_traces_endpoint: str | None = None
-    capture_content: bool = False
 
 
 class Settings(BaseSettings):
