@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lock clean
+.PHONY: help setup run test check bench heads lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,13 @@ check: setup  ## Lint, format check, types, import contracts
 
 bench: setup  ## Measure what Trivium adds to a request
 	$(BIN)/python -m loadtest.overhead
+
+DATA ?= ../shared/data
+heads: setup  ## Train the router heads that come along (DATA=folder of the public sets)
+	$(BIN)/trivium train router --from-scratch --output serve_app/router/heads.safetensors \
+	  $(foreach f,configs/demo/routes.jsonl $(wildcard configs/router/*.jsonl) \
+	    $(DATA)/volatility/evergreenqa_train.jsonl $(DATA)/volatility/evergreenqa_train_synth.jsonl \
+	    $(wildcard $(DATA)/complexity/routerbench_*_train.jsonl),--data $(f))
 
 lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves every pin)
 	@$(PYTHON) tools/setup.py --lock $(ARGS)

@@ -1,6 +1,6 @@
 """The whole deployment graph on one page.
 
-    Gateway ──▶ Router      which road?
+    Gateway ──▶ Router      which road? (in doubt it asks Expert)
        ├──────▶ Expert      vLLM
        ├──────▶ Retriever   Milvus
        └──────▶ Frontier    OpenAI, Anthropic, …
@@ -24,7 +24,7 @@ from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.deployment import GatewayServer
 from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.deployment import RetrieverServer
-from serve_app.router.deployment import RouterServer
+from serve_app.router.deployment import RouterServer, user_config
 from serve_app.settings import Scaling, Settings, from_args
 
 
@@ -37,9 +37,6 @@ def build(args: Mapping[str, Any]) -> Application:
     settings = from_args(args)
     _check(settings)
     traces = settings.telemetry.otlp_traces_endpoint
-    router = serve.deployment(
-        RouterServer, name="Router", **_options(settings.router.scaling)
-    ).bind(settings.router, models.router_encoder(settings), models.router_heads(settings), traces)
     retriever = serve.deployment(
         RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
     ).bind(settings.retrieval, models.embedding_model(settings), traces)
@@ -51,8 +48,23 @@ def build(args: Mapping[str, Any]) -> Application:
         name="Expert",
         **{**_options(settings.expert.scaling), **placement(settings.expert)},
     ).bind(settings.expert, models.base_model(settings), traces)
+    router = serve.deployment(
+        RouterServer,
+        name="Router",
+        user_config=router_config(settings),
+        **_options(settings.router.scaling),
+    ).bind(settings.router, models.router_encoder(settings), expert, traces)
     gateway = serve.deployment(GatewayServer, name="Gateway", **_options(settings.gateway.scaling))
     return gateway.bind(settings, router, expert, retriever, frontier)
+
+
+def router_config(settings: Settings) -> dict[str, Any]:
+    """The router's heads and policy, as Serve hands them to running replicas.
+
+    Raises:
+        SettingsError: They are bad.
+    """
+    return user_config(models.router_heads(settings), settings.router.policy)
 
 
 def _check(settings: Settings) -> None:

@@ -47,10 +47,13 @@ class Decision:
     """Where a query goes, and why.
 
     Attributes:
-        scores: Probability of each road; they sum to 1.
+        scores: Probability that each road is the query's own; they sum to 1.
         volatility: Probability that the true answer changes with time or live data.
         complexity: Probability that a small model fails where a frontier model succeeds.
-        confidence: Probability that `route` is right.
+        confidence: Probability that `route` is the query's own road.
+        fit: For each declared intent, the probability that this is its task.
+        in_scope: Probability that the query belongs to any declared intent.
+        volatile: The policy holds the answer to need fresh data.
         stage: The number of the stage that decided, `pinned` (the caller named the road), or
             `fallback` (nobody could decide).
         latency_ms: Time inside the router replica, queueing for the batch included.
@@ -63,6 +66,9 @@ class Decision:
     confidence: float
     stage: str
     reason: str
+    fit: Mapping[str, float] = field(default_factory=dict)
+    in_scope: float = 1.0
+    volatile: bool = False
     latency_ms: float = 0.0
 
 

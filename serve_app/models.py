@@ -1,4 +1,4 @@
-"""Model files that set-up makes once: the demo base model, the router's encoder and its heads.
+"""Model files that set-up makes once: the base model, the router's encoder, its own heads.
 
 The models come out of packages that carry their weights, so that a machine without a model hub has
 everything. With hub access, `expert.model_source` names any other model.
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app.errors import SettingsError
-from serve_app.router import encoder, semantic
+from serve_app.router import encoder, heads
 from serve_app.settings import Settings
 
 DEMO_MODEL = "smollm2-135m-instruct"
@@ -34,17 +34,28 @@ def base_model(settings: Settings) -> str:
 
 def router_encoder(settings: Settings) -> Path:
     """Folder of the router's ONNX encoder."""
-    return settings.models_dir / "router-encoder"
+    return settings.models_dir / f"router-encoder-{encoder.VERSION}"
 
 
 def router_heads(settings: Settings) -> Path:
-    """File of the router's heads; its name holds the hash of the examples it was fitted to."""
+    """File of the router's heads: one given, one trained here, or the one that comes along.
+
+    The name of one trained here holds the hash of what it is trained on.
+    """
+    router = settings.router
+    if router.heads:
+        return router.heads
+    if not router.examples:
+        return heads.SHIPPED
+    digest = hashlib.sha256()
+    files = [i.utterances for i in router.intents.values() if isinstance(i.utterances, Path)]
     try:
-        examples = settings.router.examples.read_bytes()
+        for path in (*router.examples, *files):
+            digest.update(path.read_bytes())
     except OSError as error:
-        raise SettingsError(f"{error.filename}: routing examples: {error.strerror}") from None
-    digest = hashlib.sha256(examples).hexdigest()[:12]
-    return settings.models_dir / f"router-heads-{digest}.safetensors"
+        raise SettingsError(f"{error.filename}: router examples: {error.strerror}") from None
+    digest.update(repr(sorted(router.intents.items())).encode())
+    return settings.models_dir / f"router-heads-{digest.hexdigest()[:12]}.safetensors"
 
 
 def embedding_model(settings: Settings) -> str:
@@ -73,13 +84,28 @@ def prepare(settings: Settings, step: str) -> None:
         case "router encoder":
             encoder.export(_minilm(), router_encoder(settings))
         case "router heads":
-            rows = settings.router
-            model = encoder.Encoder(
-                router_encoder(settings), max_tokens=rows.max_tokens, threads=rows.threads
-            )
-            semantic.train(model, rows.examples).save(router_heads(settings))
+            _train_heads(settings, router_heads(settings))
         case _:
             raise ValueError(f"there is no step {step!r}")
+
+
+def _train_heads(settings: Settings, target: Path) -> None:
+    """Heads for this installation's own examples and intents."""
+    # Imported here: scikit-learn is for training, and replicas import this module.
+    from serve_app.router import rows, training
+
+    router = settings.router
+    read = [row for path in router.examples for row in rows.read_rows(path)]
+    for name, intent in router.intents.items():
+        read += rows.utterance_rows(name, intent.utterances)
+    trained = training.train(
+        encoder.Encoder(router_encoder(settings), max_tokens=router.max_tokens, threads=2),
+        read,
+        heads.Heads.load(heads.SHIPPED),
+        roads={name: intent.road for name, intent in router.intents.items()},
+        card={"trained_on": [*map(str, router.examples), *router.intents]},
+    )
+    trained.save(target)
 
 
 def _unpack_base_model(target: Path) -> None:

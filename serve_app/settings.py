@@ -81,14 +81,77 @@ class GatewaySettings(_Section):
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
 
 
+class Intent(_Section):
+    """A task declared by what people say when they want it.
+
+    Attributes:
+        road: Who does it; for the expert, the intent is an adapter's task.
+        utterances: At least ten, inline, or the path of a file with one in each line.
+    """
+
+    road: Route = Route.EXPERT
+    utterances: tuple[str, ...] | Path
+
+    @field_validator("utterances", mode="before")
+    @classmethod
+    def _inline_or_path(cls, value: Any) -> Any:
+        return Path(value) if isinstance(value, str) else value
+
+    @field_validator("utterances")
+    @classmethod
+    def _enough(cls, value: tuple[str, ...] | Path) -> tuple[str, ...] | Path:
+        if not isinstance(value, Path) and len(value) < 10:
+            raise ValueError(f"at least 10 utterances are needed, there are {len(value)}")
+        return value
+
+
 class RouterSettings(_Section):
-    examples: Path = Path("configs/demo/routes.jsonl")
-    max_tokens: int = Field(default=256, ge=8, le=512)
+    """The router. Its heads come with Trivium, from a file, or are trained here at set-up.
+
+    Attributes:
+        heads: A file that `trivium train router` wrote; `None` takes those that come along.
+        examples: Labelled rows (JSONL) to train this installation's own heads on.
+        intents: Tasks beside the three roads; they need `examples` of the roads to stand out from.
+        policy: YAML; `None` takes the one that comes along.
+    """
+
+    heads: Path | None = None
+    examples: tuple[Path, ...] = ()
+    intents: dict[str, Intent] = Field(default_factory=dict)
+    policy: Path | None = None
+    max_tokens: int = Field(default=128, ge=8, le=512)
     threads: int = Field(default=1, ge=1)
     max_batch_size: int = Field(default=32, ge=1)
     batch_wait_s: float = Field(default=0.0, ge=0, le=0.02)
     timeout_s: Seconds = 2.0
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
+
+    @model_validator(mode="after")
+    def _trainable(self) -> RouterSettings:
+        if self.heads and (self.examples or self.intents):
+            raise ValueError("heads is a finished file: leave examples and intents out, or heads")
+        if self.intents and not self.examples:
+            raise ValueError(
+                "intents need examples of the roads beside them, e.g. configs/demo/routes.jsonl"
+            )
+        return self
+
+    def resolved(self, root: Path) -> RouterSettings:
+        """The same with every relative path made absolute against `root`."""
+        intents = {
+            name: intent.model_copy(update={"utterances": root / intent.utterances})
+            if isinstance(intent.utterances, Path)
+            else intent
+            for name, intent in self.intents.items()
+        }
+        return self.model_copy(
+            update={
+                "heads": self.heads and root / self.heads,
+                "examples": tuple(root / path for path in self.examples),
+                "intents": intents,
+                "policy": self.policy and root / self.policy,
+            }
+        )
 
 
 class ExpertSettings(_Section):
@@ -233,7 +296,7 @@ class Settings(BaseSettings):
         return self.model_copy(
             update={
                 "state_dir": state,
-                "router": router.model_copy(update={"examples": root / router.examples}),
+                "router": router.resolved(root),
                 "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
                 "retrieval": retrieval.model_copy(update={"milvus_uri": uri}),
             }

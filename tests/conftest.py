@@ -30,9 +30,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The router's real encoder: the checkout's, if it was prepared; else made for this run."""
-    folder = ROOT / ".trivium" / "models" / "router-encoder"
+    folder = models.router_encoder(Settings().resolved(ROOT))
     if not folder.is_dir():
         settings = Settings(state_dir=tmp_path_factory.mktemp("state"))
         models.prepare(settings, "router encoder")
         folder = models.router_encoder(settings)
-    return Encoder(folder, max_tokens=256, threads=1)
+    return Encoder(folder, max_tokens=128, threads=1)

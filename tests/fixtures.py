@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -41,7 +41,17 @@ Step = str | Delta | Exception | asyncio.Event
 
 def decision(route: Route = Route.EXPERT, volatility: float = 0.1) -> Decision:
     rest = {road: 0.1 for road in Route if road is not route}
-    return Decision(route, {route: 0.8, **rest}, volatility, 0.2, 0.8, "1", "because", 1.5)
+    return Decision(
+        route,
+        {route: 0.8, **rest},
+        volatility,
+        complexity=0.2,
+        confidence=0.8,
+        stage="1",
+        reason="because",
+        volatile=volatility >= 0.5,
+        latency_ms=1.5,
+    )
 
 
 def chunk(text: str, document_id: str = "policy", relevance: float = 0.9, **more: Any) -> Chunk:
@@ -69,10 +79,10 @@ class FixedRouter:
 
     def __init__(self, outcome: Decision | Exception | None = None) -> None:
         self.outcome = outcome or decision()
-        self.asked: list[str] = []
+        self.asked: list[list[str]] = []
 
-    async def decide(self, context: RequestContext, query: str) -> Decision:
-        self.asked.append(query)
+    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision:
+        self.asked.append([m.content for m in messages if m.role == "user"])
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome

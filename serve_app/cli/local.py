@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -26,6 +27,7 @@ from serve_app.settings import Settings
 
 # More logical CPUs than cores: the deployments are many, and most of them wait most of the time.
 _LOGICAL_CPUS = 8
+_RECONFIGURE_S = 60.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -54,10 +56,10 @@ class RunFile:
     def of(cls, settings: Settings) -> RunFile:
         return cls(settings.state_dir / "run.json")
 
-    def write(self, url: str) -> None:
+    def write(self, url: str, dashboard: str | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         me = psutil.Process()
-        record = {"pid": me.pid, "created": me.create_time(), "url": url}
+        record = {"pid": me.pid, "created": me.create_time(), "url": url, "dashboard": dashboard}
         self.path.write_text(json.dumps(record), encoding="utf-8")
 
     def process(self) -> psutil.Process | None:
@@ -68,6 +70,13 @@ class RunFile:
             return process if process.create_time() == record["created"] else None
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
+
+    def dashboard(self) -> str | None:
+        """`host:port` of the running stack's Ray dashboard."""
+        if self.process() is None:
+            return None
+        address: str | None = json.loads(self.path.read_text(encoding="utf-8")).get("dashboard")
+        return address
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -151,6 +160,44 @@ def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None
         waiting = [name for name, d in deployments.items() if d["status"] != "HEALTHY"]
         on_progress(", ".join(waiting) or "the application")
         time.sleep(0.25)
+
+
+def reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -> None:
+    """Hand a deployment's running replicas a new `user_config`, and return when they have it.
+
+    Raises:
+        Unavailable: The application is gone, or does not come back to health.
+    """
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    serve = ServeSubmissionClient(f"http://{dashboard}")
+    details = serve.get_serve_details()
+    running = details["applications"].get("trivium", {}).get("deployed_app_config")
+    if not running:
+        raise Unavailable("the application is not deployed; start it again: trivium up")
+    others = [d for d in running.get("deployments", []) if d["name"] != deployment]
+    serve.deploy_applications(
+        {
+            "proxy_location": details["proxy_location"],
+            "http_options": details["http_options"],
+            "applications": [
+                {
+                    **running,
+                    "deployments": [*others, {"name": deployment, "user_config": user_config}],
+                }
+            ],
+        }
+    )
+    deadline = time.monotonic() + _RECONFIGURE_S
+    while time.monotonic() < deadline:
+        state = serve.get_serve_details()["applications"]["trivium"]
+        now = state["deployments"][deployment]
+        if now["deployment_config"].get("user_config") == user_config and (
+            state["status"] == "RUNNING" and now["status"] == "HEALTHY"
+        ):
+            return
+        time.sleep(0.1)
+    raise Unavailable(f"{deployment} is not healthy {_RECONFIGURE_S:.0f} s after the change")
 
 
 def _reason(messages: list[str]) -> str:

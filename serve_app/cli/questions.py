@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import errors, out
+from serve_app.cli.layers import offline_router
 from serve_app.errors import InvalidRequest
+from serve_app.router.rows import read_turns
+from serve_app.router.semantic import SemanticRouter
 
 _OURS = "x-trivium-"
 
@@ -81,10 +87,47 @@ def ask(
 def route(
     question: Question = None,
     as_json: Json = False,
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="Decide a whole file, without a cluster: JSONL of id and query, or messages.",
+            rich_help_panel="Offline",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the decisions go.", rich_help_panel="Offline"),
+    ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="Router heads; default: the settings'.", rich_help_panel="Offline"),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Router policy; default: the settings'.", rich_help_panel="Offline"),
+    ] = None,
+    tenant: Annotated[
+        str, typer.Option(help="Whose pins hold.", rich_help_panel="Offline")
+    ] = "default",
+    config: Annotated[
+        Path, typer.Option("--config", "-c", help="Settings file.", rich_help_panel="Offline")
+    ] = Path("configs/local.yaml"),
     url: Url = DEFAULT_URL,
     api_key: Key = None,
 ) -> None:
-    """Show where a question would go, and why, without answering it."""
+    """Show where a question would go, and why, without answering it.
+
+    [bold]Example:[/bold] trivium route --input questions.jsonl --output decisions.jsonl
+    """
+    if (input_ is None) != (output is None):
+        raise InvalidRequest("give --input and --output together")
+    if input_ is not None and output is not None:
+        if question is not None:
+            raise InvalidRequest("give a question, or --input and --output")
+        decide_file(input_, output, offline_router(config, heads, policy), tenant)
+        return
     with Client(url, api_key) as client:
         made = client.request("POST", "/v1/route", {"query": _text(question)})
     if as_json:
@@ -103,6 +146,24 @@ def route(
         f"volatility {made['volatility']:.2f} · complexity {made['complexity']:.2f} · "
         f"stage {made['stage']} · {made['latency_ms']:.1f} ms"
     )
+
+
+def decide_file(source: Path, target: Path, router: SemanticRouter, tenant: str) -> None:
+    """Decide every row of a file; the output appears when it is complete."""
+    asked = list(read_turns(source))
+    work = target.with_name(f".{target.name}.tmp")
+    try:
+        with work.open("w", encoding="utf-8") as lines:
+            for name, turns in track(asked, "deciding", console=errors, transient=True):
+                (made,) = router.decide([turns], [tenant])
+                row = {"id": name, **dataclasses.asdict(made)}
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+        work.replace(target)
+    except OSError as error:
+        raise InvalidRequest(f"{target}: cannot be written: {error.strerror}") from None
+    finally:
+        work.unlink(missing_ok=True)
+    errors.print(f"{len(asked)} decisions in {escape(str(target))}")
 
 
 def _text(question: str | None) -> str:

@@ -14,7 +14,8 @@ import psutil
 import typer
 
 from serve_app import models
-from serve_app.cli import local
+from serve_app.app import router_config
+from serve_app.cli import local, steps
 from serve_app.cli.console import errors, out
 from serve_app.cli.documents import ingest
 from serve_app.errors import SettingsError, Unavailable
@@ -58,9 +59,10 @@ def up(
     try:
         # Entered in order, so that Ctrl-C at any point ends what has been started so far.
         with local.interruptible(), contextlib.ExitStack() as stack:
-            _prepare(settings)
+            steps.prepare(settings, models.missing(settings))
             with errors.status("starting Ray") as status:
                 dashboard = stack.enter_context(local.cluster(settings))
+                run_file.write(url, dashboard)
                 local.deploy(settings, dashboard, lambda names: status.update(f"starting {names}"))
                 status.update("asking every road once")
                 local.wait_ready(url, _READY_S)
@@ -90,6 +92,37 @@ def down(config: Config = Path("configs/local.yaml")) -> None:
     out.print("stopped")
 
 
+def reload(
+    config: Config = Path("configs/local.yaml"),
+    heads: Annotated[
+        Path | None, typer.Option(help="Router heads to take instead of the settings'.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Router policy to take instead of the settings'.")
+    ] = None,
+) -> None:
+    """Give a running stack new router heads and a new policy, without dropping a request.
+
+    Both are checked first: bad ones are refused and the old ones stay in force.
+
+    [bold]Example:[/bold] trivium reload --policy my-policy.yaml
+    """
+    settings = _settings(config, None)
+    dashboard = local.RunFile.of(settings).dashboard()
+    if dashboard is None:
+        raise SettingsError("nothing is running here; start it: trivium up")
+    own = settings.router
+    if heads is not None:
+        own = own.model_copy(update={"heads": heads.resolve(), "examples": (), "intents": {}})
+    if policy is not None:
+        own = own.model_copy(update={"policy": policy.resolve()})
+    settings = settings.model_copy(update={"router": own})
+    steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
+    with errors.status("handing them to the replicas"):
+        local.reconfigure(dashboard, "Router", router_config(settings))
+    out.print("the router has its new heads and policy")
+
+
 def _settings(config: Path | None, port: int | None) -> Settings:
     settings = load(config).resolved(Path.cwd())
     if port is None:
@@ -97,29 +130,6 @@ def _settings(config: Path | None, port: int | None) -> Settings:
     return settings.model_copy(
         update={"gateway": settings.gateway.model_copy(update={"port": port})}
     )
-
-
-def _prepare(settings: Settings) -> None:
-    for step in models.missing(settings):
-        started = time.monotonic()
-        with errors.status(f"preparing the {step}, once"):
-            # A process of its own: what it loads is gone when the replicas need the memory.
-            code = "import sys; from serve_app.cli.stack import prepare; prepare(*sys.argv[1:])"
-            done = subprocess.run(
-                [sys.executable, "-c", code, settings.model_dump_json(), step],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
-            raise Unavailable(f"preparing the {step} failed: {reason}")
-        errors.print(f"prepared the {step} in {time.monotonic() - started:.0f} s")
-
-
-def prepare(settings: str, step: str) -> None:
-    """The child's side of `_prepare`."""
-    models.prepare(Settings.model_validate_json(settings), step)
 
 
 def _detached(config: Path | None, demo: bool, port: int | None, settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,18 +12,21 @@ from serve_app.domain import (
     Delta,
     Document,
     Generation,
+    Message,
     RequestContext,
 )
 from serve_app.handles import Remote
 from serve_app.retrieval.retriever import IngestReport
+from serve_app.router.turns import turns
 
 
 class RemoteRouter:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    async def decide(self, context: RequestContext, query: str) -> Decision:
-        decision: Decision = await self._remote.call("decide", context, query)
+    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision:
+        # Cut to what the router reads before it is sent.
+        decision: Decision = await self._remote.call("decide", context, turns(messages))
         return decision
 
 

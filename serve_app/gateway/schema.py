@@ -230,15 +230,18 @@ class RouteRequest(Body):
     messages: list[WireMessage] | None = Field(default=None, min_length=1, max_length=512)
 
     @property
-    def text(self) -> str:
-        """The text to decide on."""
+    def conversation(self) -> tuple[Message, ...]:
+        """The conversation to decide on; its last user turn is not empty."""
         if (self.query is None) == (self.messages is None):
             raise InvalidRequest("give either query or messages", param="query")
-        turns = [m.text for m in self.messages or [] if m.role == "user"]
-        text = self.query if self.query is not None else (turns[-1] if turns else "")
-        if not text.strip():
+        if self.query is not None:
+            messages: tuple[Message, ...] = (Message("user", self.query),)
+        else:
+            messages = tuple(Message(m.role, m.text) for m in self.messages or [])
+        said = [m.content for m in messages if m.role == "user"]
+        if not said or not said[-1].strip():
             raise InvalidRequest("the query is empty", param="query")
-        return text
+        return messages
 
 
 class WireDocument(Wire):

@@ -92,7 +92,7 @@ class Nodes:
             decision = _pinned(question.pinned)
         else:
             try:
-                decision = await self._router.decide(run.context, last_user_turn(question))
+                decision = await self._router.decide(run.context, question.messages)
             except TriviumError as error:
                 # Without a router the cheapest road still answers.
                 run.degraded.append(_reason("router", error))
@@ -261,7 +261,7 @@ def after_decide(state: State) -> str:
     match state["road"]:
         case Route.KNOWLEDGE:
             return "rewrite"
-        case Route.FRONTIER if state["decision"].volatility >= 0.5 and "chunks" not in state:
+        case Route.FRONTIER if state["decision"].volatile and "chunks" not in state:
             return "rewrite"
         case Route.FRONTIER:
             return "frontier"
@@ -293,11 +293,6 @@ def after_answer(state: State) -> str:
     if state["error"]:
         return "detour"
     return "verify" if "draft" in state else "end"
-
-
-def last_user_turn(question: Question) -> str:
-    """The text that is routed and searched for."""
-    return next(m.content for m in reversed(question.messages) if m.role == "user")
 
 
 def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:

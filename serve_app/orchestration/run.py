@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from serve_app.domain import (
 
 
 class Router(Protocol):
-    async def decide(self, context: RequestContext, query: str) -> Decision: ...
+    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision: ...
 
 
 class Model(Protocol):

@@ -1,42 +1,138 @@
-"""The router as a Serve deployment: a pool of CPU replicas that decide in batches."""
+"""The router as a Serve deployment: a pool of CPU replicas that decide in batches.
+
+Heads and policy are its `user_config`: Serve hands a changed one to the running replicas, which
+swap both between two batches. One that cannot be loaded is logged, and the old one stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
-from serve_app.domain import Decision, RequestContext
+from serve_app.domain import Decision, RequestContext, Route
+from serve_app.errors import SettingsError, TriviumError
+from serve_app.handles import Remote
+from serve_app.router.classifier import GenerativeClassifier
 from serve_app.router.encoder import Encoder
-from serve_app.router.heads import Heads
+from serve_app.router.heads import Heads, Signals
+from serve_app.router.policy import DEFAULT, load_policy, parse_policy
 from serve_app.router.semantic import SemanticRouter
+from serve_app.router.turns import Turns
 from serve_app.settings import RouterSettings
 from serve_app.telemetry import tracing
+
+log = logging.getLogger(__name__)
+
+Asked = tuple[Turns, str]
+
+
+def user_config(heads: Path, policy: Path | None) -> dict[str, Any]:
+    """What a replica is configured with, checked.
+
+    The digest makes new heads under an old name a change.
+
+    Raises:
+        SettingsError: The heads or the policy are bad.
+    """
+    Heads.load(heads)
+    return {
+        "heads": str(heads),
+        "sha256": hashlib.sha256(heads.read_bytes()).hexdigest(),
+        "policy": load_policy(policy or DEFAULT).model_dump(mode="json"),
+    }
 
 
 class RouterServer:
     """Decides. Batches whatever is waiting while the previous batch runs; never waits for more."""
 
     def __init__(
-        self, settings: RouterSettings, model: Path, heads: Path, otlp_endpoint: str | None
+        self,
+        settings: RouterSettings,
+        encoder: Path,
+        expert: DeploymentHandle[Any],
+        otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "router")
-        encoder = Encoder(model, max_tokens=settings.max_tokens, threads=settings.threads)
-        self._router = SemanticRouter(encoder, Heads.load(heads))
+        self._settings = settings
+        self._encoder = Encoder(encoder, max_tokens=settings.max_tokens, threads=settings.threads)
+        self._classifier = GenerativeClassifier(Remote(expert, "expert", settings.timeout_s))
+        self._router: SemanticRouter | None = None
         self._batched.set_max_batch_size(settings.max_batch_size)
         self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
-        self._router.decide(["warm up"] * settings.max_batch_size)
 
-    async def decide(self, context: RequestContext, query: str) -> Decision:
-        """Where `query` should go."""
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Take new heads and a new policy, or go on with the old ones.
+
+        Raises:
+            SettingsError: They are bad and there are no old ones.
+        """
+        try:
+            router = SemanticRouter(
+                self._encoder,
+                await asyncio.to_thread(Heads.load, Path(config["heads"])),
+                parse_policy(config["policy"], "policy"),
+            )
+            size = self._settings.max_batch_size
+            warm = [Turns("warm up")] * size
+            await asyncio.to_thread(router.decide, warm, ["default"] * size)
+        except SettingsError:
+            if self._router is None:
+                raise
+            log.exception("the new heads or policy are bad; the old ones stay in force")
+            return
+        self._router = router
+
+    async def decide(self, context: RequestContext, asked: Turns) -> Decision:
+        """Where a query should go."""
         with tracing.span("route", parent=context.trace) as span:
-            decision: Decision = await self._batched(query)
+            decision: Decision = await self._batched((asked, context.tenant))
+            decision = await self._second_opinion(context, asked, decision)
             span.set_attribute("trivium.route", decision.route.value)
             span.set_attribute("trivium.router.confidence", decision.confidence)
             span.set_attribute("trivium.router.stage", decision.stage)
             return decision
 
     @serve.batch
-    async def _batched(self, queries: list[str]) -> list[Decision]:
-        return await asyncio.to_thread(self._router.decide, queries)
+    async def _batched(self, asked: list[Asked]) -> list[Decision]:
+        assert self._router is not None  # Serve configures before it lets requests in
+        return await asyncio.to_thread(
+            self._router.decide, [turns for turns, _ in asked], [tenant for _, tenant in asked]
+        )
+
+    async def _second_opinion(
+        self, context: RequestContext, asked: Turns, first: Decision
+    ) -> Decision:
+        """The decision with stage 2's opinion in it, or the same one."""
+        assert self._router is not None
+        policy = self._router.policy
+        stage = policy.second_stage
+        if first.confidence >= stage.below or context.deadline - time.time() < 2 * stage.timeout_s:
+            return first
+        started = time.perf_counter()
+        try:
+            named = await self._classifier.classify(context, asked, stage.timeout_s)
+        except (TriviumError, ValueError) as error:
+            log.warning("stage 2 did not help: %s", error)
+            return first
+        shares = {
+            road: (1 - stage.weight) * share + stage.weight * (road is named)
+            for road, share in first.scores.items()
+        }
+        signals = Signals(first.fit, first.in_scope, first.volatility, first.complexity)
+        elapsed_ms = first.latency_ms + (time.perf_counter() - started) * 1000
+        return policy.choose(
+            {Route(road): share for road, share in shares.items()},
+            signals,
+            context.tenant,
+            asked.last,
+            stage="2",
+            latency_ms=elapsed_ms,
+        )

@@ -1,5 +1,9 @@
 """The router's sentence encoder: MiniLM on ONNX Runtime, quantised to int8.
 
+One pass gives the mean of the token states after three of its six layers. The middle layers know
+more of how a question is put (does its answer age? how many steps?), the last one more of what it
+is about; each head reads the layers that serve it. `docs/lab-notes.md` has the figures.
+
 `export` makes the model file once, at set-up. Quantisation is dynamic and per output channel:
 embeddings keep a cosine of .985–.995 with the original's, where one scale per matrix gives .94.
 """
@@ -9,19 +13,45 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-Embeddings = npt.NDArray[np.float32]
+from serve_app.router.turns import cut
 
+Floats = npt.NDArray[np.float32]
+
+VERSION = 2  # of the exported file
+LAYERS = (4, 5, 6)
+WIDTH = 384
 MODEL_FILE = "encoder.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 
+# Rows of like length share a pass, so that a short question never pays for a long one's padding.
+_ROWS_PER_PASS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Texts as the heads read them.
+
+    Attributes:
+        layers: Shape (texts, len(LAYERS), WIDTH); every vector has length 1.
+        pieces: The ids of the word pieces of each text.
+    """
+
+    layers: Floats
+    pieces: list[list[int]]
+
+    def take(self, rows: Sequence[int]) -> Encoded:
+        """The given rows, in the given order."""
+        return Encoded(self.layers[list(rows)], [self.pieces[row] for row in rows])
+
 
 class Encoder:
-    """Texts to unit vectors. Thread-safe; releases the GIL while it computes."""
+    """Texts to vectors. Thread-safe; releases the GIL while it computes."""
 
     def __init__(self, folder: Path, *, max_tokens: int, threads: int) -> None:
         import onnxruntime as ort
@@ -38,24 +68,25 @@ class Encoder:
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
 
-    def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts.
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Embed texts; a long one is cut in its middle."""
+        encodings = self._tokenizer.encode_batch([cut(text) for text in texts])
+        pieces = [self._shorten(encoding.ids) for encoding in encodings]
+        layers = np.zeros((len(texts), len(LAYERS), WIDTH), dtype=np.float32)
+        by_length = sorted(range(len(texts)), key=lambda row: len(pieces[row]))
+        for start in range(0, len(texts), _ROWS_PER_PASS):
+            rows = by_length[start : start + _ROWS_PER_PASS]
+            layers[rows] = self._pass([pieces[row] for row in rows])
+        return Encoded(layers, pieces)
 
-        A long text is cut in its middle: what is asked stands at its head or at its tail.
-
-        Returns:
-            Array of shape (len(texts), 384), rows of length 1.
-        """
-        encodings = self._tokenizer.encode_batch([_cut(text, self._max_tokens) for text in texts])
-        ids = [self._shorten(encoding.ids) for encoding in encodings]
-        width = max(len(row) for row in ids)
-        input_ids = np.zeros((len(ids), width), dtype=np.int64)
+    def _pass(self, pieces: list[list[int]]) -> Floats:
+        input_ids = np.zeros((len(pieces), len(pieces[-1])), dtype=np.int64)
         mask = np.zeros_like(input_ids)
-        for i, row in enumerate(ids):
-            input_ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        (embedding,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": mask})
-        return np.asarray(embedding, dtype=np.float32)
+        for i, ids in enumerate(pieces):
+            input_ids[i, : len(ids)] = ids
+            mask[i, : len(ids)] = 1
+        (layers,) = self._session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+        return np.asarray(layers, dtype=np.float32)
 
     def _shorten(self, ids: list[int]) -> list[int]:
         if len(ids) <= self._max_tokens:
@@ -64,19 +95,11 @@ class Encoder:
         return ids[: self._max_tokens - tail] + ids[-tail:]
 
 
-def _cut(text: str, max_tokens: int) -> str:
-    """Bound the tokenizer's work: no token of a pasted megabyte's middle would be read anyway."""
-    bound = max_tokens * 16
-    if len(text) <= 2 * bound:
-        return text
-    return f"{text[:bound]} {text[-bound:]}"
-
-
 def export(source: Path, target: Path) -> None:
     """Write the int8 model and its tokenizer to `target`; complete or not at all.
 
     Args:
-        source: A sentence-transformers model folder with mean pooling.
+        source: Folder of a BERT-like sentence-transformers model.
     """
     import shutil
     import warnings
@@ -86,17 +109,20 @@ def export(source: Path, target: Path) -> None:
     from transformers import AutoModel
 
     class Pooled(torch.nn.Module):
-        """The encoder with mean pooling and normalisation, as sentence-transformers has them."""
+        """Mean-pooled, normalised states of each of `LAYERS`."""
 
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-            mask = attention_mask.unsqueeze(-1).to(output.last_hidden_state.dtype)
-            mean = (output.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
-            return torch.nn.functional.normalize(mean, dim=-1)
+            states = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+            ).hidden_states
+            mask = attention_mask.unsqueeze(-1).to(states[0].dtype)
+            count = mask.sum(1).clamp(min=1e-9)
+            means = [(states[layer] * mask).sum(1) / count for layer in LAYERS]
+            return torch.nn.functional.normalize(torch.stack(means, 1), dim=-1)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -110,11 +136,11 @@ def export(source: Path, target: Path) -> None:
                 (example, torch.ones_like(example)),
                 str(work / "encoder.onnx"),
                 input_names=["input_ids", "attention_mask"],
-                output_names=["embedding"],
+                output_names=["layers"],
                 dynamic_axes={
                     "input_ids": length,
                     "attention_mask": length,
-                    "embedding": batch,
+                    "layers": batch,
                 },
                 opset_version=17,
                 dynamo=False,

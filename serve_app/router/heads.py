@@ -1,142 +1,248 @@
-"""Trained heads over one encoder pass: linear, small, a few kilobytes.
+"""Trained heads over one encoder pass: linear, calibrated, a small file.
 
-Three heads read the same embedding: the road (softmax over the three roads), volatility and
-complexity (a logistic function each). All are fitted by logistic regression.
+    fit          softmax over the declared intents            layers 4 and 6, word pieces, context
+    in scope     logistic, over the best intent's logit
+    volatility   logistic                                     layers 4 and 5, word pieces, context
+    complexity   logistic                                     layers 4, 5 and 6, cues
+
+*Context* is what the same heads said of the earlier turns: so "and last week?" takes the road of
+the question before it, and "now as a table" does not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
-from serve_app.router.encoder import Embeddings
+from serve_app.router.encoder import LAYERS, WIDTH, Encoded, Floats
+from serve_app.router.features import BUCKETS, CUES, buckets
 
-ROUTES = tuple(Route)
+SHIPPED = Path(__file__).with_name("heads.safetensors")
+FORMAT = "trivium-router-heads/1"
+OUT_OF_SCOPE = "oos"
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A labelled query."""
-
-    query: str
-    route: Route
-    volatile: bool
-    complex: bool
+FIT_LAYERS = (4, 6)
+VOLATILITY_LAYERS = (4, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What the heads say of one query; each a probability."""
+    """What the heads say of one query; every number is a probability.
 
-    roads: dict[Route, float]
+    Attributes:
+        fit: For each declared intent: is this its task? They sum to 1, less what is out of scope.
+        in_scope: Does the query belong to any of them?
+        volatility: Does the true answer change with time or live data?
+        complexity: Does a small model fail where a frontier model succeeds?
+    """
+
+    fit: Mapping[str, float]
+    in_scope: float
     volatility: float
     complexity: float
 
 
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear head; `outputs` is 1 for a logistic one.
+
+    Attributes:
+        dense: Shape (outputs, dense features).
+        pieces: Shape (BUCKETS, outputs); no rows when the head reads no word pieces.
+        context: Shape (outputs, context features); no columns when it reads no context.
+        bias: Shape (outputs,).
+    """
+
+    dense: Floats
+    pieces: Floats
+    context: Floats
+    bias: Floats
+
+    def logits(self, dense: Floats, hashed: Sequence[npt.NDArray[np.int64]]) -> Floats:
+        """Shape (rows, outputs), without context."""
+        out = dense @ self.dense.T + self.bias
+        if len(self.pieces):
+            for row, found in enumerate(hashed):
+                out[row] += self.pieces[found].sum(0) / np.sqrt(len(found))
+        return np.asarray(out, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
 class Heads:
-    """Weights of shape (3 + 2, 384) and biases of shape (5,): the roads, volatility, complexity."""
+    """All heads, and what they are called.
 
-    def __init__(self, weights: npt.NDArray[np.float32], bias: npt.NDArray[np.float32]) -> None:
-        self._weights = weights
-        self._bias = bias
+    Attributes:
+        intents: Name of each output of `fit`; the last may be `OUT_OF_SCOPE`.
+        roads: The road of each intent.
+        scope: Slope and offset of the in-scope logit over the best intent's.
+        card: What they were trained on, and how well they do.
+    """
 
-    def signals(self, embeddings: Embeddings) -> list[Signals]:
-        """One `Signals` for each row."""
-        logits = embeddings @ self._weights.T + self._bias
-        roads = np.exp(logits[:, :3] - logits[:, :3].max(axis=1, keepdims=True))
-        roads /= roads.sum(axis=1, keepdims=True)
-        binary = 1.0 / (1.0 + np.exp(-logits[:, 3:]))
+    intents: tuple[str, ...]
+    roads: Mapping[str, Route]
+    fit: Linear
+    scope: tuple[float, float]
+    volatility: Linear
+    complexity: Linear
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def signals(
+        self,
+        last: Encoded,
+        earlier: Encoded,
+        has_earlier: Sequence[int],
+        ask: Encoded,
+        ask_cues: Floats,
+    ) -> list[Signals]:
+        """Signals for each row of `last`.
+
+        Args:
+            earlier: The earlier turns of those rows that have any.
+            has_earlier: Which rows of `last` those are.
+            ask: The block of the last turn that asks; a row for each row of `last`.
+            ask_cues: Shape (rows, len(CUES)).
+        """
+        hashed = [buckets(ids) for ids in last.pieces]
+        fit = self.fit.logits(dense(last, FIT_LAYERS), hashed)
+        volatility = self.volatility.logits(dense(last, VOLATILITY_LAYERS), hashed)
+        if has_earlier:
+            rows = list(has_earlier)
+            fit_context, volatility_context = self.context(earlier)
+            fit[rows] += fit_context @ self.fit.context.T
+            volatility[rows] += volatility_context @ self.volatility.context.T
+        complexity = self.complexity.logits(np.hstack([dense(ask, LAYERS), ask_cues]), [])
+        slope, offset = self.scope
+        in_scope = sigmoid(slope * scope_score(fit, self.intents) + offset)
+        shares = softmax(fit)
+        named = [name for name in self.intents if name != OUT_OF_SCOPE]
         return [
             Signals(
-                roads=dict(zip(ROUTES, road.tolist(), strict=True)),
-                volatility=float(pair[0]),
-                complexity=float(pair[1]),
+                fit=dict(zip(named, share.tolist(), strict=False)),
+                in_scope=float(inside),
+                volatility=float(volatile),
+                complexity=float(hard),
             )
-            for road, pair in zip(roads, binary, strict=True)
+            for share, inside, volatile, hard in zip(
+                shares,
+                in_scope,
+                sigmoid(volatility[:, 0]),
+                sigmoid(complexity[:, 0]),
+                strict=True,
+            )
         ]
+
+    def context(self, earlier: Encoded) -> tuple[Floats, Floats]:
+        """Context features of `fit` (its own shares) and `volatility` (its own, and a 1)."""
+        hashed = [buckets(ids) for ids in earlier.pieces]
+        shares = softmax(self.fit.logits(dense(earlier, FIT_LAYERS), hashed))
+        volatile = sigmoid(self.volatility.logits(dense(earlier, VOLATILITY_LAYERS), hashed))
+        return shares, np.hstack([volatile, np.ones_like(volatile)])
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; complete or not at all."""
         from safetensors.numpy import save_file
 
+        tensors = {"scope": np.array(self.scope, dtype=np.float32)}
+        for name in ("fit", "volatility", "complexity"):
+            head: Linear = getattr(self, name)
+            for part in ("dense", "pieces", "context", "bias"):
+                weights: Floats = getattr(head, part)
+                # Two bytes a weight lose nothing that shows. safetensors writes memory as it
+                # lies, and scikit-learn's arrays may lie column by column.
+                tensors[f"{name}.{part}"] = np.ascontiguousarray(weights, dtype=np.float16)
+        about = {
+            "format": FORMAT,
+            "intents": json.dumps(self.intents),
+            "roads": json.dumps(self.roads),
+            "card": json.dumps(self.card),
+        }
         work = path.with_suffix(".tmp")
-        # safetensors writes memory as it lies; scikit-learn's arrays may lie column by column.
-        weights = np.ascontiguousarray(self._weights)
-        save_file({"weights": weights, "bias": np.ascontiguousarray(self._bias)}, work)
+        save_file(tensors, work, metadata=about)
         work.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Heads:
-        """Read what `save` wrote."""
-        from safetensors.numpy import load_file
+        """Read what `save` wrote.
 
-        tensors = load_file(path)
-        return cls(tensors["weights"], tensors["bias"])
+        Raises:
+            SettingsError: The file is missing, damaged, or not a file of heads.
+        """
+        from safetensors import SafetensorError, safe_open
 
-    @classmethod
-    def train(cls, embeddings: Embeddings, examples: Sequence[Example]) -> Heads:
-        """Fit the heads to labelled embeddings of shape (len(examples), 384)."""
-        from sklearn.linear_model import LogisticRegression
-
-        def fit(labels: Sequence[int]) -> tuple[Embeddings, Embeddings]:
-            model = LogisticRegression(C=10.0, max_iter=1000).fit(embeddings, labels)
-            return model.coef_.astype(np.float32), model.intercept_.astype(np.float32)
-
-        fitted = (
-            fit([ROUTES.index(example.route) for example in examples]),
-            fit([int(example.volatile) for example in examples]),
-            fit([int(example.complex) for example in examples]),
-        )
-        return cls(
-            np.concatenate([weights for weights, _ in fitted]),
-            np.concatenate([bias for _, bias in fitted]),
-        )
-
-
-def load_examples(path: Path) -> list[Example]:
-    """Read labelled examples: JSONL with `query`, `route`, `volatile`, `complex`.
-
-    Raises:
-        SettingsError: The file cannot be read, a row is bad (which one, and why), or a road,
-            volatility or complexity has examples of one kind only.
-    """
-    try:
-        # Not splitlines: JSON may hold other line separators inside a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: routing examples cannot be read: {error}") from None
-    examples = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
-            row = json.loads(line)
-            query = row["query"]
-            if not isinstance(query, str) or not query.strip():
-                raise ValueError("query must be a text that is not empty")
-            for name in ("volatile", "complex"):
-                if row[name] not in (0, 1):
-                    raise ValueError(f"{name} must be 0 or 1")
-            example = Example(
-                query, Route(row["route"]), bool(row["volatile"]), bool(row["complex"])
+            with safe_open(path, framework="numpy") as file:
+                about = file.metadata() or {}
+                tensors = {
+                    name: file.get_tensor(name).astype(np.float32) for name in list(file.keys())
+                }
+            if about.get("format") != FORMAT:
+                raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
+            heads = cls(
+                intents=tuple(json.loads(about["intents"])),
+                roads={k: Route(v) for k, v in json.loads(about["roads"]).items()},
+                fit=_linear(tensors, "fit"),
+                scope=(float(tensors["scope"][0]), float(tensors["scope"][1])),
+                volatility=_linear(tensors, "volatility"),
+                complexity=_linear(tensors, "complexity"),
+                card=json.loads(about["card"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise SettingsError(f"{path}:{number}: {reason}") from None
-        examples.append(example)
-    for name, seen, needed in (
-        ("route", {e.route for e in examples}, set(ROUTES)),
-        ("volatile", {e.volatile for e in examples}, {True, False}),
-        ("complex", {e.complex for e in examples}, {True, False}),
-    ):
-        if seen != needed:
-            absent = ", ".join(sorted(str(value) for value in needed - seen))
-            raise SettingsError(f"{path}: no example with {name} = {absent}")
-    return examples
+            heads._check(tensors)
+        except (OSError, SafetensorError, ValueError, KeyError, IndexError) as error:
+            raise SettingsError(
+                f"{path}: router heads cannot be read ({error}); "
+                "train them with `trivium train router`"
+            ) from None
+        return heads
+
+    def _check(self, tensors: Mapping[str, Floats]) -> None:
+        n = len(self.intents)
+        expected = {
+            "fit.dense": (n, len(FIT_LAYERS) * WIDTH),
+            "fit.bias": (n,),
+            "volatility.dense": (1, len(VOLATILITY_LAYERS) * WIDTH),
+            "complexity.dense": (1, len(LAYERS) * WIDTH + len(CUES)),
+        }
+        for name, shape in expected.items():
+            if tensors[name].shape != shape:
+                raise ValueError(f"{name} has shape {tensors[name].shape}, not {shape}")
+        for name in ("fit", "volatility"):
+            if len(tensors[f"{name}.pieces"]) not in (0, BUCKETS):
+                raise ValueError(f"{name}.pieces has {len(tensors[f'{name}.pieces'])} rows")
+        if not all(np.isfinite(weights).all() for weights in tensors.values()):
+            raise ValueError("some weights are not finite")
+        if missing := set(self.intents) - {OUT_OF_SCOPE} - set(self.roads):
+            raise ValueError(f"no road for {', '.join(sorted(missing))}")
+
+
+def dense(encoded: Encoded, layers: Sequence[int]) -> Floats:
+    """The given layers side by side: shape (rows, len(layers) * WIDTH)."""
+    chosen = encoded.layers[:, [LAYERS.index(layer) for layer in layers]]
+    return np.asarray(chosen.reshape(len(chosen), len(layers) * WIDTH), dtype=np.float32)
+
+
+def scope_score(fit: Floats, intents: Sequence[str]) -> Floats:
+    """How far the best intent stands out: its logit, less that of `OUT_OF_SCOPE` if declared."""
+    if intents[-1] == OUT_OF_SCOPE:
+        return np.asarray(fit[:, :-1].max(1) - fit[:, -1], dtype=np.float32)
+    return np.asarray(fit.max(1), dtype=np.float32)
+
+
+def softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30))), dtype=np.float32)
+
+
+def _linear(tensors: Mapping[str, Floats], name: str) -> Linear:
+    return Linear(*(tensors[f"{name}.{part}"] for part in ("dense", "pieces", "context", "bias")))

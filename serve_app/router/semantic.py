@@ -1,58 +1,58 @@
-"""Queries to decisions: encoder, heads, policy."""
+"""Stage 1: turns to decisions in one encoder pass."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from serve_app.domain import Decision, Route
+import numpy as np
+
+from serve_app.domain import Decision
 from serve_app.router.encoder import Encoder
-from serve_app.router.heads import Heads, Signals, load_examples
+from serve_app.router.features import cues
+from serve_app.router.heads import Heads, Signals
+from serve_app.router.policy import Policy
+from serve_app.router.turns import Turns
 
 
+@dataclass(frozen=True, slots=True)
 class SemanticRouter:
-    """Decides for many queries in one encoder pass. Holds no state between calls."""
+    """Decides for many queries at once. Holds no state between calls; swap it to change heads."""
 
-    def __init__(self, encoder: Encoder, heads: Heads) -> None:
-        self._encoder = encoder
-        self._heads = heads
+    encoder: Encoder
+    heads: Heads
+    policy: Policy
 
-    def decide(self, queries: Sequence[str]) -> list[Decision]:
+    def decide(self, asked: Sequence[Turns], tenants: Sequence[str]) -> list[Decision]:
         """One decision for each query, in order."""
         started = time.perf_counter()
-        signals = self._heads.signals(self._encoder.encode(queries))
+        signals = self.signals(asked)
+        made = [
+            self.policy.decide(each, self.heads, tenant, turns.last)
+            for each, tenant, turns in zip(signals, tenants, asked, strict=True)
+        ]
         elapsed_ms = (time.perf_counter() - started) * 1000
-        return [_decision(each, elapsed_ms) for each in signals]
+        return [replace(each, latency_ms=elapsed_ms) for each in made]
 
-
-def train(encoder: Encoder, examples: Path) -> Heads:
-    """Heads fitted to a file of labelled examples (a few hundred take about a second)."""
-    rows = load_examples(examples)
-    return Heads.train(encoder.encode([row.query for row in rows]), rows)
-
-
-def _decision(signals: Signals, latency_ms: float) -> Decision:
-    route = max(signals.roads, key=lambda road: signals.roads[road])
-    return Decision(
-        route=route,
-        scores=signals.roads,
-        volatility=signals.volatility,
-        complexity=signals.complexity,
-        confidence=signals.roads[route],
-        stage="1",
-        reason=_reason(route, signals),
-        latency_ms=latency_ms,
-    )
-
-
-def _reason(route: Route, signals: Signals) -> str:
-    match route:
-        case Route.KNOWLEDGE if signals.volatility >= 0.5:
-            return f"the answer changes with time (volatility {signals.volatility:.2f})"
-        case Route.KNOWLEDGE:
-            return f"asks for a fact of the knowledge base (score {signals.roads[route]:.2f})"
-        case Route.FRONTIER:
-            return f"needs several steps of reasoning (complexity {signals.complexity:.2f})"
-        case Route.EXPERT:
-            return f"static work that the expert does well (score {signals.roads[route]:.2f})"
+    def signals(self, asked: Sequence[Turns]) -> list[Signals]:
+        """What the heads say of each query."""
+        n = len(asked)
+        asks = [each.ask for each in asked]
+        with_earlier = [i for i, each in enumerate(asked) if each.earlier]
+        asking = [i for i, each in enumerate(asked) if asks[i] != each.last]
+        texts = [each.last for each in asked]
+        texts += [asked[i].earlier for i in with_earlier]
+        texts += [asks[i] for i in asking]
+        encoded = self.encoder.encode(texts)
+        # Where the whole last turn asks, which is usual, its own row serves.
+        ask_rows = list(range(n))
+        for row, i in enumerate(asking, start=n + len(with_earlier)):
+            ask_rows[i] = row
+        return self.heads.signals(
+            last=encoded.take(range(n)),
+            earlier=encoded.take(range(n, n + len(with_earlier))),
+            has_earlier=with_earlier,
+            ask=encoded.take(ask_rows),
+            ask_cues=np.stack([cues(ask) for ask in asks]),
+        )

@@ -415,7 +415,7 @@ async def test_decision_alone_has_its_scores() -> None:
     assert body["stage"] == "1"
     turns = [{"role": "user", "content": "first"}, {"role": "user", "content": "last"}]
     await send(house, "POST", "/v1/route", json={"messages": turns})
-    assert house.router.asked == ["stock?", "last"]
+    assert house.router.asked == [["stock?"], ["first", "last"]]
 
 
 @pytest.mark.parametrize(

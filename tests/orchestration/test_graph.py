@@ -69,11 +69,11 @@ async def test_road_that_the_caller_names_is_not_routed() -> None:
     assert house.router.asked == []
 
 
-async def test_last_user_turn_is_routed() -> None:
+async def test_conversation_is_routed() -> None:
     turns = (Message("user", "one"), Message("assistant", "x"), Message("user", "two"))
     house = House()
     await ask(house, question(messages=turns))
-    assert house.router.asked == ["two"]
+    assert house.router.asked == [["one", "two"]]
 
 
 async def test_instructions_of_the_caller_follow_ours_in_one_system_message() -> None:

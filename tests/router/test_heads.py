@@ -1,111 +1,101 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
-from serve_app.router.heads import Example, Heads, load_examples
+from serve_app.router.encoder import Encoder
+from serve_app.router.heads import SHIPPED, Heads
+from serve_app.router.rows import Row, read_rows
+from serve_app.router.semantic import SemanticRouter
+from serve_app.router.training import train
+from serve_app.router.turns import Turns
+from tests.conftest import ROOT
 
-GOOD: list[dict[str, Any]] = [
-    {"query": "rewrite this", "route": "expert", "volatile": 0, "complex": 0},
-    {"query": "stock now?", "route": "knowledge", "volatile": 1, "complex": 0},
-    {"query": "plan a merger", "route": "frontier", "volatile": 0, "complex": 1},
-]
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "examples.jsonl"
-
-
-def write(file: Path, rows: Sequence[object]) -> Path:
-    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    return file
+BILLS = [
+    "send the invoice to Acme", "bill the customer for two tents", "where is invoice 4711",
+    "make out a bill over 300 euros", "the invoice has the wrong VAT", "credit note for order 12",
+    "invoice address changed", "remind them of the unpaid invoice", "split the invoice in two",
+    "print last month's invoices", "cancel the invoice", "invoice for the repair please",
+]  # fmt: skip
 
 
-def test_examples_are_read_in_order_and_blank_lines_skipped(file: Path) -> None:
-    examples = load_examples(write(file, [GOOD[0], "", *GOOD[1:]]))
-    assert examples[1] == Example("stock now?", Route.KNOWLEDGE, True, False)
-    assert [example.query for example in examples] == [row["query"] for row in GOOD]
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ("{not json", "property name"),
-        ({**GOOD[0], "route": "expart"}, "expart"),
-        ({k: v for k, v in GOOD[0].items() if k != "query"}, "'query' is missing"),
-        ({k: v for k, v in GOOD[0].items() if k != "complex"}, "'complex' is missing"),
-        ({**GOOD[0], "query": "   "}, "not empty"),
-        ({**GOOD[0], "query": 7}, "query must be a text"),
-        ({**GOOD[0], "volatile": "no"}, "volatile"),
-        (["a", "list"], ""),
-        ("null", ""),
-    ],
-)
-def test_bad_row_is_named_with_its_reason(file: Path, row: object, reason: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_examples(write(file, [GOOD[0], row, *GOOD[1:]]))
-    assert caught.value.message.startswith(f"{file}:2: ")
-    assert reason in caught.value.message
-
-
-def test_line_separator_inside_a_query_does_not_end_the_row(file: Path) -> None:
-    rows = [{**GOOD[0], "query": "first\u2028second"}, *GOOD[1:]]
-    assert load_examples(write(file, rows))[0].query == "first\u2028second"
-
-
-def test_missing_file_is_named(file: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load_examples(file)
-    assert str(file) in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("rows", "absent"),
-    [
-        (GOOD[:2], "route = frontier"),
-        ([{**row, "volatile": 0} for row in GOOD], "volatile = True"),
-        ([{**row, "complex": 1} for row in GOOD], "complex = False"),
-        ([], "route = expert, frontier, knowledge"),
-    ],
-)
-def test_label_without_examples_is_refused(
-    file: Path, rows: list[dict[str, Any]], absent: str
-) -> None:
-    with pytest.raises(SettingsError, match=absent):
-        load_examples(write(file, rows))
-
-
-def test_signals_are_probabilities_that_follow_the_examples() -> None:
-    points = np.repeat(np.eye(3, dtype=np.float32), 8, axis=0)
-    examples = [
-        Example("", route, route is Route.KNOWLEDGE, route is Route.FRONTIER)
-        for route in Route
-        for _ in range(8)
+@pytest.fixture(scope="module")
+def roads() -> list[Row]:
+    """A few rows of each road: enough to train on in a second."""
+    rows = [
+        row for row in read_rows(ROOT / "configs/demo/routes.jsonl") if row.intent in set(Route)
     ]
-    for route, signals in zip(
-        Route, Heads.train(points, examples).signals(np.eye(3, dtype=np.float32)), strict=True
-    ):
-        assert sum(signals.roads.values()) == pytest.approx(1, abs=1e-5)
-        assert max(signals.roads, key=lambda road: signals.roads[road]) is route
-        assert (signals.volatility > 0.5) is (route is Route.KNOWLEDGE)
-        assert (signals.complexity > 0.5) is (route is Route.FRONTIER)
+    chosen = [row for road in Route for row in [r for r in rows if r.intent == road.value][:80]]
+    return [replace(row, volatile=None) for row in chosen]
 
 
-def test_saved_heads_say_the_same(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    heads = Heads(
-        random.normal(size=(5, 384)).astype(np.float32), random.normal(size=5).astype(np.float32)
+def test_saved_heads_say_the_same(tmp_path: Path, router: SemanticRouter) -> None:
+    path = tmp_path / "heads.safetensors"
+    router.heads.save(path)
+    again = replace(router, heads=Heads.load(path))
+    asked = [Turns("What was our revenue today?"), Turns("and last week?", "stock in Oslo?")]
+    for old, new in zip(router.signals(asked), again.signals(asked), strict=True):
+        assert new.fit == pytest.approx(old.fit, abs=1e-6)
+        assert new.volatility == pytest.approx(old.volatility, abs=1e-6)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "nan"])
+def test_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "heads.safetensors"
+    match damage:
+        case "cut":
+            path.write_bytes(SHIPPED.read_bytes()[:5000])
+        case "text":
+            path.write_text("not heads", encoding="utf-8")
+        case "empty":
+            path.touch()
+        case "nan":
+            heads = Heads.load(SHIPPED)
+            bad = replace(heads.volatility, bias=np.array([np.nan], dtype=np.float32))
+            replace(heads, volatility=bad).save(path)
+    with pytest.raises(SettingsError) as caught:
+        Heads.load(path)
+    assert str(path) in caught.value.message
+    assert "trivium train router" in caught.value.message
+
+
+def test_intent_declared_by_utterances_gets_its_fit(
+    encoder: Encoder, router: SemanticRouter, roads: list[Row]
+) -> None:
+    bills = [Row(Turns(text), "bills", intent="bills") for text in BILLS]
+    heads = train(
+        encoder, [*roads, *bills], router.heads, roads={"bills": Route.KNOWLEDGE}, card={}
     )
-    points = random.normal(size=(4, 384)).astype(np.float32)
-    heads.save(tmp_path / "heads.safetensors")
-    assert Heads.load(tmp_path / "heads.safetensors").signals(points) == heads.signals(points)
-    assert [path.name for path in tmp_path.iterdir()] == ["heads.safetensors"]
+    assert heads.roads["bills"] is Route.KNOWLEDGE
+    taught = replace(router, heads=heads)
+    invoice, other = taught.signals([Turns("invoice 99 is missing"), Turns("thank you so much")])
+    assert invoice.fit["bills"] == max(invoice.fit.values())
+    assert other.fit["bills"] < 0.2
+    # No row had these labels: the heads are the shipped ones.
+    assert heads.volatility is router.heads.volatility
+    assert heads.complexity is router.heads.complexity
+
+
+def test_intent_with_two_examples_is_refused_by_name(
+    encoder: Encoder, router: SemanticRouter, roads: list[Row]
+) -> None:
+    few = [Row(Turns(text), "bills", intent="bills") for text in BILLS[:2]]
+    with pytest.raises(SettingsError, match="at least 10 examples: bills has 2"):
+        train(encoder, [*roads, *few], router.heads, roads={}, card={})
+
+
+def test_label_with_one_value_is_refused(encoder: Encoder, router: SemanticRouter) -> None:
+    rows = [Row(Turns(text), "file", volatile=1.0) for text in BILLS]
+    with pytest.raises(SettingsError, match="volatile has one value"):
+        train(encoder, rows, router.heads, roads={}, card={})
+
+
+def test_head_without_rows_and_without_base_is_named(encoder: Encoder, roads: list[Row]) -> None:
+    with pytest.raises(SettingsError, match="no row has a label for volatility"):
+        train(encoder, roads, None, roads={}, card={})

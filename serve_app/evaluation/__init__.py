@@ -1,0 +1,1 @@
+"""How good each layer is: one module for each."""

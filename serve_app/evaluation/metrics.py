@@ -1,0 +1,61 @@
+"""Scores that several layers share; arrays in, numbers out."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+
+
+def calibration_error(probabilities: Vector, outcomes: Vector, bins: int = 10) -> float:
+    """Expected calibration error (Guo et al., 2017): mean gap of probability and frequency."""
+    return sum(
+        count * abs(confidence - frequency)
+        for confidence, frequency, count in reliability(probabilities, outcomes, bins)
+    ) / max(1, len(outcomes))
+
+
+def reliability(
+    probabilities: Vector, outcomes: Vector, bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Mean probability, observed frequency and row count of each bin that is not empty."""
+    places = np.minimum((probabilities * bins).astype(int), bins - 1)
+    return [
+        (float(probabilities[mine].mean()), float(outcomes[mine].mean()), int(mine.sum()))
+        for place in range(bins)
+        if (mine := places == place).any()
+    ]
+
+
+def gap_recovered(scores: Vector, weak: Vector, strong: Vector) -> tuple[Vector, Vector]:
+    """The cost-quality curve of a router (RouteLLM, Ong et al., 2024).
+
+    Args:
+        scores: Higher goes to the strong model first.
+        weak: Share of right answers of the weak model, row by row; `strong`: of the strong one.
+
+    Returns:
+        Shares of calls to the strong model, from 0 to 1, and the share of the quality gap that
+        each recovers. Rows with equal scores count as if in random order.
+    """
+    gains = strong - weak
+    if gains.sum() <= 0:
+        raise ValueError("the strong model is not better than the weak one on these rows")
+    order = np.argsort(-scores, kind="stable")
+    _, groups, counts = np.unique(-scores[order], return_inverse=True, return_counts=True)
+    smooth = (np.bincount(groups, weights=gains[order]) / counts)[groups]
+    calls = np.linspace(0, 1, len(gains) + 1)
+    return calls, np.concatenate([[0.0], np.cumsum(smooth)]) / gains.sum()
+
+
+def apgr(scores: Vector, weak: Vector, strong: Vector) -> float:
+    """Average performance gap recovered: the area under `gap_recovered`; chance is .5."""
+    calls, recovered = gap_recovered(scores, weak, strong)
+    return float(np.trapezoid(recovered, calls))
+
+
+def call_share(scores: Vector, weak: Vector, strong: Vector, target: float) -> float:
+    """CPT: the least share of strong calls that recovers `target` of the quality gap."""
+    calls, recovered = gap_recovered(scores, weak, strong)
+    return float(calls[np.argmax(recovered >= target - 1e-9)])

@@ -1,0 +1,242 @@
+"""From signals to a road: expected success times its worth, less expected cost.
+
+The policy is data (`policy.yaml` beside this file is the default, and explains each key). Signals
+give the probability that each road is the query's own; a table says how often a road answers well
+what belongs to another; pins take roads away. Of those that are left, the best expected value wins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from serve_app.domain import Decision, Route
+from serve_app.errors import SettingsError
+from serve_app.router.heads import Heads, Signals
+
+DEFAULT = Path(__file__).with_name("policy.yaml")
+
+_ROADS = tuple(Route)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Evidence(_Part):
+    """How a signal moves a road's log-odds, from 0 (no evidence) at a signal of one half."""
+
+    volatility: float = 0.0
+    complexity: float = 0.0
+
+
+class Road(_Part):
+    """A road's price and its strength on each kind of query."""
+
+    cost_usd: float = Field(ge=0)
+    success: dict[Route, float]
+    evidence: Evidence = Evidence()
+
+    @field_validator("success")
+    @classmethod
+    def _shares(cls, success: dict[Route, float]) -> dict[Route, float]:
+        if set(success) != set(Route):
+            raise ValueError(f"must name {', '.join(Route)}")
+        if not all(0 <= share <= 1 for share in success.values()):
+            raise ValueError("must be shares from 0 to 1")
+        return success
+
+
+class Pin(_Part):
+    """Roads that some queries may not take. All conditions given must hold."""
+
+    name: str
+    never: frozenset[Route] = Field(min_length=1)
+    intents: frozenset[str] = frozenset()
+    above: float = Field(default=0.3, ge=0, le=1)
+    matches: str | None = None
+
+    @field_validator("never")
+    @classmethod
+    def _leaves_one(cls, never: frozenset[Route]) -> frozenset[Route]:
+        if never == set(Route):
+            raise ValueError("would leave no road at all")
+        return never
+
+    @field_validator("matches")
+    @classmethod
+    def _compiles(cls, matches: str | None) -> str | None:
+        try:
+            re.compile(matches or "")
+        except re.error as error:
+            raise ValueError(f"is not a regular expression: {error}") from None
+        return matches
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        return re.compile(self.matches, re.IGNORECASE) if self.matches else None
+
+    def holds(self, signals: Signals, text: str) -> bool:
+        """Whether this query is one of those."""
+        if self.intents and sum(signals.fit.get(i, 0.0) for i in self.intents) < self.above:
+            return False
+        return self._pattern is None or self._pattern.search(text) is not None
+
+
+class SecondStage(_Part):
+    """When a generative classifier is asked too, and how much it counts."""
+
+    below: float = Field(default=0.0, ge=0, le=1)
+    timeout_s: float = Field(default=0.5, gt=0)
+    weight: float = Field(default=0.5, ge=0, le=1)
+
+
+class Tenant(_Part):
+    """What differs for one tenant. Its pins come on top of everybody's."""
+
+    value_usd: float | None = Field(default=None, gt=0)
+    pins: tuple[Pin, ...] = ()
+
+
+class Policy(_Part):
+    """The whole policy; see `policy.yaml`."""
+
+    value_usd: float = Field(gt=0)
+    volatile_above: float = Field(default=0.5, ge=0, le=1)
+    roads: dict[Route, Road]
+    pins: tuple[Pin, ...] = ()
+    tenants: dict[str, Tenant] = {}
+    second_stage: SecondStage = SecondStage()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if missing := set(Route) - set(self.roads):
+            raise ValueError(f"roads: {', '.join(sorted(missing))} is missing")
+        for name, tenant in {"everybody": Tenant(), **self.tenants}.items():
+            barred = frozenset[Route]().union(*(p.never for p in (*self.pins, *tenant.pins)))
+            unconditional = [
+                p.never for p in (*self.pins, *tenant.pins) if not p.intents and not p.matches
+            ]
+            if frozenset[Route]().union(*unconditional) == barred == set(Route):
+                raise ValueError(f"pins leave no road to {name}")
+        return self
+
+    def decide(self, signals: Signals, heads: Heads, tenant: str, text: str) -> Decision:
+        """The road for these signals; `latency_ms` is left to the caller."""
+        return self.choose(self.shares(signals, heads), signals, tenant, text)
+
+    def shares(self, signals: Signals, heads: Heads) -> dict[Route, float]:
+        """The probability that each road is the query's own; they sum to 1."""
+        fit = dict.fromkeys(_ROADS, 1e-6)
+        for intent, share in signals.fit.items():
+            fit[heads.roads[intent]] += share
+        powers = {
+            road: fit[road]
+            * math.exp(
+                rule.evidence.volatility * (signals.volatility - 0.5)
+                + rule.evidence.complexity * (signals.complexity - 0.5)
+            )
+            for road, rule in self.roads.items()
+        }
+        total = sum(powers.values())
+        return {road: powers[road] / total for road in _ROADS}
+
+    def choose(
+        self,
+        shares: Mapping[Route, float],
+        signals: Signals,
+        tenant: str,
+        text: str,
+        *,
+        stage: str = "1",
+        latency_ms: float = 0.0,
+    ) -> Decision:
+        """The road of best expected value among those that no pin forbids."""
+        own = self.tenants.get(tenant, Tenant())
+        worth = own.value_usd or self.value_usd
+        values = {
+            road: worth * signals.in_scope * self._success(road, shares) - self.roads[road].cost_usd
+            for road in _ROADS
+        }
+        best = max(_ROADS, key=lambda road: values[road])
+        pins = [pin for pin in (*self.pins, *own.pins) if pin.holds(signals, text)]
+        allowed = [r for r in _ROADS if not any(r in pin.never for pin in pins)]
+        # Pins that together forbid every road leave the cheapest: it is in the house.
+        allowed = allowed or [min(_ROADS, key=lambda road: self.roads[road].cost_usd)]
+        route = max(allowed, key=lambda road: values[road])
+        reason = self._reason(route, shares, signals)
+        if route is not best:
+            names = ", ".join(pin.name for pin in pins if best in pin.never)
+            reason = f"{best.value} is barred ({names}); {reason}"
+        return Decision(
+            route=route,
+            scores=dict(shares),
+            volatility=signals.volatility,
+            complexity=signals.complexity,
+            fit=dict(signals.fit),
+            in_scope=signals.in_scope,
+            volatile=signals.volatility >= self.volatile_above,
+            confidence=shares[route],
+            stage=stage,
+            reason=reason,
+            latency_ms=latency_ms,
+        )
+
+    def _success(self, road: Route, shares: Mapping[Route, float]) -> float:
+        return sum(share * self.roads[road].success[kind] for kind, share in shares.items())
+
+    def _reason(self, route: Route, shares: Mapping[Route, float], signals: Signals) -> str:
+        match route:
+            case _ if signals.in_scope < 0.5 and route is not max(shares, key=lambda r: shares[r]):
+                return f"belongs to nothing declared (in scope {signals.in_scope:.2f}): cheapest"
+            case Route.KNOWLEDGE if signals.volatility >= self.volatile_above:
+                text = f"the answer changes with time (volatility {signals.volatility:.2f})"
+            case Route.KNOWLEDGE:
+                text = "asks for a fact to look up"
+            case Route.FRONTIER:
+                text = f"needs several steps of reasoning (complexity {signals.complexity:.2f})"
+            case Route.EXPERT:
+                text = "work on the given text that the expert does well"
+        likely = max(shares, key=lambda road: shares[road])
+        if likely is not route:
+            return f"{text}, or {likely.value} ({shares[likely]:.2f}): worth its price in doubt"
+        return f"{text} ({shares[route]:.2f})"
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy.
+
+    Raises:
+        SettingsError: The file is missing, not YAML, or a key is wrong; says which and why.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: the policy cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from None
+    return parse_policy(data, str(path))
+
+
+def parse_policy(data: Any, source: str) -> Policy:
+    """A policy from plain data.
+
+    Raises:
+        SettingsError: As `load_policy`.
+    """
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{source}: {'.'.join(map(str, item['loc']))}: "
+            f"{item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import yaml
+from hypothesis import given
+
+from serve_app.domain import Decision, Route
+from serve_app.errors import SettingsError
+from serve_app.router.heads import SHIPPED, Heads, Signals
+from serve_app.router.policy import DEFAULT, load_policy, parse_policy
+
+HEADS = Heads.load(SHIPPED)
+SHARE = st.floats(0, 1)
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    return {**yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), **changes}
+
+
+def signals(expert: float = 0.0, knowledge: float = 0.0, frontier: float = 0.0) -> Signals:
+    fit = {"expert": expert, "knowledge": knowledge, "frontier": frontier}
+    return Signals(fit, in_scope=1.0, volatility=0.5, complexity=0.5)
+
+
+def decide(given: Signals, tenant: str = "default", text: str = "", **changes: Any) -> Decision:
+    return parse_policy(data(**changes), "test").decide(given, HEADS, tenant, text)
+
+
+@pytest.mark.parametrize("road", list(Route))
+def test_a_clear_fit_decides(road: Route) -> None:
+    made = decide(signals(**{road.value: 1.0}))
+    assert made.route is road
+    assert made.confidence > 0.99
+
+
+def test_worth_buys_the_strong_road_in_doubt() -> None:
+    doubt = signals(expert=0.6, frontier=0.4)
+    assert decide(doubt, value_usd=0.001).route is Route.EXPERT
+    rich = decide(doubt, value_usd=1.0)
+    assert rich.route is Route.FRONTIER
+    assert "or expert" in rich.reason
+
+
+def test_tenants_have_their_own_worth_and_pins() -> None:
+    tenants = {
+        "rich": {"value_usd": 1.0},
+        "clinic": {"pins": [{"name": "nothing leaves", "never": ["frontier"]}]},
+    }
+    doubt = signals(expert=0.6, frontier=0.4)
+    assert decide(doubt, "rich", tenants=tenants).route is Route.FRONTIER
+    barred = decide(signals(frontier=1.0), "clinic", tenants=tenants)
+    assert barred.route is not Route.FRONTIER
+    assert "frontier is barred (nothing leaves)" in barred.reason
+    assert decide(signals(frontier=1.0), "other", tenants=tenants).route is Route.FRONTIER
+
+
+def test_pins_hold_for_matching_texts_and_intents() -> None:
+    pins = [{"name": "secret", "never": ["frontier"], "matches": r"\bbluebird\b"}]
+    assert (
+        decide(signals(frontier=1.0), text="weigh Bluebird", pins=pins).route is not Route.FRONTIER
+    )
+    assert decide(signals(frontier=1.0), text="weigh blue birds", pins=pins).route is Route.FRONTIER
+    pins = [{"name": "legal", "never": ["frontier"], "intents": ["legal"], "above": 0.3}]
+    heads = replace(HEADS, roads={**HEADS.roads, "legal": Route.FRONTIER})
+    policy = parse_policy(data(pins=pins), "test")
+    legal = Signals({"frontier": 0.5, "legal": 0.5}, 1.0, 0.5, 0.5)
+    assert policy.decide(legal, heads, "default", "").route is not Route.FRONTIER
+    other = Signals({"frontier": 0.9, "legal": 0.1}, 1.0, 0.5, 0.5)
+    assert policy.decide(other, heads, "default", "").route is Route.FRONTIER
+
+
+@given(SHARE, SHARE, SHARE, SHARE, SHARE)
+def test_every_decision_is_sound(
+    expert: float, knowledge: float, in_scope: float, volatility: float, complexity: float
+) -> None:
+    fit = {"expert": expert, "knowledge": knowledge, "frontier": 1.0}
+    made = decide(Signals(fit, in_scope, volatility, complexity))
+    assert sum(made.scores.values()) == pytest.approx(1)
+    assert made.confidence == made.scores[made.route]
+    assert made.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"roads": {}}, "expert, frontier, knowledge is missing"),
+        ({"roads": {"expart": {"cost_usd": 1, "success": {}}}}, "'expert', 'knowledge'"),
+        ({"value_usd": -1}, "greater than 0"),
+        ({"colour": "red"}, "Extra inputs"),
+        ({"pins": [{"name": "x", "never": ["expert", "knowledge", "frontier"]}]}, "no road at all"),
+        ({"pins": [{"name": "x", "never": ["mars"]}]}, "'expert', 'knowledge'"),
+        ({"pins": [{"name": "x", "never": ["expert"], "matches": "("}]}, "regular expression"),
+        (
+            {
+                "pins": [{"name": "x", "never": ["expert", "knowledge"]}],
+                "tenants": {"t": {"pins": [{"name": "y", "never": ["frontier"]}]}},
+            },
+            "no road to t",
+        ),
+    ],
+)
+def test_bad_policy_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_policy(data(**changes), "mine.yaml")
+    assert caught.value.message.startswith("mine.yaml: ")
+    assert reason in caught.value.message
+
+
+def test_policy_that_is_no_yaml_or_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_policy(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("roads: [", encoding="utf-8")
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        load_policy(bad)
