@@ -73,7 +73,9 @@ class Remote:
             response.cancel()
 
     def _onward(self, context: RequestContext) -> RequestContext:
-        return replace(context, trace=outgoing())
+        # Who is called may not work on when nobody here waits any more.
+        deadline = min(context.deadline, time.time() + self._timeout_s)
+        return replace(context, trace=outgoing(), deadline=deadline)
 
     def _patience(self, context: RequestContext) -> float:
         return max(0.0, min(self._timeout_s, context.deadline - time.time()))

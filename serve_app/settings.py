@@ -123,7 +123,7 @@ class RouterSettings(_Section):
     threads: int = Field(default=1, ge=1)
     max_batch_size: int = Field(default=32, ge=1)
     batch_wait_s: float = Field(default=0.0, ge=0, le=0.02)
-    timeout_s: Seconds = 2.0
+    timeout_s: Seconds = 5.0
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,10 +231,34 @@ def test_defaults_round_trip() -> None:
 
 
 def test_paths_are_resolved_against_the_root() -> None:
-    settings = load(None).resolved(Path("/srv"))
+    router = {
+        "examples": ["rows.jsonl"],
+        "intents": {"bills": {"utterances": "bills.txt"}},
+        "policy": "policy.yaml",
+    }
+    settings = from_args({"router": router}).resolved(Path("/srv"))
     assert settings.state_dir == Path("/srv/.trivium")
-    assert settings.router.examples == Path("/srv/configs/demo/routes.jsonl")
+    assert settings.router.examples == (Path("/srv/rows.jsonl"),)
+    assert settings.router.intents["bills"].utterances == Path("/srv/bills.txt")
+    assert settings.router.policy == Path("/srv/policy.yaml")
     assert settings.retrieval.milvus_uri == "/srv/.trivium/milvus.db"
+
+
+@pytest.mark.parametrize(
+    ("router", "reason"),
+    [
+        ({"intents": {"bills": {"utterances": ["pay me"] * 9}}}, "at least 10 utterances"),
+        ({"intents": {"bills": {"utterances": "bills.txt"}}}, "need examples of the roads"),
+        ({"heads": "a.safetensors", "examples": ["rows.jsonl"]}, "finished file"),
+        (
+            {"examples": ["r"], "intents": {"x": {"road": "mars", "utterances": "f"}}},
+            "'expert', 'knowledge' or 'frontier'",
+        ),
+    ],
+)
+def test_router_that_cannot_be_trained_is_refused(router: dict[str, Any], reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        from_args({"router": router})
 
 
 def test_address_of_a_milvus_server_is_left_as_it_is() -> None:

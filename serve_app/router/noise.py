@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
-_CHARACTERS_PER_ERROR = 25
 
 
-def mistyped(text: str, noise: random.Random) -> str:
-    """The text with about one typing error in 25 characters, and sometimes with its case lost."""
+def mistyped(text: str, noise: random.Random, every: int = 25) -> str:
+    """The text with a typing error in about `every` characters, and sometimes its case lost."""
     characters = list(text)
-    for _ in range(max(1, len(text) // _CHARACTERS_PER_ERROR)):
+    for _ in range(max(1, len(text) // every)):
         at = noise.randrange(len(characters))
         if not characters[at].isalpha():
             continue

@@ -9,7 +9,12 @@ JSONL, a row a line, with `query` or `messages` and any of the labels
     weak_correct, strong_correct        the two models' outcomes, 0 to 1
     score, cost_usd                     outcomes and costs by model (RouterBench)
 
-A head learns from the rows that carry its label. Other fields are ignored.
+A head learns from the rows that carry its label. Other fields are ignored. Feedback is rows too:
+
+    route, good          the road that was taken, and whether the answer was good
+    better               the road that would have been right, where somebody said so
+
+What was good confirms its road, what was bad says nothing of any road unless a better one is named.
 """
 
 from __future__ import annotations
@@ -110,7 +115,7 @@ def _row(path: Path, number: int, data: Mapping[str, Any]) -> Row:
         asked = _turns(data)
         if not asked.last.strip():
             raise ValueError("query must be a text that is not empty")
-        route = Route(data["route"]).value if data.get("route") is not None else None
+        route = _route(data)
         intent = data.get("intent", route)
         if intent is not None and not (isinstance(intent, str) and intent):
             raise ValueError("intent must be a name")
@@ -127,6 +132,11 @@ def _row(path: Path, number: int, data: Mapping[str, Any]) -> Row:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}:{number}: {_reason(error)}") from None
+
+
+def _route(data: Mapping[str, Any]) -> str | None:
+    named = data.get("better") or (data.get("route") if data.get("good", True) else None)
+    return Route(named).value if named is not None else None
 
 
 def _turns(data: Mapping[str, Any]) -> Turns:

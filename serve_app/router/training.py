@@ -40,6 +40,7 @@ from serve_app.router.rows import Row
 
 LEAST_PER_INTENT = 10
 _FOLDS = 5
+_TWINS = (25, 16, 10)  # noisy copies of each row, by characters per error
 _TEXTS_PER_PART = 512
 _PIECES_SCALE = {"fit": 1.0, "volatility": 1.5}
 _CUES_SCALE = 0.3
@@ -116,7 +117,7 @@ def train(
     heads = replace(base or _BLANK, card=dict(card))
     intents = [row for row in rows if row.intent is not None]
     # Noisy twins teach that a typing error changes nothing.
-    twins = [_mistyped(row) for row in intents]
+    twins = [_mistyped(row, every) for every in _TWINS for row in intents]
     texts = Texts(encoder, [*rows, *twins], on_progress)
     if intents:
         heads = _train_fit(texts, intents, twins, heads, roads, on_progress)
@@ -147,27 +148,27 @@ def _train_fit(
     intents = _intents(rows)
     labels = np.array([intents.index(str(row.intent)) for row in rows])
     features = Conversations.of(texts, [*rows, *twins])
-    labels2 = np.concatenate([labels, labels])
-    weights = np.ones(len(labels2))
+    all_labels = np.tile(labels, 1 + len(_TWINS))
+    weights = np.ones(len(all_labels))
     weights[features.has_earlier] = _CONVERSATION_WEIGHT
     matrix = _matrix(features.last, FIT_LAYERS, _PIECES_SCALE["fit"])
 
     def fitted(chosen: npt.NDArray[Any], context: sparse.csr_matrix) -> Linear:
         table = sparse.hstack([matrix, context]).tocsr()[chosen]
         model = LogisticRegression(C=10.0, max_iter=1000, tol=1e-5)
-        model.fit(table, labels2[chosen], sample_weight=weights[chosen])
+        model.fit(table, all_labels[chosen], sample_weight=weights[chosen])
         coefficients, bias = _per_intent(model)
         return _split(coefficients, bias, FIT_LAYERS, _PIECES_SCALE["fit"])
 
-    everything = np.arange(len(labels2))
-    empty = sparse.csr_matrix((len(labels2), 0))
+    everything = np.arange(len(all_labels))
+    empty = sparse.csr_matrix((len(all_labels), 0))
     context = empty
     if features.has_earlier:
         on_progress("fit: the earlier turns")
         plain = fitted(everything, empty)
         before = [buckets(ids) for ids in features.earlier.pieces]
         shares = softmax(plain.logits(dense(features.earlier, FIT_LAYERS), before))
-        full = np.zeros((len(labels2), shares.shape[1]), dtype=np.float32)
+        full = np.zeros((len(all_labels), shares.shape[1]), dtype=np.float32)
         full[features.has_earlier] = shares
         context = sparse.csr_matrix(full)
 
@@ -176,8 +177,9 @@ def _train_fit(
     own = dense(features.last, FIT_LAYERS)
     for fold, (known, held) in enumerate(_folds(labels), start=1):
         on_progress(f"fit: calibration, part {fold} of {_FOLDS}")
-        # A twin stays in its original's fold.
-        linear = fitted(np.concatenate([known, known + len(labels)]), context)
+        # Twins stay in their original's fold.
+        with_twins = [known + number * len(labels) for number in range(1 + len(_TWINS))]
+        linear = fitted(np.concatenate(with_twins), context)
         scores = linear.logits(own[held], [hashed[i] for i in held])
         if context.shape[1]:
             scores += np.asarray(context[held] @ linear.context.T, dtype=np.float32)
@@ -210,9 +212,9 @@ def _road(name: str, roads: Mapping[str, Route]) -> Route:
     return Route(name) if name in set(Route) else Route.EXPERT
 
 
-def _mistyped(row: Row) -> Row:
-    noise = random.Random(row.turns.last)  # noqa: S311  # the same twin every time
-    return replace(row, turns=replace(row.turns, last=mistyped(row.turns.last, noise)))
+def _mistyped(row: Row, every: int) -> Row:
+    noise = random.Random(f"{every} {row.turns.last}")  # noqa: S311  # the same every time
+    return replace(row, turns=replace(row.turns, last=mistyped(row.turns.last, noise, every)))
 
 
 def _temperature(logits: Floats, labels: npt.NDArray[Any]) -> float:

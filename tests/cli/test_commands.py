@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import uvicorn
 
 from serve_app import __version__
-from serve_app.cli import main
 from serve_app.domain import Route
 from serve_app.errors import Unavailable
+from tests.cli.conftest import Run
 from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
 Serve = Callable[[House], str]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `trivium` with arguments in this process."""
-    # Wide enough that no sentence is wrapped.
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def trivium(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["trivium", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        return Outcome(code, out, err)
-
-    return trivium
 
 
 @pytest.fixture

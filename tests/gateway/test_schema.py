@@ -74,11 +74,11 @@ def test_any_body_is_a_question_or_a_refusal(body: Any) -> None:
 @given(st.dictionaries(st.sampled_from(["query", "messages"]), JSON) | JSON)
 def test_any_body_is_a_query_or_a_refusal(body: Any) -> None:
     try:
-        text = RouteRequest.model_validate(body).text
+        messages = RouteRequest.model_validate(body).conversation
     except (ValidationError, TriviumError) as error:
         assert_refusal(error)
         return
-    assert text.strip()
+    assert [m for m in messages if m.role == "user"][-1].content.strip()
 
 
 @given(JSON)

@@ -65,9 +65,9 @@ def test_pins_hold_for_matching_texts_and_intents() -> None:
         decide(signals(frontier=1.0), text="weigh Bluebird", pins=pins).route is not Route.FRONTIER
     )
     assert decide(signals(frontier=1.0), text="weigh blue birds", pins=pins).route is Route.FRONTIER
-    pins = [{"name": "legal", "never": ["frontier"], "intents": ["legal"], "above": 0.3}]
+    legal_pin = {"name": "legal", "never": ["frontier"], "intents": ["legal"], "above": 0.3}
     heads = replace(HEADS, roads={**HEADS.roads, "legal": Route.FRONTIER})
-    policy = parse_policy(data(pins=pins), "test")
+    policy = parse_policy(data(pins=[legal_pin]), "test")
     legal = Signals({"frontier": 0.5, "legal": 0.5}, 1.0, 0.5, 0.5)
     assert policy.decide(legal, heads, "default", "").route is not Route.FRONTIER
     other = Signals({"frontier": 0.9, "legal": 0.1}, 1.0, 0.5, 0.5)

@@ -39,6 +39,21 @@ def test_conversation_keeps_its_last_turn_and_the_two_before(file: Path) -> None
     assert row.turns == Turns("four", "two\nthree")
 
 
+def test_feedback_confirms_a_road_or_names_a_better_one(file: Path) -> None:
+    taken = {"query": "stock?", "route": "expert"}
+    rows = read_rows(
+        write(
+            file,
+            [
+                {**taken, "good": True},
+                {**taken, "good": False},
+                {**taken, "good": False, "better": "knowledge"},
+            ],
+        )
+    )
+    assert [row.intent for row in rows] == ["expert", None, "knowledge"]
+
+
 def test_outcomes_of_two_models_come_in_either_form(file: Path) -> None:
     scores = {"mistralai/mixtral-8x7b-chat": 0.0, "gpt-4-1106-preview": 1.0}
     rows = read_rows(

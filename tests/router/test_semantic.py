@@ -57,8 +57,9 @@ def test_held_out_questions_take_their_road(router: SemanticRouter) -> None:
 def test_typing_errors_and_lost_case_change_little(router: SemanticRouter) -> None:
     rows = read_rows(QUESTIONS)
     noisy = [
-        replace(r, turns=Turns(mistyped(r.turns.last, random.Random(i))))
-        for i, r in enumerate(rows)
+        replace(row, turns=Turns(mistyped(row.turns.last, random.Random(f"{copy} {row.id}"))))
+        for copy in range(5)
+        for row in rows
     ]
     assert accuracy(router, noisy) >= accuracy(router, rows) - 0.02
 

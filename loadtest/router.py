@@ -1,0 +1,291 @@
+"""The router beside its peers, in one run on one machine: who is right, how fast, how many.
+
+    python -m loadtest.router                     the demo's three roads
+    python -m loadtest.router --data ../shared/data     CLINC150 (150 intents) too
+
+Contestants: Trivium's router, the `semantic-router` package with the same MiniLM weights, and
+TF-IDF with logistic regression. Each runs alone, in a process of its own, first with 1 caller and
+then with 32; Trivium also through Ray Serve, with two replicas. `semantic-router` is installed
+beside the project, under .trivium/peers, the first time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from serve_app import models
+from serve_app.router.encoder import Encoder
+from serve_app.router.heads import SHIPPED, Heads
+from serve_app.router.policy import DEFAULT, load_policy
+from serve_app.router.rows import Row, read_rows
+from serve_app.router.semantic import SemanticRouter
+from serve_app.router.turns import Turns
+from serve_app.settings import Settings
+
+PEER = "semantic-router==1.1.1"
+PEERS = Path(".trivium/peers")
+TRAIN = Path("configs/demo/routes.jsonl")
+TEST = Path("tests/data/router_questions.jsonl")
+CALLERS = (1, 32)
+SECONDS = 6.0
+
+Choose = Callable[[str], str]
+
+
+def splits(data: Path | None) -> dict[str, tuple[list[Row], list[Row]]]:
+    """Training and test rows of each task; single questions only."""
+    demo = [r for r in read_rows(TRAIN) if r.intent != "oos" and r.intent and not r.turns.earlier]
+    found = {"demo roads": (demo, read_rows(TEST))}
+    if data:
+        folder = data / "intents"
+        train, test = (read_rows(folder / f"clinc150_{part}.jsonl") for part in ("train", "val"))
+        found["clinc150"] = (train, test)
+    return found
+
+
+def settings() -> Settings:
+    return Settings().resolved(Path.cwd())
+
+
+def trivium(rows: list[Row]) -> Choose:
+    """The shipped heads for the demo; heads trained on the rows for anything else."""
+    from serve_app.router.training import train
+
+    own = settings()
+    folder = models.router_encoder(own)
+    encoder = Encoder(folder, max_tokens=own.router.max_tokens, threads=1)
+    heads = Heads.load(SHIPPED)
+    on_roads = {row.intent for row in rows} <= set(heads.intents)
+    if not on_roads:
+        heads = train(encoder, rows, heads, roads={}, card={})
+    router = SemanticRouter(encoder, heads, load_policy(DEFAULT))
+
+    def choose(query: str) -> str:
+        (made,) = router.decide([Turns(query)], ["default"])
+        return made.route.value if on_roads else max(made.fit, key=lambda name: made.fit[name])
+
+    return choose
+
+
+def semantic_router(rows: list[Row]) -> Choose:
+    sys.path.insert(0, str(PEERS))
+    from semantic_router import Route  # type: ignore[import-not-found]
+    from semantic_router.encoders import HuggingFaceEncoder  # type: ignore[import-not-found]
+    from semantic_router.routers import IndexedRouter  # type: ignore[import-not-found]
+
+    names = sorted({str(row.intent) for row in rows})
+    routes = [
+        Route(name=name, utterances=[row.turns.last for row in rows if row.intent == name])
+        for name in names
+    ]
+    encoder = HuggingFaceEncoder(name=models.embedding_model(settings()))
+    router = IndexedRouter(encoder=encoder, routes=routes)
+
+    def choose(query: str) -> str:
+        return str(router(query).name)
+
+    return choose
+
+
+def tf_idf(rows: list[Row]) -> Choose:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    model = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
+    model.fit([row.turns.last for row in rows], [str(row.intent) for row in rows])
+
+    def choose(query: str) -> str:
+        return str(model.predict([query])[0])
+
+    return choose
+
+
+CONTESTANTS = {"trivium": trivium, "semantic-router": semantic_router, "tf-idf": tf_idf}
+
+
+def measure(choose: Choose, queries: Sequence[str], callers: int) -> dict[str, float]:
+    """Decisions a second and their latency, with so many callers at once."""
+    taken: list[list[float]] = [[] for _ in range(callers)]
+    end = time.perf_counter() + SECONDS
+
+    def call(caller: int) -> None:
+        at = caller
+        while (started := time.perf_counter()) < end:
+            choose(queries[at % len(queries)])
+            taken[caller].append(time.perf_counter() - started)
+            at += callers
+
+    threads = [threading.Thread(target=call, args=(caller,)) for caller in range(callers)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return summary([each for mine in taken for each in mine], time.perf_counter() - started)
+
+
+def summary(seconds: Sequence[float], elapsed: float) -> dict[str, float]:
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    return {"p50_ms": float(p50), "p99_ms": float(p99), "per_second": len(seconds) / elapsed}
+
+
+def contest(name: str, data: Path | None) -> dict[str, Any]:
+    """All figures of one contestant; runs in a process of its own."""
+    result: dict[str, Any] = {"accuracy": {}, "callers": {}}
+    for task, (train, test) in splits(data).items():
+        choose = CONTESTANTS[name](train)
+        right = [choose(row.turns.last) == row.intent for row in test]
+        result["accuracy"][task] = sum(right) / len(right)
+        if not result["callers"]:
+            queries = [row.turns.last for row in test]
+            for callers in CALLERS:
+                result["callers"][callers] = measure(choose, queries, callers)
+    return result
+
+
+def through_serve() -> dict[str, Any]:
+    """The router's deployment, two replicas, called by handle."""
+    import ray
+    from ray import serve
+
+    from serve_app.app import router_config
+    from serve_app.domain import RequestContext
+    from serve_app.router.deployment import RouterServer
+
+    own = settings()
+    queries = [row.turns.last for row in read_rows(TEST)]
+    ray.init(
+        num_cpus=8,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _temp_dir=tempfile.mkdtemp(prefix="trivium-bench-"),
+    )
+
+    class Nobody:
+        """Stands where the expert would: stage 2 is off."""
+
+    try:
+        router = serve.deployment(
+            RouterServer,
+            name="Router",
+            num_replicas=2,
+            max_ongoing_requests=256,
+            user_config=router_config(own),
+            ray_actor_options={"num_cpus": 1},
+        ).bind(own.router, models.router_encoder(own), serve.deployment(Nobody).bind(), None)
+        handle = serve.run(router, name="bench", route_prefix=None)
+
+        async def load(callers: int) -> dict[str, float]:
+            taken: list[float] = []
+            end = time.perf_counter() + SECONDS
+
+            async def call(caller: int) -> None:
+                at = caller
+                while (started := time.perf_counter()) < end:
+                    context = RequestContext("bench", time.time() + 10)
+                    await handle.decide.remote(context, Turns(queries[at % len(queries)]))
+                    taken.append(time.perf_counter() - started)
+                    at += callers
+
+            started = time.perf_counter()
+            await asyncio.gather(*(call(caller) for caller in range(callers)))
+            return summary(taken, time.perf_counter() - started)
+
+        asyncio.run(load(4))  # warm
+        return {"callers": {callers: asyncio.run(load(callers)) for callers in CALLERS}}
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def install_peer(console: Console) -> None:
+    if (PEERS / "semantic_router").is_dir():
+        return
+    console.print(f"installing {PEER} under {PEERS}")
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run(
+        [str(uv), "pip", "install", "-q", "--python", sys.executable, "--target", str(PEERS), PEER],
+        check=True,
+    )
+
+
+def run(name: str, data: Path | None) -> dict[str, Any]:
+    arguments = ["--contestant", name, *(["--data", str(data)] if data else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.router", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1", "RAY_worker_niceness": "0"},
+    )
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, help="folder of the public data sets")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contestant:
+        if options.contestant == "trivium, Serve":
+            print(json.dumps(through_serve()))
+        else:
+            print(json.dumps(contest(options.contestant, options.data)))
+        return
+    console = Console(stderr=True)
+    install_peer(console)
+    results = {}
+    for name in (*CONTESTANTS, "trivium, Serve"):
+        with console.status(f"running {name}"):
+            results[name] = run(name, options.data)
+    if options.json:
+        print(json.dumps(results))
+        return
+    tasks = list(next(iter(results.values()))["accuracy"])
+    columns = [
+        f"{c} caller{'s' if c > 1 else ''}: {m}" for c in CALLERS for m in ("p50", "p99", "/s")
+    ]
+    table = Table("", *tasks, *columns)
+    for name, result in results.items():
+        cells = [
+            f"{result['accuracy'][task]:.3f}" if "accuracy" in result else "" for task in tasks
+        ]
+        for callers in CALLERS:
+            timing = result["callers"][str(callers)]
+            cells += [f"{timing['p50_ms']:.2f}", f"{timing['p99_ms']:.2f}"]
+            cells.append(f"{timing['per_second']:.0f}")
+        table.add_row(name, *cells)
+    Console(width=max(120, console.width)).print(table)
+    ours = results["trivium"]["callers"]["32"]["per_second"]
+    theirs = results["semantic-router"]["callers"]["32"]["per_second"]
+    print(f"decisions a second at 32 callers: {ours / theirs:.1f} times semantic-router's")
+    cores = psutil.cpu_count()
+    print(f"{platform.processor() or platform.machine()}, {cores} cores; times in milliseconds")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""New heads and a new policy for the running router, under load."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from serve_app.router.heads import SHIPPED
+from serve_app.router.policy import DEFAULT
+from tests.integration.conftest import Stack
+
+HARD = "Plan the migration of our order database without downtime, step by step, with rollbacks."
+
+
+@contextmanager
+def load(stack: Stack, callers: int = 4) -> Iterator[Counter[int]]:
+    """Callers that ask for decisions until the block ends; counts the statuses."""
+    statuses: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def call() -> None:
+        with httpx.Client(base_url=stack.url, timeout=30.0) as http:
+            while not stop.is_set():
+                statuses[http.post("/v1/route", json={"query": HARD}).status_code] += 1
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def policy(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "policy.yaml"
+    data = {**yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), **changes}
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def decision(stack: Stack, query: str = HARD) -> dict[str, Any]:
+    with stack.http() as http:
+        made: dict[str, Any] = http.post("/v1/route", json={"query": query}).json()
+    return made
+
+
+@pytest.fixture
+def restored(stack: Stack) -> Iterator[None]:
+    yield
+    assert stack.cli("reload").returncode == 0
+
+
+@pytest.mark.usefixtures("restored")
+def test_new_heads_and_policy_are_taken_without_a_failed_request(
+    stack: Stack, tmp_path: Path
+) -> None:
+    assert decision(stack)["route"] == "frontier"
+    heads = tmp_path / "copy.safetensors"
+    heads.write_bytes(SHIPPED.read_bytes())
+    pinned = policy(tmp_path, pins=[{"name": "house rule", "never": ["frontier"]}])
+    with load(stack) as statuses:
+        done = stack.cli("reload", "--policy", str(pinned), "--heads", str(heads))
+        assert done.returncode == 0, done.stderr
+        made = decision(stack)
+        assert made["route"] != "frontier"
+        assert "frontier is barred (house rule)" in made["reason"]
+        assert stack.cli("reload").returncode == 0
+        assert decision(stack)["route"] == "frontier"
+    assert set(statuses) == {200}
+    assert sum(statuses.values()) > 20
+
+
+def test_bad_heads_and_policies_are_refused_and_the_old_ones_stay(
+    stack: Stack, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(SHIPPED.read_bytes()[:4000])
+    roads = {"mars": {"cost_usd": 1, "success": {}}}
+    for arguments, hint in (
+        (("--heads", str(bad)), "router heads cannot be read"),
+        (("--policy", str(policy(tmp_path, roads=roads))), "roads"),
+    ):
+        done = stack.cli("reload", *arguments)
+        assert done.returncode == 2, done.stderr
+        assert hint in done.stderr
+    assert decision(stack)["route"] == "frontier"
+
+
+@pytest.mark.usefixtures("restored")
+def test_second_stage_decides_in_doubt_and_being_late_changes_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
+    always = {"below": 1.0, "timeout_s": 2.4, "weight": 0.5}
+    assert (
+        stack.cli("reload", "--policy", str(policy(tmp_path, second_stage=always))).returncode == 0
+    )
+    deadline = time.monotonic() + 60
+    # The first constrained answer compiles its grammar, which may come too late.
+    while (made := decision(stack))["stage"] != "2":
+        assert made["stage"] == "1"
+        assert time.monotonic() < deadline
+    late = {**always, "timeout_s": 0.001}
+    assert stack.cli("reload", "--policy", str(policy(tmp_path, second_stage=late))).returncode == 0
+    assert decision(stack)["stage"] == "1"
