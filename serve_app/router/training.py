@@ -40,7 +40,7 @@ from serve_app.router.rows import Row
 
 LEAST_PER_INTENT = 10
 _FOLDS = 5
-_TWINS = (25, 16, 10)  # noisy copies of each row, by characters per error
+_TWINS = (25, 16)  # noisy copies of each row, by characters per error
 _TEXTS_PER_PART = 512
 _PIECES_SCALE = {"fit": 1.0, "volatility": 1.5}
 _CUES_SCALE = 0.3
