@@ -30,6 +30,7 @@ _LOGICAL_CPUS = 8
 _RECONFIGURE_S = 60.0
 
 _ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # Calls between deployments go by gRPC instead of the object store: less work per token.
@@ -101,7 +102,7 @@ def cluster(settings: Settings) -> Iterator[str]:
 
     Yields the dashboard's address, `host:port`.
     """
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    _set_environment()
     import ray
 
     # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
@@ -162,12 +163,25 @@ def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None
         time.sleep(0.25)
 
 
-def reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -> None:
-    """Hand a deployment's running replicas a new `user_config`, and return when they have it.
+def reload_router(dashboard: str, settings: Settings) -> None:
+    """Hand the router's running replicas their heads and policy; return when they have them.
 
     Raises:
+        SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
+    _set_environment()
+    from serve_app.app import router_config
+
+    _reconfigure(dashboard, "Router", router_config(settings))
+
+
+def _set_environment() -> None:
+    """Ray reads these when it is imported."""
+    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+
+
+def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -> None:
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     serve = ServeSubmissionClient(f"http://{dashboard}")

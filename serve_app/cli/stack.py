@@ -14,7 +14,6 @@ import psutil
 import typer
 
 from serve_app import models
-from serve_app.app import router_config
 from serve_app.cli import local, steps
 from serve_app.cli.console import errors, out
 from serve_app.cli.documents import ingest
@@ -119,7 +118,7 @@ def reload(
     settings = settings.model_copy(update={"router": own})
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
     with errors.status("handing them to the replicas"):
-        local.reconfigure(dashboard, "Router", router_config(settings))
+        local.reload_router(dashboard, settings)
     out.print("the router has its new heads and policy")
 
 
