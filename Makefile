@@ -1,6 +1,8 @@
 # Everything here needs Python 3.11 or 3.12, make and git; `make setup` fetches the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+# Folder of the public data sets that the router is trained and measured on.
+DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench heads lock clean
@@ -23,10 +25,10 @@ check: setup  ## Lint, format check, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## Measure what Trivium adds to a request
+bench: setup  ## Measure what Trivium adds to a request, and its router beside its peers (DATA=folder)
 	$(BIN)/python -m loadtest.overhead
+	$(BIN)/python -m loadtest.router $(if $(wildcard $(DATA)),--data $(DATA))
 
-DATA ?= ../shared/data
 heads: setup  ## Train the router heads that come along (DATA=folder of the public sets)
 	$(BIN)/trivium train router --from-scratch --output serve_app/router/heads.safetensors \
 	  $(foreach f,configs/demo/routes.jsonl $(wildcard configs/router/*.jsonl) \

@@ -40,7 +40,9 @@ from serve_app.router.rows import Row
 
 LEAST_PER_INTENT = 10
 _FOLDS = 5
+_ENOUGH_TO_CALIBRATE = 2000  # held-out rows
 _TWINS = (25, 16)  # noisy copies of each row, by characters per error
+_TWINS_UP_TO = 10_000  # rows; more of them hold noise enough, and time counts
 _TEXTS_PER_PART = 512
 _PIECES_SCALE = {"fit": 1.0, "volatility": 1.5}
 _CUES_SCALE = 0.3
@@ -117,7 +119,8 @@ def train(
     heads = replace(base or _BLANK, card=dict(card))
     intents = [row for row in rows if row.intent is not None]
     # Noisy twins teach that a typing error changes nothing.
-    twins = [_mistyped(row, every) for every in _TWINS for row in intents]
+    noise = _TWINS if len(intents) <= _TWINS_UP_TO else ()
+    twins = [_mistyped(row, every) for every in noise for row in intents]
     texts = Texts(encoder, [*rows, *twins], on_progress)
     if intents:
         heads = _train_fit(texts, intents, twins, heads, roads, on_progress)
@@ -148,7 +151,8 @@ def _train_fit(
     intents = _intents(rows)
     labels = np.array([intents.index(str(row.intent)) for row in rows])
     features = Conversations.of(texts, [*rows, *twins])
-    all_labels = np.tile(labels, 1 + len(_TWINS))
+    copies = 1 + len(twins) // len(rows)
+    all_labels = np.tile(labels, copies)
     weights = np.ones(len(all_labels))
     weights[features.has_earlier] = _CONVERSATION_WEIGHT
     matrix = _matrix(features.last, FIT_LAYERS, _PIECES_SCALE["fit"])
@@ -172,27 +176,31 @@ def _train_fit(
         full[features.has_earlier] = shares
         context = sparse.csr_matrix(full)
 
-    out_of_fold = np.zeros((len(labels), len(intents)), dtype=np.float32)
+    scores, held_labels = [], []
     hashed = [buckets(ids) for ids in features.last.pieces[: len(labels)]]
     own = dense(features.last, FIT_LAYERS)
-    for fold, (known, held) in enumerate(_folds(labels), start=1):
-        on_progress(f"fit: calibration, part {fold} of {_FOLDS}")
+    for known, held in _folds(labels):
+        if sum(map(len, scores)) >= _ENOUGH_TO_CALIBRATE:
+            break
+        on_progress(f"fit: calibration, from row {sum(map(len, scores))} on")
         # Twins stay in their original's fold.
-        with_twins = [known + number * len(labels) for number in range(1 + len(_TWINS))]
+        with_twins = [known + number * len(labels) for number in range(copies)]
         linear = fitted(np.concatenate(with_twins), context)
-        scores = linear.logits(own[held], [hashed[i] for i in held])
+        logits = linear.logits(own[held], [hashed[i] for i in held])
         if context.shape[1]:
-            scores += np.asarray(context[held] @ linear.context.T, dtype=np.float32)
-        out_of_fold[held] = scores
+            logits += np.asarray(context[held] @ linear.context.T, dtype=np.float32)
+        scores.append(logits)
+        held_labels.append(labels[held])
+    out_of_fold, known_labels = np.concatenate(scores), np.concatenate(held_labels)
     on_progress("fit: all rows")
-    final = _scaled(fitted(everything, context), _temperature(out_of_fold, labels))
+    final = _scaled(fitted(everything, context), _temperature(out_of_fold, known_labels))
     heads = replace(
         heads,
         intents=intents,
         roads={name: _road(name, roads) for name in intents if name != OUT_OF_SCOPE},
         fit=final,
     )
-    return replace(heads, scope=_scope(out_of_fold, labels, intents))
+    return replace(heads, scope=_scope(out_of_fold, known_labels, intents))
 
 
 def _intents(rows: Sequence[Row]) -> tuple[str, ...]:
