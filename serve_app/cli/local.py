@@ -29,7 +29,7 @@ from serve_app.settings import Settings
 _LOGICAL_CPUS = 8
 _RECONFIGURE_S = 60.0
 
-_ENVIRONMENT = {
+RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -178,7 +178,7 @@ def reload_router(dashboard: str, settings: Settings) -> None:
 
 def _set_environment() -> None:
     """Ray reads these when it is imported."""
-    os.environ.update({k: v for k, v in _ENVIRONMENT.items() if k not in os.environ})
+    os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 
 def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -> None:
