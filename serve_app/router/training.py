@@ -176,13 +176,15 @@ def _train_fit(
         full[features.has_earlier] = shares
         context = sparse.csr_matrix(full)
 
-    scores, held_labels = [], []
+    scores: list[Floats] = []
+    held_labels = []
     hashed = [buckets(ids) for ids in features.last.pieces[: len(labels)]]
     own = dense(features.last, FIT_LAYERS)
     for known, held in _folds(labels):
-        if sum(map(len, scores)) >= _ENOUGH_TO_CALIBRATE:
+        done = sum(len(part) for part in scores)
+        if done >= _ENOUGH_TO_CALIBRATE:
             break
-        on_progress(f"fit: calibration, from row {sum(map(len, scores))} on")
+        on_progress(f"fit: calibration, from row {done} on")
         # Twins stay in their original's fold.
         with_twins = [known + number * len(labels) for number in range(copies)]
         linear = fitted(np.concatenate(with_twins), context)
