@@ -50,7 +50,7 @@ DEFAULT_CONFIG = Path("configs/local.yaml")
 @train.callback()
 @evaluate.callback()
 def _group() -> None:
-    pass
+    """Without a callback Typer would take a group of one command for that command."""
 
 
 @train.command("router")
@@ -89,6 +89,8 @@ def train_router(
     rows = [row for path in data for row in read_rows(path)]
     settings = load(config if config.is_file() else None).resolved(Path.cwd())
     kept = None if from_scratch else Heads.load(base or SHIPPED)
+    if output.is_dir():
+        raise SettingsError(f"{output} is a folder; name a file in it")
     if not output.parent.is_dir():
         raise SettingsError(f"{output.parent}: there is no such folder to write {output.name} to")
     encoder = steps.encoder(settings, threads=2)
@@ -161,7 +163,7 @@ def evaluate_router(
     if not report.sections:
         raise SettingsError(
             f"{data}: no label that can be measured; ten rows or more need route, intent, "
-            "volatile (0 and 1), or weak_correct and strong_correct"
+            "volatile (0 and 1), or weak_correct and strong_correct with the strong one ahead"
         )
     if plot:
         from serve_app.evaluation.plots import draw
@@ -201,7 +203,9 @@ def offline_router(config: Path, heads: Path | None, policy: Path | None) -> Sem
     loaded = load_policy(policy or settings.router.policy or DEFAULT)
     encoder = steps.encoder(settings, threads=1)
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
-    return SemanticRouter(encoder, Heads.load(models.router_heads(settings)), loaded)
+    trained = Heads.load(models.router_heads(settings))
+    loaded.require(trained)
+    return SemanticRouter(encoder, trained, loaded)
 
 
 def _labels(rows: list[Row]) -> dict[str, Any]:

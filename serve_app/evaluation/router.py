@@ -79,7 +79,9 @@ def evaluate(router: SemanticRouter, rows: Sequence[Row], tenant: str = "default
         sections += _intents(intents)
     if len(volatile) >= _FEWEST and 0 < sum(r.volatile or 0 for r, _ in volatile) < len(volatile):
         sections.append(_volatility(volatile))
-    if len(outcomes) >= _FEWEST:
+    # Without a gap there is no share of it to recover.
+    gap = sum((row.strong or 0) - (row.weak or 0) for row, _ in outcomes)
+    if len(outcomes) >= _FEWEST and gap > 0:
         sections.append(_complexity(outcomes))
     return Report(sections, latency)
 

@@ -42,11 +42,12 @@ def user_config(heads: Path, policy: Path | None) -> dict[str, Any]:
     Raises:
         SettingsError: The heads or the policy are bad.
     """
-    Heads.load(heads)
+    loaded = load_policy(policy or DEFAULT)
+    loaded.require(Heads.load(heads))
     return {
         "heads": str(heads),
         "sha256": hashlib.sha256(heads.read_bytes()).hexdigest(),
-        "policy": load_policy(policy or DEFAULT).model_dump(mode="json"),
+        "policy": loaded.model_dump(mode="json"),
     }
 
 
@@ -80,6 +81,7 @@ class RouterServer:
                 await asyncio.to_thread(Heads.load, Path(config["heads"])),
                 parse_policy(config["policy"], "policy"),
             )
+            router.policy.require(router.heads)
             size = self._settings.max_batch_size
             warm = [Turns("warm up")] * size
             await asyncio.to_thread(router.decide, warm, ["default"] * size)

@@ -120,13 +120,23 @@ class Policy(_Part):
         if missing := set(Route) - set(self.roads):
             raise ValueError(f"roads: {', '.join(sorted(missing))} is missing")
         for name, tenant in {"everybody": Tenant(), **self.tenants}.items():
-            barred = frozenset[Route]().union(*(p.never for p in (*self.pins, *tenant.pins)))
-            unconditional = [
-                p.never for p in (*self.pins, *tenant.pins) if not p.intents and not p.matches
-            ]
-            if frozenset[Route]().union(*unconditional) == barred == set(Route):
+            always = [p for p in (*self.pins, *tenant.pins) if not p.intents and not p.matches]
+            if frozenset[Route]().union(*(pin.never for pin in always)) == set(Route):
                 raise ValueError(f"pins leave no road to {name}")
         return self
+
+    def require(self, heads: Heads) -> None:
+        """Raises `SettingsError` when a pin names an intent that the heads do not know.
+
+        Such a pin would never hold, and nobody would notice.
+        """
+        pins = [*self.pins, *(pin for tenant in self.tenants.values() for pin in tenant.pins)]
+        for pin in pins:
+            if unknown := pin.intents - set(heads.roads):
+                raise SettingsError(
+                    f"policy: pin {pin.name!r} names the intent {', '.join(sorted(unknown))}, "
+                    "which the heads do not know; declare it under router.intents, or mend the name"
+                )
 
     def decide(self, signals: Signals, heads: Heads, tenant: str, text: str) -> Decision:
         """The road for these signals; `latency_ms` is left to the caller."""
@@ -171,10 +181,11 @@ class Policy(_Part):
         # Pins that together forbid every road leave the cheapest: it is in the house.
         allowed = allowed or [min(_ROADS, key=lambda road: self.roads[road].cost_usd)]
         route = max(allowed, key=lambda road: values[road])
-        reason = self._reason(route, shares, signals)
-        if route is not best:
+        if route is best:
+            reason = self._reason(route, shares, signals)
+        else:
             names = ", ".join(pin.name for pin in pins if best in pin.never)
-            reason = f"{best.value} is barred ({names}); {reason}"
+            reason = f"{best.value} is barred ({names}); {route.value} is the next best"
         return Decision(
             route=route,
             scores=dict(shares),

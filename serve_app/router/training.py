@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
-from serve_app.router.encoder import LAYERS, Encoded, Encoder, Floats
+from serve_app.router.encoder import LAYERS, WIDTH, Encoded, Encoder, Floats
 from serve_app.router.features import BUCKETS, CUES, buckets, cues
 from serve_app.router.heads import (
     FIT_LAYERS,
@@ -116,6 +116,11 @@ def train(
         SettingsError: An intent has fewer than 10 examples, or a label has one value only, or is
             missing and there is no `base`.
     """
+    if not any(row.intent or row.volatile is not None or _is_graded(row) for row in rows):
+        raise SettingsError(
+            "no row has a label to learn from: route or intent, volatile, complex, "
+            "or weak_correct and strong_correct"
+        )
     heads = replace(base or _BLANK, card=dict(card))
     intents = [row for row in rows if row.intent is not None]
     # Noisy twins teach that a typing error changes nothing.
@@ -367,6 +372,13 @@ def _hardness(rows: Sequence[Row]) -> tuple[Vector, Vector]:
 
 
 def _folds(labels: npt.NDArray[Any]) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Row numbers to fit on and to hold out, label by label; for calibration."""
+    label, fewest = min(Counter(labels.tolist()).items(), key=lambda item: item[1])
+    if fewest < _FOLDS:
+        raise SettingsError(
+            f"too few rows to calibrate on: {fewest} with the label {label}, at least "
+            f"{_FOLDS} of each are needed"
+        )
     return list(StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(labels, labels))
 
 
@@ -398,7 +410,7 @@ def _per_intent(model: LogisticRegression) -> tuple[Vector, Vector]:
 def _split(
     coefficients: Vector, bias: Vector, layers: Sequence[int], pieces_scale: float
 ) -> Linear:
-    width = len(layers) * 384
+    width = len(layers) * WIDTH
     return Linear(
         dense=_floats(coefficients[:, :width]),
         pieces=_floats(coefficients[:, width : width + BUCKETS].T * pieces_scale),

@@ -96,6 +96,23 @@ def test_label_with_one_value_is_refused(encoder: Encoder, router: SemanticRoute
         train(encoder, rows, router.heads, roads={}, card={})
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([Row(Turns(text), "file") for text in BILLS], "no row has a label to learn from"),
+        (
+            [Row(Turns(text), "file", volatile=float(i < 2)) for i, text in enumerate(BILLS)],
+            "2 with the label True, at least 5",
+        ),
+    ],
+)
+def test_rows_too_poor_to_learn_from_are_refused(
+    encoder: Encoder, router: SemanticRouter, rows: list[Row], reason: str
+) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        train(encoder, rows, router.heads, roads={}, card={})
+
+
 def test_head_without_rows_and_without_base_is_named(encoder: Encoder, roads: list[Row]) -> None:
     with pytest.raises(SettingsError, match="no row has a label for volatility"):
         train(encoder, roads, None, roads={}, card={})

@@ -56,6 +56,7 @@ def test_tenants_have_their_own_worth_and_pins() -> None:
     barred = decide(signals(frontier=1.0), "clinic", tenants=tenants)
     assert barred.route is not Route.FRONTIER
     assert "frontier is barred (nothing leaves)" in barred.reason
+    assert "worth its price" not in barred.reason
     assert decide(signals(frontier=1.0), "other", tenants=tenants).route is Route.FRONTIER
 
 
@@ -72,6 +73,14 @@ def test_pins_hold_for_matching_texts_and_intents() -> None:
     assert policy.decide(legal, heads, "default", "").route is not Route.FRONTIER
     other = Signals({"frontier": 0.9, "legal": 0.1}, 1.0, 0.5, 0.5)
     assert policy.decide(other, heads, "default", "").route is Route.FRONTIER
+
+
+def test_pin_on_an_unknown_intent_is_refused_by_name() -> None:
+    """It would never hold, and nobody would notice."""
+    pin = {"name": "legal stays", "never": ["frontier"], "intents": ["leagl"]}
+    for changes in ({"pins": [pin]}, {"tenants": {"t": {"pins": [pin]}}}):
+        with pytest.raises(SettingsError, match="'legal stays' names the intent leagl"):
+            parse_policy(data(**changes), "test").require(HEADS)
 
 
 @given(SHARE, SHARE, SHARE, SHARE, SHARE)
