@@ -157,29 +157,30 @@ def summary(seconds: Sequence[float], elapsed: float) -> dict[str, float]:
 
 def contest(name: str, data: Path | None) -> dict[str, Any]:
     """All figures of one contestant; runs in a process of its own."""
-    result: dict[str, Any] = {"accuracy": {}, "callers": {}}
+    found = {}
     for task, (train, test) in splits(data).items():
         choose = CONTESTANTS[name](train)
         right = [choose(row.turns.last) == row.intent for row in test]
-        result["accuracy"][task] = sum(right) / len(right)
-        if not result["callers"]:
-            queries = short([row.turns.last for row in test])
-            for callers in CALLERS:
-                result["callers"][callers] = measure(choose, queries, callers)
-    return result
+        queries = short([row.turns.last for row in test])
+        found[task] = {
+            "accuracy": sum(right) / len(right),
+            "callers": {callers: measure(choose, queries, callers) for callers in CALLERS},
+        }
+    return found
 
 
-def through_serve() -> dict[str, Any]:
-    """The router's deployment, two replicas, called by handle."""
+def through_serve(data: Path | None) -> dict[str, Any]:
+    """The router's deployment, two replicas, called as the gateway calls it; the shipped heads."""
     import ray
     from ray import serve
 
     from serve_app.app import router_config
-    from serve_app.domain import RequestContext
+    from serve_app.domain import Message, RequestContext
+    from serve_app.gateway.roads import RemoteRouter
+    from serve_app.handles import Remote
     from serve_app.router.deployment import RouterServer
 
     own = settings()
-    queries = short([row.turns.last for row in read_rows(TEST)])
     ray.init(
         num_cpus=8,
         include_dashboard=False,
@@ -202,8 +203,9 @@ def through_serve() -> dict[str, Any]:
         ).bind(own.router, models.router_encoder(own), serve.deployment(Nobody).bind(), None)
         serve.run(router, name="bench", route_prefix=None)
 
-        async def load(callers: int) -> dict[str, float]:
+        async def load(queries: Sequence[str], callers: int) -> dict[str, float]:
             handle = serve.get_app_handle("bench")
+            decider = RemoteRouter(Remote(handle, "router", 10), 2, own.router.max_batch_size)
             taken: list[float] = []
             end = time.perf_counter() + SECONDS
 
@@ -211,7 +213,7 @@ def through_serve() -> dict[str, Any]:
                 at = caller
                 while (started := time.perf_counter()) < end:
                     context = RequestContext("bench", time.time() + 10)
-                    await handle.decide.remote(context, Turns(queries[at % len(queries)]))
+                    await decider.decide(context, [Message("user", queries[at % len(queries)])])
                     taken.append(time.perf_counter() - started)
                     at += callers
 
@@ -219,11 +221,18 @@ def through_serve() -> dict[str, Any]:
             await asyncio.gather(*(call(caller) for caller in range(callers)))
             return summary(taken, time.perf_counter() - started)
 
-        async def loads() -> dict[int, dict[str, float]]:
-            await load(4)  # warm
-            return {callers: await load(callers) for callers in CALLERS}
+        async def loads() -> dict[str, Any]:
+            tasks = {
+                task: short([row.turns.last for row in test])
+                for task, (_, test) in splits(data).items()
+            }
+            await load(next(iter(tasks.values())), 4)  # warm
+            return {
+                task: {"callers": {callers: await load(queries, callers) for callers in CALLERS}}
+                for task, queries in tasks.items()
+            }
 
-        return {"callers": asyncio.run(loads())}
+        return asyncio.run(loads())
     finally:
         serve.shutdown()
         ray.shutdown()
@@ -264,7 +273,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.contestant:
         if options.contestant == "trivium, Serve":
-            print(json.dumps(through_serve()))
+            print(json.dumps(through_serve(options.data)))
         else:
             print(json.dumps(contest(options.contestant, options.data)))
         return
@@ -277,24 +286,26 @@ def main() -> None:
     if options.json:
         print(json.dumps(results))
         return
-    tasks = list(next(iter(results.values()))["accuracy"])
     columns = [
         f"{c} caller{'s' if c > 1 else ''}: {m}" for c in CALLERS for m in ("p50", "p99", "/s")
     ]
-    table = Table("", *tasks, *columns)
-    for name, result in results.items():
-        cells = [
-            f"{result['accuracy'][task]:.3f}" if "accuracy" in result else "" for task in tasks
-        ]
-        for callers in CALLERS:
-            timing = result["callers"][str(callers)]
-            cells += [f"{timing['p50_ms']:.2f}", f"{timing['p99_ms']:.2f}"]
-            cells.append(f"{timing['per_second']:.0f}")
-        table.add_row(name, *cells)
+    table = Table("task", "router", "accuracy", *columns)
+    for task in next(iter(results.values())):
+        for name, result in results.items():
+            cells = [f"{result[task]['accuracy']:.3f}" if "accuracy" in result[task] else ""]
+            for callers in CALLERS:
+                timing = result[task]["callers"][str(callers)]
+                cells += [f"{timing['p50_ms']:.2f}", f"{timing['p99_ms']:.2f}"]
+                cells.append(f"{timing['per_second']:.0f}")
+            table.add_row(task, name, *cells)
+        table.add_section()
     Console(width=max(120, console.width)).print(table)
-    ours = results["trivium"]["callers"]["32"]["per_second"]
-    theirs = results["semantic-router"]["callers"]["32"]["per_second"]
-    print(f"decisions a second at 32 callers: {ours / theirs:.1f} times semantic-router's")
+    for task in results["trivium"]:
+        ours, theirs = (
+            results[name][task]["callers"]["32"]["per_second"]
+            for name in ("trivium", "semantic-router")
+        )
+        print(f"{task}: {ours / theirs:.1f} times semantic-router's decisions at 32 callers")
     cores = psutil.cpu_count()
     print(f"{platform.processor() or platform.machine()}, {cores} cores; times in milliseconds")
 

@@ -1,15 +1,18 @@
 """Calls to other deployments: deadline, trace and errors, the same for all of them.
 
 `Remote` wraps a Ray Serve `DeploymentHandle`. What comes out is either a result or an error of
-`serve_app.errors`; Ray's own exceptions and their tracebacks stay inside.
+`serve_app.errors`; Ray's own exceptions and their tracebacks stay inside. `Together` makes one call
+out of many small ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import replace
 from typing import Any
 
@@ -50,10 +53,18 @@ class Remote:
         Raises:
             TriviumError: What the method raised, or why it could not be reached in time.
         """
-        response = getattr(self._unary, method).remote(self._onward(context), *args)
+        response = getattr(self._unary, method).remote(self.onward(context), *args)
+        return await self.within(context, response)
+
+    async def within(self, context: RequestContext, result: Awaitable[Any]) -> Any:
+        """What is awaited, if it comes while the request has time.
+
+        Raises:
+            TriviumError: As `call`.
+        """
         try:
             async with asyncio.timeout(self._patience(context)):
-                return await response
+                return await result
         except Exception as error:
             raise self._translated(error) from error
 
@@ -62,7 +73,7 @@ class Remote:
 
         Closing this generator cancels the work at the other end.
         """
-        response = getattr(self._streaming, method).remote(self._onward(context), *args)
+        response = getattr(self._streaming, method).remote(self.onward(context), *args)
         try:
             async with asyncio.timeout(self._patience(context)):
                 async for item in response:
@@ -72,7 +83,8 @@ class Remote:
         finally:
             response.cancel()
 
-    def _onward(self, context: RequestContext) -> RequestContext:
+    def onward(self, context: RequestContext) -> RequestContext:
+        """The context as the other end gets it: under this span, and no longer than we wait."""
         # Who is called may not work on when nobody here waits any more.
         deadline = min(context.deadline, time.time() + self._timeout_s)
         return replace(context, trace=outgoing(), deadline=deadline)
@@ -97,3 +109,68 @@ class Remote:
             case _:
                 log.error("%s failed", self._name, exc_info=cause)
                 return InternalError(f"the {self._name} road failed; see the log by request id")
+
+
+class Together:
+    """Calls that travel together: each takes along whatever was asked while others were under way.
+
+    For work that is cheap beside an RPC, such as a routing decision. Nothing waits for company:
+    with fewer than `calls` under way, what is there leaves at once.
+
+    Args:
+        method: Takes a context and a list of (context, item) pairs; returns a result for each.
+        calls: Most calls under way; one for each replica carries most (docs/lab-notes.md).
+        items: Most items in one call.
+    """
+
+    def __init__(self, remote: Remote, method: str, *, calls: int, items: int) -> None:
+        self._remote = remote
+        self._method = method
+        self._free = calls
+        self._items = items
+        self._waiting: deque[tuple[RequestContext, Any, asyncio.Future[Any]]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def call(self, context: RequestContext, item: Any) -> Any:
+        """The result for one item.
+
+        Raises:
+            TriviumError: As `Remote.call`.
+        """
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((self._remote.onward(context), item, result))
+        loop.call_soon(self._send)  # after those who ask in this same turn of the loop
+        return await self._remote.within(context, result)
+
+    def _send(self) -> None:
+        while self._free and self._waiting:
+            # An even share for each free call, so that no replica idles beside a long batch.
+            share = min(self._items, math.ceil(len(self._waiting) / self._free))
+            taken = [self._waiting.popleft() for _ in range(share)]
+            # Who has given up needs no answer.
+            if wanted := [each for each in taken if not each[2].done()]:
+                self._free -= 1
+                task = asyncio.create_task(self._carry(wanted))
+                self._under_way.add(task)
+                task.add_done_callback(self._returned)
+
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._free += 1
+        self._send()
+
+    async def _carry(self, asked: list[tuple[RequestContext, Any, asyncio.Future[Any]]]) -> None:
+        patient = max((context for context, _, _ in asked), key=lambda each: each.deadline)
+        try:
+            found = await self._remote.call(
+                self._method, patient, [(context, item) for context, item, _ in asked]
+            )
+        except TriviumError as error:
+            for _, _, result in asked:
+                if not result.done():
+                    result.set_exception(error)
+            return
+        for (_, _, result), each in zip(asked, found, strict=True):
+            if not result.done():
+                result.set_result(each)

@@ -36,7 +36,11 @@ class GatewayServer:
     ) -> None:
         tracing.configure(settings.telemetry.otlp_traces_endpoint, "gateway")
         patience = settings.gateway.request_timeout_s
-        decider = RemoteRouter(Remote(router, "router", settings.router.timeout_s))
+        decider = RemoteRouter(
+            Remote(router, "router", settings.router.timeout_s),
+            settings.router.scaling.max_replicas,
+            settings.router.max_batch_size,
+        )
         knowledge = RemoteKnowledge(Remote(retriever, "knowledge", settings.retrieval.timeout_s))
         orchestrator = Orchestrator(
             Nodes(

@@ -15,18 +15,25 @@ from serve_app.domain import (
     Message,
     RequestContext,
 )
-from serve_app.handles import Remote
+from serve_app.handles import Remote, Together
 from serve_app.retrieval.retriever import IngestReport
 from serve_app.router.turns import turns
 
 
 class RemoteRouter:
-    def __init__(self, remote: Remote) -> None:
+    """Stage 1 for queries that travel together; stage 2 for each one alone, as it takes long."""
+
+    def __init__(self, remote: Remote, replicas: int, batch: int) -> None:
         self._remote = remote
+        self._first = Together(remote, "decide", calls=replicas, items=batch)
 
     async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision:
         # Cut to what the router reads before it is sent.
-        decision: Decision = await self._remote.call("decide", context, turns(messages))
+        asked = turns(messages)
+        decision: Decision
+        decision, unsure = await self._first.call(context, asked)
+        if unsure:
+            decision = await self._remote.call("decide_again", context, asked, decision)
         return decision
 
 

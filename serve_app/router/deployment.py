@@ -10,10 +10,12 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.trace import Span
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -92,32 +94,52 @@ class RouterServer:
             return
         self._router = router
 
-    async def decide(self, context: RequestContext, asked: Turns) -> Decision:
-        """Where a query should go."""
-        with tracing.span("route", parent=context.trace) as span:
-            decision: Decision = await self._batched((asked, context.tenant))
-            decision = await self._second_opinion(context, asked, decision)
-            span.set_attribute("trivium.route", decision.route.value)
-            span.set_attribute("trivium.router.confidence", decision.confidence)
-            span.set_attribute("trivium.router.stage", decision.stage)
-            return decision
+    async def decide(
+        self, context: RequestContext, asked: Sequence[tuple[RequestContext, Turns]]
+    ) -> list[tuple[Decision, bool]]:
+        """Where queries should go, and of each whether `decide_again` is worth its time."""
+        with ExitStack() as spans:
+            opened = [spans.enter_context(tracing.span("route", parent=c.trace)) for c, _ in asked]
+            made: list[Decision] = await self._batched([(turns, c.tenant) for c, turns in asked])
+            for span, decision in zip(opened, made, strict=True):
+                _describe(span, decision)
+        return [
+            (decision, self._unsure(one, decision))
+            for (one, _), decision in zip(asked, made, strict=True)
+        ]
 
     @serve.batch
-    async def _batched(self, asked: list[Asked]) -> list[Decision]:
+    async def _batched(self, calls: list[list[Asked]]) -> list[list[Decision]]:
         assert self._router is not None  # Serve configures before it lets requests in
-        return await asyncio.to_thread(
-            self._router.decide, [turns for turns, _ in asked], [tenant for _, tenant in asked]
+        asked = [each for call in calls for each in call]
+        made = iter(
+            await asyncio.to_thread(
+                self._router.decide, [turns for turns, _ in asked], [tenant for _, tenant in asked]
+            )
         )
+        return [[next(made) for _ in call] for call in calls]
+
+    def _unsure(self, context: RequestContext, decision: Decision) -> bool:
+        assert self._router is not None
+        stage = self._router.policy.second_stage
+        in_time = context.deadline - time.time() >= 2 * stage.timeout_s
+        return decision.confidence < stage.below and in_time
+
+    async def decide_again(
+        self, context: RequestContext, asked: Turns, first: Decision
+    ) -> Decision:
+        """The decision with stage 2's opinion in it, or the same one."""
+        with tracing.span("route", parent=context.trace) as span:
+            decision = await self._second_opinion(context, asked, first)
+            _describe(span, decision)
+            return decision
 
     async def _second_opinion(
         self, context: RequestContext, asked: Turns, first: Decision
     ) -> Decision:
-        """The decision with stage 2's opinion in it, or the same one."""
         assert self._router is not None
         policy = self._router.policy
         stage = policy.second_stage
-        if first.confidence >= stage.below or context.deadline - time.time() < 2 * stage.timeout_s:
-            return first
         started = time.perf_counter()
         try:
             named = await self._classifier.classify(context, asked, stage.timeout_s)
@@ -138,3 +160,9 @@ class RouterServer:
             stage="2",
             latency_ms=elapsed_ms,
         )
+
+
+def _describe(span: Span, decision: Decision) -> None:
+    span.set_attribute("trivium.route", decision.route.value)
+    span.set_attribute("trivium.router.confidence", decision.confidence)
+    span.set_attribute("trivium.router.stage", decision.stage)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from serve_app.domain import RequestContext
+from serve_app.errors import DeadlineExceeded, InternalError, TriviumError
+from serve_app.handles import Remote, Together
+
+Items = list[tuple[RequestContext, str]]
+
+
+class Deployment:
+    """Stands where a Serve handle would; notes which items each call carried."""
+
+    def __init__(self, answer: Callable[[list[str]], Awaitable[list[str]]]) -> None:
+        self._answer = answer
+        self.calls: list[list[str]] = []
+
+    def options(self, **_: Any) -> Deployment:
+        return self
+
+    @property
+    def shout(self) -> Deployment:
+        return self
+
+    def remote(self, context: RequestContext, items: Items) -> Awaitable[list[str]]:
+        texts = [text for _, text in items]
+        self.calls.append(texts)
+        return self._answer(texts)
+
+
+async def at_once(texts: list[str]) -> list[str]:
+    return [text.upper() for text in texts]
+
+
+def together(deployment: Deployment, **limits: int) -> Together:
+    remote = Remote(deployment, "shouting", timeout_s=5)
+    return Together(remote, "shout", **{"calls": 2, "items": 8, **limits})
+
+
+def context(seconds: float = 5) -> RequestContext:
+    return RequestContext("test", time.time() + seconds)
+
+
+async def test_everybody_gets_their_own_answer_out_of_few_calls() -> None:
+    deployment = Deployment(at_once)
+    shouting = together(deployment)
+    words = [f"word {i}" for i in range(40)]
+    answers = await asyncio.gather(*(shouting.call(context(), word) for word in words))
+    assert answers == [word.upper() for word in words]
+    assert len(deployment.calls) < 8
+    assert max(map(len, deployment.calls)) <= 8
+
+
+async def test_what_waits_is_spread_over_the_free_calls() -> None:
+    deployment = Deployment(at_once)
+    shouting = together(deployment, calls=4)
+    await asyncio.gather(*(shouting.call(context(), str(i)) for i in range(12)))
+    assert [len(call) for call in deployment.calls] == [3, 3, 3, 3]
+
+
+async def test_a_single_query_does_not_wait_for_company() -> None:
+    deployment = Deployment(at_once)
+    assert await together(deployment).call(context(), "alone") == "ALONE"
+    assert deployment.calls == [["alone"]]
+
+
+async def test_a_failed_call_fails_those_on_it_and_nobody_after() -> None:
+    async def fails_once(texts: list[str]) -> list[str]:
+        if len(deployment.calls) == 1:
+            raise RuntimeError("broken")
+        return await at_once(texts)
+
+    deployment = Deployment(fails_once)
+    shouting = together(deployment, calls=1)
+    failed = await asyncio.gather(
+        *(shouting.call(context(), word) for word in "ab"), return_exceptions=True
+    )
+    assert [type(error) for error in failed] == [InternalError, InternalError]
+    assert await shouting.call(context(), "c") == "C"
+
+
+async def test_who_gives_up_disturbs_nobody() -> None:
+    released = asyncio.Event()
+
+    async def slow(texts: list[str]) -> list[str]:
+        await released.wait()
+        return await at_once(texts)
+
+    deployment = Deployment(slow)
+    shouting = together(deployment, calls=1)
+    patient = asyncio.create_task(shouting.call(context(), "patient"))
+    with pytest.raises(DeadlineExceeded):
+        await shouting.call(context(0.05), "hurried")
+    gone = asyncio.create_task(shouting.call(context(), "gone"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    late = asyncio.create_task(shouting.call(context(), "late"))
+    await asyncio.sleep(0)
+    released.set()
+    assert await asyncio.gather(patient, late) == ["PATIENT", "LATE"]
+    assert "gone" not in [text for call in deployment.calls for text in call]
+
+
+async def test_errors_are_ours() -> None:
+    async def lost(_: list[str]) -> list[str]:
+        raise TimeoutError
+
+    with pytest.raises(TriviumError):
+        await together(Deployment(lost)).call(context(), "x")
