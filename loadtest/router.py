@@ -38,7 +38,7 @@ from serve_app.router.policy import DEFAULT, load_policy
 from serve_app.router.rows import Row, read_rows
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
-from serve_app.settings import Settings
+from serve_app.settings import BUNDLED, Settings
 
 PEER = "semantic-router==1.1.1"
 PEERS = Path(".trivium/peers")
@@ -97,7 +97,7 @@ def semantic_router(rows: list[Row]) -> Choose:
         Route(name=name, utterances=[row.turns.last for row in rows if row.intent == name])
         for name in names
     ]
-    encoder = HuggingFaceEncoder(name=models.embedding_model(settings()))
+    encoder = HuggingFaceEncoder(name=models.embedding_models()[BUNDLED])
     router = IndexedRouter(encoder=encoder, routes=routes)
 
     def choose(query: str) -> str:

@@ -39,7 +39,7 @@ def build(args: Mapping[str, Any]) -> Application:
     traces = settings.telemetry.otlp_traces_endpoint
     retriever = serve.deployment(
         RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
-    ).bind(settings.retrieval, models.embedding_model(settings), traces)
+    ).bind(settings.retrieval, models.embedding_models(), traces)
     frontier = serve.deployment(
         FrontierServer, name="Frontier", **_options(settings.frontier.scaling)
     ).bind(settings.frontier, traces)

@@ -104,6 +104,35 @@ class Chunk:
     relevance: float = 0.0
 
 
+SearchMode = Literal["dense", "sparse", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What to look for in a collection.
+
+    Attributes:
+        k: Most chunks to return.
+        mode: Embeddings, BM25, or both, fused.
+        metadata: Values that fields of a document's metadata must have.
+        since: Only documents whose time is at or after this (Unix seconds).
+        until: Only documents whose time is before this.
+        recent: Prefer documents of late.
+        rerank: Let the cross-encoder order what was found, where there is one.
+        diversity: From 0 (as found) to 1 (as unlike each other as can be).
+    """
+
+    text: str
+    k: int
+    mode: SearchMode = "hybrid"
+    metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    since: float | None = None
+    until: float | None = None
+    recent: bool = False
+    rerank: bool = True
+    diversity: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Citation:
     """A span of the answer (`start`, `end`: character offsets) and the chunk that supports it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from serve_app.errors import SettingsError
 from serve_app.router import encoder, heads
-from serve_app.settings import Settings
+from serve_app.settings import BUNDLED, Settings
 
 DEMO_MODEL = "smollm2-135m-instruct"
 
@@ -58,9 +58,9 @@ def router_heads(settings: Settings) -> Path:
     return settings.models_dir / f"router-heads-{digest.hexdigest()[:12]}.safetensors"
 
 
-def embedding_model(settings: Settings) -> str:
-    """Folder or hub id of the retriever's embedding model."""
-    return settings.retrieval.embedding_model or str(_minilm())
+def embedding_models() -> dict[str, str]:
+    """Folders of the embedding models that come along, by their names in the settings."""
+    return {BUNDLED: str(_minilm())}
 
 
 def missing(settings: Settings) -> list[str]:

@@ -11,9 +11,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -173,14 +175,33 @@ class ExpertSettings(_Section):
     scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
 
 
+BUNDLED = "all-MiniLM-L6-v2"
+
+
 class RetrievalSettings(_Section):
+    """The knowledge base.
+
+    Attributes:
+        milvus_uri: A file (Milvus Lite) or the address of a server; https:// uses TLS.
+        embedding_model: Folder or hub id; the default comes along. Collections keep the model
+            they were made with until they are reindexed.
+        dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
+        min_relevance: Least probability that a chunk answers the question.
+        half_life_s: Age at which a volatile question's preference for what is new has halved.
+        rerank_model: Folder or hub id of a cross-encoder that orders what was found.
+    """
+
     milvus_uri: str = "milvus.db"
     milvus_token: SecretStr = SecretStr("")
-    embedding_model: str | None = None
+    embedding_model: str = BUNDLED
     collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
-    chunk_tokens: int = Field(default=160, ge=32, le=256)
+    chunk_tokens: int = Field(default=160, ge=32, le=8192)
     top_k: int = Field(default=4, ge=1, le=50)
-    min_relevance: float = Field(default=0.25, ge=-1, le=1)
+    min_relevance: float = Field(default=0.04, ge=0, le=1)
+    dense_weight: float = Field(default=1.0, ge=0)
+    sparse_weight: float = Field(default=1.0, ge=0)
+    half_life_s: float = Field(default=3600.0, gt=0)
+    rerank_model: str | None = None
     timeout_s: Seconds = 10.0
     scaling: Scaling = Scaling(max_ongoing_requests=32)
 
@@ -229,15 +250,36 @@ class FrontierSettings(_Section):
         return self
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is no time zone; one looks like Europe/Oslo") from error
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_zone)]
+
+
 class OrchestrationSettings(_Section):
-    """Which road answers when another cannot, tried in order, before the first byte only."""
+    """How the roads work together.
+
+    Attributes:
+        fallbacks: Which road answers when another cannot, tried in order, before the first byte.
+        grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
+        verify: Keep only sentences that a chunk supports.
+        time_zone: What "yesterday" means, for tenants without one of their own in `time_zones`.
+    """
 
     fallbacks: dict[Route, tuple[Route, ...]] = {
         Route.EXPERT: (Route.FRONTIER,),
         Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
         Route.FRONTIER: (Route.EXPERT,),
     }
+    grade: bool = True
     verify: bool = True
+    time_zone: TimeZone = "UTC"
+    time_zones: dict[str, TimeZone] = Field(default_factory=dict)
 
 
 class LedgerSettings(_Section):

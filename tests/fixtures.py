@@ -20,6 +20,7 @@ from serve_app.domain import (
     ModelCall,
     RequestContext,
     Route,
+    SearchQuery,
     Usage,
 )
 from serve_app.gateway.chat import Chat
@@ -30,7 +31,7 @@ from serve_app.ledger.prices import CostMeter, PriceTable, TokenPrice
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question
-from serve_app.retrieval.retriever import IngestReport
+from serve_app.retrieval.index import IngestReport
 from serve_app.settings import OrchestrationSettings, Settings, from_args
 from serve_app.telemetry.metrics import GatewayMetrics
 
@@ -134,14 +135,9 @@ class FixedKnowledge(RemoteKnowledge):
         self.ingested: list[Document] = []
 
     async def search(
-        self,
-        context: RequestContext,
-        collection: str,
-        query: str,
-        k: int,
-        mode: str = "hybrid",
+        self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]:
-        self.queries.append(query)
+        self.queries.append(query.text)
         self.tenants.append(context.tenant)
         return self._next()
 
@@ -222,7 +218,7 @@ class House:
                 models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
                 fallbacks=OrchestrationSettings().fallbacks,
                 top_k=4,
-                min_relevance=0.25,
+                min_relevance=0.04,
                 verify=verify,
             )
         )

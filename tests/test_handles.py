@@ -103,7 +103,7 @@ async def test_who_gives_up_disturbs_nobody() -> None:
     late = asyncio.create_task(shouting.call(context(), "late"))
     await asyncio.sleep(0)
     released.set()
-    assert await asyncio.gather(patient, late) == ["PATIENT", "LATE"]
+    assert (await patient, await late) == ("PATIENT", "LATE")
     assert "gone" not in [text for call in deployment.calls for text in call]
 
 

@@ -1,9 +1,12 @@
-"""`trivium ingest` and `trivium search`."""
+"""`trivium ingest`, `trivium reindex` and `trivium search`."""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import textwrap
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,109 +16,317 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
+    track,
 )
 from rich.table import Table
 
+from serve_app import models
+from serve_app.cli import following, local
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import errors, out
-from serve_app.errors import TriviumError
-from serve_app.retrieval.documents import discover, read
+from serve_app.errors import SettingsError, TriviumError
+from serve_app.retrieval import formats
+from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.sources import discover
+from serve_app.settings import Settings, load
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which knowledge base.")]
-
+Config = Annotated[Path, typer.Option("--config", "-f", help="Settings file (YAML).")]
+_LOCAL = Path("configs/local.yaml")
 _BATCH = 16
 
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Markdown or text files, or folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs or fsspec URLs; with --follow, a file or -."),
+    ],
     collection: Collection = "default",
+    tenant: Annotated[
+        str, typer.Option(help="Whose documents they are; over HTTP the API key says it.")
+    ] = "default",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read and check the files, send nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be embedded and removed, do nothing.")
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Go on reading JSONL rows as they are added, over HTTP."),
+    ] = False,
+    config: Config = _LOCAL,
     as_json: Json = False,
-    url: Url = DEFAULT_URL,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            envvar="TRIVIUM_URL",
+            help="Send them over HTTP instead; the server embeds.",
+            rich_help_panel="Connection",
+        ),
+    ] = None,
     api_key: Key = None,
 ) -> None:
-    """Put documents into a knowledge base; those with the same id are replaced.
+    """Bring a knowledge base up to date with files: only what changed is embedded again.
+
+    Reads Markdown, text, HTML, PDF, DOCX, CSV and JSONL with Ray Data, in the running stack's
+    cluster or in one of its own, and writes to the Milvus of the settings. Documents that an
+    earlier run read from the same folder or glob and that are gone are removed. A run that was
+    interrupted is finished by the same command.
 
     A file that cannot be read is named and skipped; the exit code is then 1.
 
-    [bold]Example:[/bold] trivium ingest configs/demo/handbook
+    [bold]Example:[/bold] trivium ingest configs/demo/handbook --dry-run
     """
-    files = discover(paths)
-    documents: list[dict[str, Any]] = []
-    failed: list[str] = []
-    for path in files:
-        try:
-            document = read(path)
-        except TriviumError as error:
-            failed.append(error.message)
-            errors.print(f"[yellow]skipped[/yellow] {escape(error.message)}")
-            continue
-        documents.append(
-            {
-                "id": document.id,
-                "title": document.title,
-                "text": document.text,
-                "metadata": dict(document.metadata),
-            }
-        )
-    chunks = 0 if dry_run else send(documents, collection, url, api_key)
-    report = {
-        "collection": collection,
-        "documents": len(documents),
-        "chunks": chunks,
-        "failed": failed,
-        "dry_run": dry_run,
-    }
-    if as_json:
-        print(json.dumps(report))
+    if follow:
+        following.send(paths, collection, url or DEFAULT_URL, api_key, as_json)
+        return
+    if url is not None:
+        report, problems = send(paths, collection, url, api_key, dry_run=dry_run)
+        took = 0.0
     else:
-        done = "would be sent" if dry_run else f"ingested as {chunks} chunks"
-        out.print(f"{len(documents)} documents {done} in [bold]{collection}[/bold]")
-    if failed:
+        report, problems, took = _bulk(paths, collection, tenant, config, dry_run)
+    _show(report, problems, took, collection, dry_run, as_json)
+    if problems:
         raise typer.Exit(1)
 
 
-def send(documents: list[dict[str, Any]], collection: str, url: str, api_key: str | None) -> int:
-    """Send documents in batches, with a progress bar; returns the number of chunks."""
-    chunks = 0
+def reindex(
+    collection: Collection = "default",
+    embedding_model: Annotated[
+        str | None, typer.Option(help="Name, folder or hub id; default: that of the settings.")
+    ] = None,
+    chunk_tokens: Annotated[
+        int | None, typer.Option(min=32, help="Bound of a chunk; default: that of the settings.")
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Put the index before this one in force again.")
+    ] = False,
+    config: Config = _LOCAL,
+    as_json: Json = False,
+) -> None:
+    """Change a knowledge base's embedding model or chunk size while it is searched.
+
+    A new index is filled beside the old one and then put in force; the old one stays for
+    [bold]--rollback[/bold].
+
+    [bold]Example:[/bold] trivium reindex --chunk-tokens 96
+    """
+    from serve_app.retrieval import pipeline
+
+    settings = load(config).resolved(Path.cwd())
+    model = _model(settings, embedding_model)
+    size = chunk_tokens or settings.retrieval.chunk_tokens
+
+    async def run(store: pipeline.Port, bar: Bar) -> dict[str, Any]:
+        if rollback:
+            return {
+                "collection": collection,
+                "index": (await pipeline.rollback(store, collection)).name,
+            }
+        made, result = await pipeline.reindex(store, collection, model, size, on_progress=bar)
+        report = dataclasses.asdict(result.report)
+        return {"collection": collection, "index": made.name, "seconds": result.seconds, **report}
+
+    done = _with_store(settings, run)
+    if as_json:
+        print(json.dumps(done))
+    else:
+        out.print(f"[bold]{collection}[/bold] is served by {done['index']} now")
+
+
+class Bar:
+    """A progress bar that appears when there is something to embed."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._started = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("embedding", total=total, rate="")
+            self._started = time.monotonic()
+            return
+        rate = f"{done / (time.monotonic() - self._started):.0f} chunks/s"
+        self._progress.update(self._task, completed=done, total=total, rate=rate)
+
+
+def _bulk(
+    paths: list[str], collection: str, tenant: str, config: Path, dry_run: bool
+) -> tuple[IngestReport, list[str], float]:
+    from serve_app.retrieval import pipeline
+
+    settings = load(config).resolved(Path.cwd())
+    files = discover(paths)
+
+    async def run(store: pipeline.Port, bar: Bar) -> pipeline.Result:
+        return await pipeline.ingest(
+            files,
+            store,
+            collection,
+            tenant,
+            _model(settings, None),
+            settings.retrieval.chunk_tokens,
+            paths=models.embedding_models(),
+            dry_run=dry_run,
+            on_progress=bar,
+        )
+
+    result = _with_store(settings, run)
+    return result.report, result.problems, result.seconds
+
+
+def _with_store(settings: Settings, run: Any) -> Any:
+    """Run something on the store: the running stack's if it owns one, else opened here."""
+    retrieval = settings.retrieval
     columns = (
-        TextColumn("ingesting"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with (
-        Client(url, api_key) as client,
-        Progress(*columns, console=errors, transient=True) as progress,
-    ):
-        task = progress.add_task("ingest", total=len(documents))
-        for start in range(0, len(documents), _BATCH):
-            batch = documents[start : start + _BATCH]
-            report = client.request(
+    with local.joined(settings) as stack_runs:
+        from ray import data, serve
+
+        from serve_app.retrieval.pipeline import RemoteStore
+        from serve_app.retrieval.store import MilvusStore
+
+        data.DataContext.get_current().enable_progress_bars = False
+
+        async def with_store() -> Any:
+            with Progress(*columns, console=errors, transient=True) as progress:
+                if stack_runs and retrieval.embedded:
+                    handle = serve.get_deployment_handle("Retriever", "trivium")
+                    return await run(RemoteStore(handle), Bar(progress))
+                token = retrieval.milvus_token.get_secret_value()
+                store = MilvusStore(retrieval.milvus_uri, token, retrieval.timeout_s)
+                try:
+                    return await run(store, Bar(progress))
+                finally:
+                    await store.close()
+
+        return asyncio.run(with_store())
+
+
+def _model(settings: Settings, name: str | None) -> Any:
+    from serve_app.retrieval.stages import Model
+
+    chosen = name or settings.retrieval.embedding_model
+    return Model(chosen, models.embedding_models().get(chosen, chosen))
+
+
+def _show(
+    report: IngestReport,
+    problems: list[str],
+    seconds: float,
+    collection: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    for problem in problems:
+        errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
+    if as_json:
+        record = dataclasses.asdict(report)
+        print(
+            json.dumps(
+                {
+                    "collection": collection,
+                    **record,
+                    "failed": problems,
+                    "dry_run": dry_run,
+                    "seconds": round(seconds, 2),
+                }
+            )
+        )
+        return
+    would = "would be " if dry_run else ""
+    out.print(
+        f"{report.documents} documents, {report.chunks} chunks in [bold]{collection}[/bold]: "
+        f"{report.embedded} {would}embedded ({report.embedded_tokens:,} tokens), "
+        f"{report.removed} {would}removed; {report.saved_tokens:,} tokens needed no embedding"
+    )
+
+
+def send(
+    paths: list[str],
+    collection: str,
+    url: str,
+    api_key: str | None = None,
+    *,
+    dry_run: bool = False,
+) -> tuple[IngestReport, list[str]]:
+    """Read files here and send their documents over HTTP, with a progress bar."""
+    documents: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for file in discover(paths):
+        try:
+            reading = formats.read(file.url, file.read())
+        except TriviumError as error:
+            problems.append(error.message)
+            continue
+        problems += reading.problems
+        documents += [
+            {"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}
+            for d in reading.documents
+        ]
+    done = IngestReport(len(documents), 0)
+    if dry_run:
+        return done, problems
+    batches = [documents[start : start + _BATCH] for start in range(0, len(documents), _BATCH)]
+    with Client(url, api_key) as client:
+        for batch in track(batches, "ingesting", console=errors, transient=True):
+            answer = client.request(
                 "PUT", f"/v1/collections/{collection}/documents", {"documents": batch}
             )
-            chunks += report["chunks"]
-            progress.advance(task, len(batch))
-    return chunks
+            done = dataclasses.replace(
+                done,
+                **{
+                    field.name: getattr(done, field.name) + answer[field.name]
+                    for field in dataclasses.fields(IngestReport)
+                    if field.name != "documents"
+                },
+            )
+    return done, problems
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for.")],
+    query: Annotated[str | None, typer.Argument(help="What to look for.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help='Many of them, JSONL: {"id","query"}; with --output.')
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help='Where the run goes, JSONL: {"id","query","results"}.')
+    ] = None,
     collection: Collection = "default",
-    k: Annotated[int, typer.Option("--k", "-k", min=1, max=50, help="How many chunks.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=100, help="How many chunks.")] = 5,
     mode: Annotated[str, typer.Option(help="dense, sparse (BM25) or hybrid.")] = "hybrid",
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     api_key: Key = None,
 ) -> None:
-    """Show what retrieval finds for a query, best first."""
-    body = {"query": query, "k": k, "mode": mode}
+    """Show what retrieval finds for a query, best first; or for a whole file of them.
+
+    [bold]Example:[/bold] trivium search --queries q.jsonl --k 20 --output run.jsonl
+    """
+    if (query is None) == (queries is None) or (queries is None) != (output is None):
+        raise SettingsError("give a query, or --queries FILE and --output FILE")
+    path = f"/v1/collections/{collection}/search"
     with Client(url, api_key) as client:
-        found = client.request("POST", f"/v1/collections/{collection}/search", body)["data"]
+        if queries and output:
+            rows = _queries(queries)
+            with output.open("w", encoding="utf-8") as file:
+                for row in track(rows, "searching", console=errors, transient=True):
+                    body = {"query": row["query"], "k": k, "mode": mode}
+                    results = client.request("POST", path, body)["data"]
+                    file.write(json.dumps({**row, "results": results}) + "\n")
+            out.print(f"{len(rows)} queries searched: {output}")
+            return
+        found = client.request("POST", path, {"query": query, "k": k, "mode": mode})["data"]
     if as_json:
         print(json.dumps(found))
         return
@@ -125,3 +336,20 @@ def search(
         text = escape(textwrap.shorten(hit["text"], 240))
         table.add_row(str(rank), f"{hit['relevance']:.2f}", where, text)
     out.print(table)
+
+
+def _queries(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            rows.append({"id": row["id"], "query": str(row["query"])})
+        except (ValueError, KeyError, TypeError):
+            raise SettingsError(f'{path}:{number}: not a row of {{"id", "query"}}') from None
+    return rows

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -47,6 +47,13 @@ RAY_ENVIRONMENT = {
 }
 
 
+class Addresses(NamedTuple):
+    """Of a Ray cluster, each `host:port`: its dashboard, and where drivers join it."""
+
+    dashboard: str
+    ray: str
+
+
 @dataclass(frozen=True, slots=True)
 class RunFile:
     """Where a running stack leaves its process id and address, for `trivium down`."""
@@ -57,10 +64,11 @@ class RunFile:
     def of(cls, settings: Settings) -> RunFile:
         return cls(settings.state_dir / "run.json")
 
-    def write(self, url: str, dashboard: str | None = None) -> None:
+    def write(self, url: str, addresses: Addresses | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         me = psutil.Process()
-        record = {"pid": me.pid, "created": me.create_time(), "url": url, "dashboard": dashboard}
+        record = {"pid": me.pid, "created": me.create_time(), "url": url}
+        record |= addresses._asdict() if addresses else {}
         self.path.write_text(json.dumps(record), encoding="utf-8")
 
     def process(self) -> psutil.Process | None:
@@ -72,12 +80,12 @@ class RunFile:
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
 
-    def dashboard(self) -> str | None:
-        """`host:port` of the running stack's Ray dashboard."""
+    def addresses(self) -> Addresses | None:
+        """Where the running stack's Ray is; `None` when there is none."""
         if self.process() is None:
             return None
-        address: str | None = json.loads(self.path.read_text(encoding="utf-8")).get("dashboard")
-        return address
+        record = json.loads(self.path.read_text(encoding="utf-8"))
+        return Addresses(record["dashboard"], record["ray"]) if "ray" in record else None
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -97,31 +105,53 @@ def check_port(host: str, port: int) -> None:
 
 
 @contextlib.contextmanager
-def cluster(settings: Settings) -> Iterator[str]:
+def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     """A Ray cluster of one node; gone, with all its processes, at the end.
 
-    Yields the dashboard's address, `host:port`.
+    Args:
+        purpose: Tells one that serves no stack, and needs no dashboard, from the stack's.
     """
     _set_environment()
     import ray
 
     # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
-    digest = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(f"{settings.state_dir}{purpose}".encode()).hexdigest()[:8]
     temp = Path(tempfile.gettempdir()) / f"trivium-{digest}"
     shutil.rmtree(temp, ignore_errors=True)
     try:
         address = ray.init(
             num_cpus=_LOGICAL_CPUS,
-            include_dashboard=True,
+            include_dashboard=not purpose,
             dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
             _temp_dir=str(temp),
             object_store_memory=200 * 1024 * 1024,
         )
-        yield str(address["webui_url"])
+        yield Addresses(str(address.get("webui_url", "")), str(address["gcs_address"]))
     finally:
         _shut_down()
+
+
+@contextlib.contextmanager
+def joined(settings: Settings) -> Iterator[bool]:
+    """This process as a driver: of the running stack's Ray, or of one of its own.
+
+    Yields whether a stack is running.
+    """
+    _set_environment()
+    import ray
+
+    running = RunFile.of(settings).addresses()
+    if running is None:
+        with cluster(settings, purpose="bulk"):
+            yield False
+        return
+    ray.init(address=running.ray, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield True
+    finally:
+        ray.shutdown()
 
 
 def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None]) -> None:

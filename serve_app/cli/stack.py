@@ -16,7 +16,7 @@ import typer
 from serve_app import models
 from serve_app.cli import local, steps
 from serve_app.cli.console import errors, out
-from serve_app.cli.documents import ingest
+from serve_app.cli.documents import send
 from serve_app.errors import SettingsError, Unavailable
 from serve_app.settings import Settings, load
 
@@ -60,13 +60,15 @@ def up(
         with local.interruptible(), contextlib.ExitStack() as stack:
             steps.prepare(settings, models.missing(settings))
             with errors.status("starting Ray") as status:
-                dashboard = stack.enter_context(local.cluster(settings))
-                run_file.write(url, dashboard)
-                local.deploy(settings, dashboard, lambda names: status.update(f"starting {names}"))
+                addresses = stack.enter_context(local.cluster(settings))
+                run_file.write(url, addresses)
+                local.deploy(
+                    settings, addresses.dashboard, lambda names: status.update(f"starting {names}")
+                )
                 status.update("asking every road once")
                 local.wait_ready(url, _READY_S)
             if demo:
-                ingest([_HANDBOOK], settings.retrieval.collection, url=url)
+                send([str(_HANDBOOK)], settings.retrieval.collection, url)
                 stack.enter_context(local.feed(url, settings.retrieval.collection))
             _announce(url, demo)
             signal.pause()
@@ -107,8 +109,8 @@ def reload(
     [bold]Example:[/bold] trivium reload --policy my-policy.yaml
     """
     settings = _settings(config, None)
-    dashboard = local.RunFile.of(settings).dashboard()
-    if dashboard is None:
+    addresses = local.RunFile.of(settings).addresses()
+    if addresses is None:
         raise SettingsError("nothing is running here; start it: trivium up")
     own = settings.router
     if heads is not None:
@@ -118,7 +120,7 @@ def reload(
     settings = settings.model_copy(update={"router": own})
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
     with errors.status("handing them to the replicas"):
-        local.reload_router(dashboard, settings)
+        local.reload_router(addresses.dashboard, settings)
     out.print("the router has its new heads and policy")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 from ray import serve
@@ -61,7 +62,11 @@ class GatewayServer:
                 fallbacks=settings.orchestration.fallbacks,
                 top_k=settings.retrieval.top_k,
                 min_relevance=settings.retrieval.min_relevance,
+                grade=settings.orchestration.grade,
                 verify=settings.orchestration.verify,
+                zones=lambda tenant: ZoneInfo(
+                    settings.orchestration.time_zones.get(tenant, settings.orchestration.time_zone)
+                ),
             )
         )
         meter = CostMeter(

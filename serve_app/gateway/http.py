@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -137,8 +138,7 @@ def create_app(services: Services) -> FastAPI:
         return {
             "object": "ingest.report",
             "collection": collection,
-            "documents": report.documents,
-            "chunks": report.chunks,
+            **dataclasses.asdict(report),
         }
 
     @app.get("/v1/collections/{collection}/documents")
@@ -182,7 +182,7 @@ def create_app(services: Services) -> FastAPI:
         caller.require("chat")
         with admission.admitted():
             found = await services.knowledge.search(
-                context(request, caller), collection, body.query, body.k, body.mode
+                context(request, caller), collection, body.search()
             )
         return {
             "object": "list",

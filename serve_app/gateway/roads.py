@@ -14,9 +14,10 @@ from serve_app.domain import (
     Generation,
     Message,
     RequestContext,
+    SearchQuery,
 )
 from serve_app.handles import Remote, Together
-from serve_app.retrieval.retriever import IngestReport
+from serve_app.retrieval.index import IngestReport
 from serve_app.router.turns import turns
 
 
@@ -58,14 +59,9 @@ class RemoteKnowledge:
         self._remote = remote
 
     async def search(
-        self,
-        context: RequestContext,
-        collection: str,
-        query: str,
-        k: int,
-        mode: str = "hybrid",
+        self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]:
-        chunks: list[Chunk] = await self._remote.call("search", context, collection, query, k, mode)
+        chunks: list[Chunk] = await self._remote.call("search", context, collection, query)
         return chunks
 
     async def ingest(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from serve_app.domain import Document, Message, Role, Route
+from serve_app.domain import Document, Message, Role, Route, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
 from serve_app.orchestration.run import Question
 
@@ -266,4 +267,24 @@ class SearchRequest(Body):
 
     query: str = Field(min_length=1, max_length=10_000)
     k: int = Field(default=5, ge=1, le=50)
-    mode: Literal["dense", "sparse", "hybrid"] = "hybrid"
+    mode: SearchMode = "hybrid"
+    metadata: dict[str, str | int | float | bool] = Field(default_factory=dict, max_length=16)
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    recent: bool = False
+    rerank: bool = True
+    diversity: float = Field(default=0.0, ge=0, le=1)
+
+    def search(self) -> SearchQuery:
+        """As the retriever takes it."""
+        return SearchQuery(
+            self.query,
+            self.k,
+            self.mode,
+            self.metadata,
+            since=self.since.timestamp() if self.since else None,
+            until=self.until.timestamp() if self.until else None,
+            recent=self.recent,
+            rerank=self.rerank,
+            diversity=self.diversity,
+        )

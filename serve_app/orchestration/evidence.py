@@ -6,8 +6,11 @@ easier to argue with than a model.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
 
@@ -20,6 +23,7 @@ _STOP = frozenset(
     "your".split()
 )
 _SUPPORT = 0.6
+_SLOPE, _OFFSET = 8.76, 5.69
 
 
 def sentences(text: str) -> list[str]:
@@ -34,8 +38,17 @@ def words(text: str) -> set[str]:
 
 
 def relevant(chunks: Sequence[Chunk], threshold: float) -> list[Chunk]:
-    """Chunks whose cosine with the query reaches the threshold, in their order."""
-    return [chunk for chunk in chunks if chunk.relevance >= threshold]
+    """Chunks that answer the query with at least this probability, in their order."""
+    return [chunk for chunk in chunks if probability(chunk.relevance) >= threshold]
+
+
+def probability(cosine: float) -> float:
+    """That a chunk holds the answer, given its cosine with the question.
+
+    Platt scaling (1999) of the embeddings that come along, on 160 questions about the demo
+    company; `docs/lab-notes.md` says how good it is. Other embeddings need other numbers.
+    """
+    return 1 / (1 + math.exp(_OFFSET - _SLOPE * cosine))
 
 
 def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
@@ -86,6 +99,22 @@ def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]
         citations.append(Citation(chunk, len(text), len(text) + len(sentence)))
         text += sentence
     return text, tuple(citations)
+
+
+def dated(citations: Sequence[Citation], zone: ZoneInfo) -> str:
+    """When the evidence of an answer was true, in words; empty when no chunk says."""
+    moments = [moment for each in citations if (moment := _moment(each.chunk.as_of))]
+    if not moments:
+        return ""
+    return f" (As of {min(moments).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}.)"
+
+
+def _moment(as_of: str | None) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(as_of or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def located(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...]:

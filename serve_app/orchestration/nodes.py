@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
+from zoneinfo import ZoneInfo
 
 from langgraph.runtime import Runtime
 
@@ -17,6 +19,7 @@ from serve_app.domain import (
     Message,
     ModelCall,
     Route,
+    SearchQuery,
     Usage,
 )
 from serve_app.errors import (
@@ -26,7 +29,7 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
-from serve_app.orchestration import evidence
+from serve_app.orchestration import evidence, timespans
 from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.run import Knowledge, Model, Question, Router, Run
 from serve_app.telemetry import tracing
@@ -41,7 +44,7 @@ class State(TypedDict, total=False):
     decision: Decision
     road: Route
     tried: tuple[Route, ...]
-    query: str
+    query: SearchQuery
     rewrites: int
     chunks: list[Chunk]
     draft: str
@@ -60,6 +63,8 @@ class Nodes:
 
     Args:
         models: Name in the price table and bound on the answer's tokens, of expert and frontier.
+        min_relevance: Least probability that a chunk answers the question.
+        zones: The time zone of each tenant.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Nodes:
         fallbacks: Mapping[Route, tuple[Route, ...]],
         top_k: int,
         min_relevance: float,
-        verify: bool,
+        grade: bool = True,
+        verify: bool = True,
+        zones: Callable[[str], ZoneInfo] = lambda tenant: ZoneInfo("UTC"),
     ) -> None:
         self._router = router
         self._expert = expert
@@ -83,7 +90,9 @@ class Nodes:
         self._fallbacks = fallbacks
         self._top_k = top_k
         self._min_relevance = min_relevance
+        self._grade = grade
         self._verify = verify
+        self._zones = zones
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one the caller named, or the router's."""
@@ -110,11 +119,23 @@ class Nodes:
         }
 
     async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
-        """Make the query stand alone. A second time round, widen it to the whole conversation."""
+        """Make the query stand alone, and its words of time a filter.
+
+        A second time round, widen it: the whole conversation, whatever its time.
+        """
         turns = [m.content for m in state["question"].messages if m.role == "user"]
         short = len(turns[-1].split()) < 4
-        take = len(turns) if state["rewrites"] else 2 if short else 1
-        return {"query": "\n".join(turns[-take:]), "rewrites": state["rewrites"] + 1}
+        again = state["rewrites"] > 0
+        take = len(turns) if again else 2 if short else 1
+        query = SearchQuery(
+            "\n".join(turns[-take:]), self._top_k, recent=state["decision"].volatile
+        )
+        zone = self._zones(runtime.context.context.tenant)
+        span = timespans.find(turns[-1], datetime.now(UTC), zone)
+        # What does not change is as true today as on the day it was written.
+        if span and query.recent and not again:
+            query = replace(query, since=span.start.timestamp(), until=_closed(span.end))
+        return {"query": query, "rewrites": state["rewrites"] + 1}
 
     async def retrieve(self, state: State, runtime: Runtime[Run]) -> State:
         """Find chunks near the query."""
@@ -123,7 +144,6 @@ class Nodes:
                 runtime.context.context,
                 state["question"].collection,
                 state["query"],
-                self._top_k,
             )
         except NotFound:
             # Nothing was ever ingested: that is an answer, not a failure.
@@ -137,6 +157,8 @@ class Nodes:
 
     async def grade(self, state: State, runtime: Runtime[Run]) -> State:
         """Keep the chunks that bear on the question."""
+        if not self._grade:
+            return {}
         return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
 
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
@@ -170,9 +192,11 @@ class Nodes:
             if (chunk := evidence.supporter(sentence, chunks))
         ]
         if not parts:
-            sentence = evidence.quote(state["query"], chunks)
+            sentence = evidence.quote(state["query"].text, chunks)
             parts = [(sentence, evidence.supporter(sentence, chunks) or chunks[0])]
         text, citations = evidence.cite(parts)
+        if state["decision"].volatile:
+            text += evidence.dated(citations, self._zones(runtime.context.context.tenant))
         runtime.context.emit(text)
         return {"text": text, "citations": citations, "finish_reason": "stop"}
 
@@ -293,6 +317,14 @@ def after_answer(state: State) -> str:
     if state["error"]:
         return "detour"
     return "verify" if "draft" in state else "end"
+
+
+def _closed(end: datetime) -> float:
+    """What is written while the question is under way is still in a span that ends now."""
+    now = datetime.now(UTC)
+    return (
+        end + timedelta(minutes=1) if abs(now - end) < timedelta(minutes=1) else end
+    ).timestamp()
 
 
 def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:

@@ -16,6 +16,7 @@ from serve_app.domain import (
     ModelCall,
     RequestContext,
     Route,
+    SearchQuery,
 )
 
 
@@ -31,7 +32,7 @@ class Model(Protocol):
 
 class Knowledge(Protocol):
     async def search(
-        self, context: RequestContext, collection: str, query: str, k: int
+        self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]: ...
 
 

@@ -1,18 +1,13 @@
-"""Documents to chunks: along headings and paragraphs, bounded in tokens.
-
-Tokens are estimated as words times 1.35 (English WordPiece averages 1.3), so that chunking needs
-no tokenizer; the encoder truncates at 256, well above the default bound.
-"""
+"""Documents to chunks: along headings and paragraphs, bounded in tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _HEADING = re.compile(r"^(#{1,6})\s+(.*\S)\s*$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-TOKENS_PER_WORD = 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +18,26 @@ class Piece:
     text: str
 
 
-def split(text: str, max_tokens: int) -> list[Piece]:
-    """Cut Markdown or plain text into pieces of at most about `max_tokens` tokens.
+def split(text: str, max_tokens: int, count: Callable[[str], int]) -> list[Piece]:
+    """Cut Markdown or plain text into pieces of at most `max_tokens` tokens.
 
-    No word is lost, repeated or reordered; headings move into `Piece.headings`.
+    No word is lost, repeated or reordered; headings move into `Piece.headings`. A single word
+    longer than that is a piece of its own.
+
+    Args:
+        count: Tokens of a text; a text has about as many as its words together.
     """
-    max_words = max(1, int(max_tokens / TOKENS_PER_WORD))
     pieces = []
     for headings, body in _sections(text):
-        words = 0
+        tokens = 0
         current: list[str] = []
-        for unit in _units(body, max_words):
-            length = len(unit.split())
-            if current and words + length > max_words:
+        for unit in _units(body, max_tokens, count):
+            length = count(unit)
+            if current and tokens + length > max_tokens:
                 pieces.append(Piece(headings, "\n".join(current)))
-                current, words = [], 0
+                current, tokens = [], 0
             current.append(unit)
-            words += length
+            tokens += length
         if current:
             pieces.append(Piece(headings, "\n".join(current)))
     return pieces
@@ -74,18 +72,29 @@ def _sections(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
         yield tuple(title for _, title in path[:-1]), path[-1][1]
 
 
-def _units(body: str, max_words: int) -> Iterator[str]:
+def _units(body: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:
     """Paragraphs; those too long as sentences; those too long as runs of words."""
     for paragraph in re.split(r"\n\s*\n", body):
         if not paragraph.strip():
             continue
-        if len(paragraph.split()) <= max_words:
+        if count(paragraph) <= max_tokens:
             yield paragraph.strip()
             continue
         for sentence in _SENTENCE_END.split(paragraph.strip()):
-            words = sentence.split()
-            if len(words) <= max_words:
+            if count(sentence) <= max_tokens:
                 yield sentence.strip()
-                continue
-            for start in range(0, len(words), max_words):
-                yield " ".join(words[start : start + max_words])
+            else:
+                yield from _runs(sentence.split(), max_tokens, count)
+
+
+def _runs(words: list[str], max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:
+    run: list[str] = []
+    tokens = 0
+    for word in words:
+        length = count(word)
+        if run and tokens + length > max_tokens:
+            yield " ".join(run)
+            run, tokens = [], 0
+        run.append(word)
+        tokens += length
+    yield " ".join(run)

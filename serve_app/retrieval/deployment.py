@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from serve_app.domain import Chunk, Document, RequestContext
-from serve_app.retrieval.embedder import Embedder
-from serve_app.retrieval.retriever import IngestReport, Retriever
-from serve_app.retrieval.store import MilvusStore, Mode
+from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
+from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels
+from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.retriever import Retriever, Rules
+from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
 from serve_app.telemetry import tracing
 
 
 class RetrieverServer:
-    """Evidence for queries, and the way in for documents."""
+    """Evidence for queries, and the way in for documents.
+
+    With Milvus Lite this replica owns the file: a bulk run reaches it through `on_store`.
+    """
 
     def __init__(
         self,
         settings: RetrievalSettings,
-        embedding_model: str,
+        model_paths: Mapping[str, str],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
-        embedder = Embedder(embedding_model)
-        embedder(["warm up"])
-        store = MilvusStore(
-            settings.milvus_uri,
-            settings.milvus_token.get_secret_value(),
-            embedder.dimension,
-            settings.timeout_s,
+        models = EmbeddingModels(settings.embedding_model, model_paths)
+        models.model(models.default)(["warm up"])
+        self._store = MilvusStore(
+            settings.milvus_uri, settings.milvus_token.get_secret_value(), settings.timeout_s
         )
-        self._retriever = Retriever(store, embedder, settings.chunk_tokens)
+        self._retriever = Retriever(
+            self._store,
+            models,
+            settings.chunk_tokens,
+            Rules((settings.dense_weight, settings.sparse_weight), settings.half_life_s),
+            CrossEncoder(settings.rerank_model) if settings.rerank_model else None,
+        )
 
     async def search(
-        self,
-        context: RequestContext,
-        collection: str,
-        query: str,
-        k: int,
-        mode: Mode = "hybrid",
+        self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]:
         attributes = {
             "gen_ai.operation.name": "retrieval",
             "gen_ai.data_source.id": collection,
-            "trivium.retrieval.mode": mode,
+            "trivium.retrieval.mode": query.mode,
+            "trivium.retrieval.since": query.since,
+            "trivium.retrieval.until": query.until,
         }
         with tracing.span(f"retrieval {collection}", attributes, parent=context.trace) as span:
-            chunks = await self._retriever.search(collection, context.tenant, query, k, mode)
+            chunks = await self._retriever.search(collection, context.tenant, query)
             span.set_attribute("trivium.retrieval.chunks", len(chunks))
             return chunks
 
@@ -56,6 +61,7 @@ class RetrieverServer:
         with tracing.span(f"ingest {collection}", parent=context.trace) as span:
             report = await self._retriever.ingest(collection, context.tenant, documents)
             span.set_attribute("trivium.ingest.chunks", report.chunks)
+            span.set_attribute("trivium.ingest.embedded", report.embedded)
             return report
 
     async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:
@@ -68,3 +74,7 @@ class RetrieverServer:
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         return await self._retriever.delete(collection, context.tenant, document_id)
+
+    async def on_store(self, method: str, *args: Any) -> Any:
+        """A method of the store, for `pipeline.RemoteStore`; no request from outside gets here."""
+        return await getattr(self._store, method)(*args)

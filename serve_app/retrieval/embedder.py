@@ -1,18 +1,20 @@
-"""The embedding model, by sentence-transformers."""
+"""Embedding models and rerankers, by sentence-transformers. Blocking; loaded when first used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-class Embedder:
-    """Texts to unit vectors; blocking. `dimension` is their length."""
+class SentenceEmbedder:
+    """Texts to unit vectors. `dimension` is their length."""
 
     def __init__(self, model: str | Path) -> None:
         from sentence_transformers import SentenceTransformer
 
         self._model = SentenceTransformer(str(model), device="cpu")
+        self._tokenizer = self._model.tokenizer
         self.dimension = int(self._model.get_sentence_embedding_dimension() or 0)
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
@@ -22,4 +24,41 @@ class Embedder:
             show_progress_bar=False,
             batch_size=32,
         )
-        return [[float(x) for x in vector] for vector in vectors]
+        return [list(map(float, vector)) for vector in vectors]
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, without those that mark its ends."""
+        return len(self._tokenizer.tokenize(text))
+
+
+class EmbeddingModels:
+    """Models by their name in the settings; each is loaded once.
+
+    Args:
+        paths: Folder or hub id of names that are not one themselves.
+    """
+
+    def __init__(self, default: str, paths: Mapping[str, str]) -> None:
+        self.default = default
+        self._paths = paths
+        self._loaded: dict[str, SentenceEmbedder] = {}
+        self._loading = threading.Lock()
+
+    def model(self, name: str) -> SentenceEmbedder:
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = SentenceEmbedder(self._paths.get(name, name))
+            return self._loaded[name]
+
+
+class CrossEncoder:
+    """Query and text read together: dearer than embeddings, and better."""
+
+    def __init__(self, model: str | Path) -> None:
+        import sentence_transformers
+
+        self._model = sentence_transformers.CrossEncoder(str(model), device="cpu")
+
+    def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
+        scores = self._model.predict([(query, text) for text in texts], show_progress_bar=False)
+        return [float(score) for score in scores]

@@ -1,75 +1,153 @@
-"""Ingest and search over one vector store and one embedding model."""
+"""Ingest and search over one vector store and its embedding models."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from serve_app.domain import Chunk, Document
-from serve_app.errors import NotFound, UnprocessableDocument
-from serve_app.retrieval import chunking
-from serve_app.retrieval.store import MilvusStore, Mode, Row
+from serve_app.domain import Chunk, Document, SearchQuery
+from serve_app.errors import InvalidRequest, NotFound
+from serve_app.retrieval import index, ranking
+from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.ranking import Hit
+from serve_app.retrieval.store import Index, MilvusStore, Where
 
-Embed = Callable[[Sequence[str]], list[list[float]]]
+_DEPTH = 20  # hits of each ranking that fusion sees, at least
 
-_MAX_ID = 200
-_MAX_TITLE_BYTES = 1000
-_MAX_AS_OF = 64
-_MAX_HEADING = 2048
-_MAX_TEXT = 16384
+
+class Embedder(Protocol):
+    """An embedding model; blocking, thread-safe."""
+
+    dimension: int
+
+    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
+        """Texts to unit vectors."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        ...
+
+
+class Models(Protocol):
+    """Embedding models by name, and the one for new collections."""
+
+    default: str
+
+    def model(self, name: str) -> Embedder: ...
+
+
+class Reranker(Protocol):
+    def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
+        """How well each text answers the query; blocking."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What one batch of documents became."""
+class Rules:
+    """How hits become results.
 
-    documents: int
-    chunks: int
+    Attributes:
+        weights: Of the dense and the sparse ranking in their fusion.
+        half_life_s: Age at which the recency prior has lost half of its bonus.
+    """
+
+    weights: tuple[float, float] = (1.0, 1.0)
+    half_life_s: float = 3600.0
 
 
 class Retriever:
     """Documents in, evidence out.
 
     Args:
-        embed: Texts to unit vectors; blocking, called on a worker thread.
-        chunk_tokens: Upper bound of a chunk.
+        chunk_tokens: Upper bound of a chunk in new collections.
     """
 
-    def __init__(self, store: MilvusStore, embed: Embed, chunk_tokens: int) -> None:
+    def __init__(
+        self,
+        store: MilvusStore,
+        models: Models,
+        chunk_tokens: int,
+        rules: Rules,
+        reranker: Reranker | None = None,
+    ) -> None:
         self._store = store
-        self._embed = embed
+        self._models = models
         self._chunk_tokens = chunk_tokens
+        self._rules = rules
+        self._reranker = reranker
 
     async def ingest(
         self, collection: str, tenant: str, documents: Sequence[Document]
     ) -> IngestReport:
-        """Add documents, or replace those with the same id. All are checked before any is written.
+        """Add documents, or replace those with the same id; embeds only what is new.
+
+        All are checked before any is written.
 
         Raises:
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
         """
-        # The last one of an id wins, as it would in batches of their own.
-        checked = {d.id: self._rows(d, f"documents[{i}]") for i, d in enumerate(documents)}
-        rows = [row for pieces in checked.values() for row in pieces]
-        vectors = await asyncio.to_thread(self._embed, [_embedded_text(row) for row in rows])
+        default = self._models.default
+        dimension = self._models.model(default).dimension
+        target = await self._store.ensure(collection, default, dimension, self._chunk_tokens)
+        embedder = await self._embedder(target)
+        # The last one of an id wins, as it would in calls of their own.
+        split = {
+            each.id: index.rows(
+                each,
+                tenant,
+                max_tokens=target.chunk_tokens,
+                count=embedder.count,
+                where=f"documents[{i}]",
+            )
+            for i, each in enumerate(documents)
+        }
+        rows = {row.id: row for each in split.values() for row in each}
+        known = await self._store.known(target, tenant, documents=list(split))
+        plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
+        new = [rows[key] for key in rows if key in plan.embed]
+        vectors = await asyncio.to_thread(embedder, [row.embedded for row in new]) if new else []
+        moved = await self._store.vectors(target, sorted(plan.restamp))
         await self._store.upsert(
-            collection,
-            tenant,
-            [replace(row, embedding=vector) for row, vector in zip(rows, vectors, strict=True)],
+            target,
+            [
+                *zip(new, vectors, strict=True),
+                *((rows[key], vector) for key, vector in moved.items()),
+            ],
         )
-        return IngestReport(documents=len(documents), chunks=len(rows))
+        await self._store.remove(target, sorted(plan.stale))
+        return index.report(len(documents), rows, plan)
 
-    async def search(
-        self, collection: str, tenant: str, query: str, k: int, mode: Mode = "hybrid"
-    ) -> list[Chunk]:
-        """The `k` best chunks for a query, best first."""
-        (vector,) = await asyncio.to_thread(self._embed, [query])
-        return await self._store.search(collection, tenant, query, vector, k, mode)
+    async def search(self, collection: str, tenant: str, query: SearchQuery) -> list[Chunk]:
+        """The best chunks for a query, best first.
+
+        Raises:
+            NotFound: There is no such collection.
+            InvalidRequest: BM25 alone was asked of a server that cannot compute it.
+        """
+        source = await self._store.index(collection)
+        if query.mode == "sparse" and not source.sparse:
+            raise InvalidRequest(
+                "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
+                param="mode",
+            )
+        hits = await self._found(source, tenant, query)
+        if series := sorted({hit.series for hit in hits if hit.series}):
+            newest = await self._store.newest(source, tenant, series, time.time())
+            hits = ranking.current(hits, newest)
+        if query.recent:
+            hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
+        if self._reranker and query.rerank:
+            hits = await self._reranked(query.text, hits)
+        if query.diversity:
+            hits = ranking.diverse(hits, query.k, query.diversity)
+        return [hit.chunk for hit in hits[: query.k]]
 
     async def documents(self, collection: str, tenant: str) -> list[dict[str, Any]]:
-        return await self._store.documents(collection, tenant)
+        return await self._store.documents(await self._store.index(collection), tenant)
 
     async def document(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
         """All chunks of a document.
@@ -77,7 +155,8 @@ class Retriever:
         Raises:
             NotFound: There is no such document.
         """
-        chunks = await self._store.chunks(collection, tenant, document_id)
+        source = await self._store.index(collection)
+        chunks = await self._store.chunks(source, tenant, document_id)
         if not chunks:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
         return chunks
@@ -88,51 +167,50 @@ class Retriever:
         Raises:
             NotFound: There is no such document.
         """
-        removed = await self._store.delete(collection, tenant, document_id)
-        if not removed:
+        source = await self._store.index(collection)
+        known = await self._store.known(source, tenant, documents=[document_id])
+        if not known:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-        return removed
+        await self._store.remove(source, list(known))
+        return len(known)
 
-    def _rows(self, document: Document, where: str) -> list[Row]:
-        if not document.id.strip() or len(document.id.encode()) > _MAX_ID:
-            raise UnprocessableDocument(
-                f"{where}.id must have 1 to {_MAX_ID} bytes", param=f"{where}.id"
+    async def _found(self, source: Index, tenant: str, query: SearchQuery) -> list[Hit]:
+        """Hits of one ranking, or of both, fused."""
+        where = Where(tenant, query.metadata, query.since, query.until)
+        depth = max(query.k, _DEPTH)
+        (vector,) = await asyncio.to_thread(await self._embedder(source), [query.text])
+
+        async def near() -> list[Hit]:
+            wanted = query.diversity > 0
+            return await self._store.search(source, "dense", vector, where, depth, vectors=wanted)
+
+        async def worded() -> list[Hit]:
+            # Vectors of what only BM25 finds give its cosine.
+            hits = await self._store.search(
+                source, "sparse", query.text, where, depth, vectors=True
             )
-        if len(document.title.encode()) > _MAX_TITLE_BYTES:
-            raise UnprocessableDocument(
-                f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes",
-                param=f"{where}.title",
-            )
-        as_of = str(document.metadata.get("as_of", ""))
-        if len(as_of.encode()) > _MAX_AS_OF:
-            raise UnprocessableDocument(
-                f"{where}.metadata.as_of must be an ISO 8601 time", param=f"{where}.metadata.as_of"
-            )
-        pieces = chunking.split(document.text, self._chunk_tokens)
-        if not pieces:
-            raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
-        for piece in pieces:
-            heading = " › ".join(piece.headings)
-            if len(piece.text.encode()) > _MAX_TEXT or len(heading.encode()) > _MAX_HEADING:
-                raise UnprocessableDocument(
-                    f"{where}.text holds a word or a heading that is too long to be one",
-                    param=f"{where}.text",
-                )
-        return [
-            Row(
-                document_id=document.id,
-                ordinal=ordinal,
-                title=document.title,
-                heading=" › ".join(piece.headings),
-                text=piece.text,
-                as_of=as_of,
-                metadata=dict(document.metadata),
-                embedding=[],
-            )
-            for ordinal, piece in enumerate(pieces)
+            return [_with_cosine(hit, vector) for hit in hits]
+
+        if query.mode == "dense" or not source.sparse:
+            return await near()
+        if query.mode == "sparse":
+            return await worded()
+        return ranking.fuse(await asyncio.gather(near(), worded()), self._rules.weights)
+
+    async def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
+        assert self._reranker is not None
+        texts = [
+            index.embedded_text(hit.chunk.title, hit.chunk.heading, hit.chunk.text) for hit in hits
         ]
+        scores = await asyncio.to_thread(self._reranker, text, texts)
+        ordered = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
+        return [replace(hit, chunk=replace(hit.chunk, score=score)) for score, hit in ordered]
+
+    async def _embedder(self, of: Index) -> Embedder:
+        # The first use loads the model.
+        return await asyncio.to_thread(self._models.model, of.model)
 
 
-def _embedded_text(row: Row) -> str:
-    """Title and headings say what a chunk is about; half of them do not say it themselves."""
-    return f"{row.title}\n{row.heading}\n{row.text}"
+def _with_cosine(hit: Hit, vector: Sequence[float]) -> Hit:
+    cosine = sum(x * y for x, y in zip(vector, hit.vector, strict=True))
+    return replace(hit, chunk=replace(hit.chunk, relevance=cosine))

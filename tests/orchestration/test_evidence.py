@@ -84,4 +84,5 @@ def test_quote_is_the_sentence_that_answers() -> None:
 
 def test_only_chunks_at_or_above_the_threshold_are_relevant() -> None:
     chunks = [chunk("a", relevance=0.3), chunk("b", relevance=0.2), chunk("c", relevance=0.25)]
-    assert [each.text for each in evidence.relevant(chunks, 0.25)] == ["a", "c"]
+    threshold = evidence.probability(0.25)
+    assert [each.text for each in evidence.relevant(chunks, threshold)] == ["a", "c"]

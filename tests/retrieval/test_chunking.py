@@ -5,7 +5,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.retrieval.chunking import TOKENS_PER_WORD, Piece, split
+from serve_app.retrieval import chunking
+from serve_app.retrieval.chunking import Piece
 
 _LINES = st.lists(
     st.one_of(
@@ -16,6 +17,16 @@ _LINES = st.lists(
     max_size=12,
 )
 TEXTS = _LINES.map("\n".join)
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def split(text: str, max_tokens: int) -> list[Piece]:
+    return chunking.split(text, max_tokens, words)
+
+
 _HEADING = re.compile(r"^#{1,6}\s+(.*\S)\s*$")
 
 
@@ -23,7 +34,7 @@ def body_words(text: str) -> list[str]:
     """Every word of the text, and of each heading that nothing stands under: no text, no deeper
     heading. Read independently of the code under test.
     """
-    words: list[str] = []
+    found: list[str] = []
     bare: tuple[int, list[str]] | None = None
     fenced = False
     for line in text.splitlines():
@@ -31,14 +42,14 @@ def body_words(text: str) -> list[str]:
             fenced = not fenced
         heading = None if fenced else _HEADING.match(line)
         if heading is None:
-            words += line.split()
+            found += line.split()
             bare = None if line.strip() else bare
             continue
         level = len(line) - len(line.lstrip("#"))
         if bare and bare[0] >= level:
-            words += bare[1]
+            found += bare[1]
         bare = (level, heading[1].split())
-    return words + (bare[1] if bare else [])
+    return found + (bare[1] if bare else [])
 
 
 @given(TEXTS, st.integers(1, 200))
@@ -51,8 +62,7 @@ def test_no_word_is_lost_repeated_or_reordered(text: str, max_tokens: int) -> No
 def test_no_piece_is_empty_or_above_the_bound(text: str, max_tokens: int) -> None:
     for piece in split(text, max_tokens):
         assert piece.text.strip()
-        words = len(piece.text.split())
-        assert words == 1 or words * TOKENS_PER_WORD <= max_tokens
+        assert words(piece.text) <= max_tokens
 
 
 @given(TEXTS, st.integers(1, 200))
@@ -86,7 +96,7 @@ def test_hash_in_a_code_block_is_no_heading() -> None:
 
 def test_paragraphs_share_a_piece_while_they_fit() -> None:
     text = "one two three\n\nfour five\n\nsix seven eight nine"
-    assert [piece.text for piece in split(text, 8)] == [
+    assert [piece.text for piece in split(text, 5)] == [
         "one two three\nfour five",
         "six seven eight nine",
     ]
@@ -94,7 +104,7 @@ def test_paragraphs_share_a_piece_while_they_fit() -> None:
 
 def test_long_paragraph_is_cut_between_sentences() -> None:
     text = "The first sentence is here. The second one follows it. The third ends."
-    assert [piece.text for piece in split(text, 8)] == [
+    assert [piece.text for piece in split(text, 5)] == [
         "The first sentence is here.",
         "The second one follows it.",
         "The third ends.",

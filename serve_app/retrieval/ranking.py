@@ -1,0 +1,86 @@
+"""From what a vector database finds to the order a reader wants. Pure functions over hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from serve_app.domain import Chunk
+
+RRF_K = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found, and what the ranking reads of it.
+
+    Attributes:
+        key: The row's key in the collection.
+        time: Unix seconds at which its document was true; 0 when unknown.
+        series: See `index.Row`.
+        vector: Unit vector; empty where no step needs it.
+    """
+
+    key: str
+    chunk: Chunk
+    time: int = 0
+    series: str = ""
+    vector: tuple[float, ...] = ()
+
+
+def fuse(rankings: Sequence[Sequence[Hit]], weights: Sequence[float]) -> list[Hit]:
+    """Weighted reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009, k = 60)."""
+    scores: dict[str, float] = {}
+    hits: dict[str, Hit] = {}
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for rank, hit in enumerate(ranking, start=1):
+            scores[hit.key] = scores.get(hit.key, 0.0) + weight / (RRF_K + rank)
+            hits.setdefault(hit.key, hit)
+    return [
+        replace(hits[key], chunk=replace(hits[key].chunk, score=score))
+        for key, score in sorted(scores.items(), key=lambda pair: -pair[1])
+    ]
+
+
+def recent_first(hits: Sequence[Hit], now: float, half_life_s: float) -> list[Hit]:
+    """Halve the score of what is old, smoothly; what has no time counts as old."""
+
+    def weighed(hit: Hit) -> Hit:
+        fresh = 0.5 ** (max(0.0, now - hit.time) / half_life_s)
+        return replace(hit, chunk=replace(hit.chunk, score=hit.chunk.score * (0.5 + 0.5 * fresh)))
+
+    return sorted(map(weighed, hits), key=lambda hit: -hit.chunk.score)
+
+
+def current(hits: Sequence[Hit], newest: Mapping[str, str]) -> list[Hit]:
+    """Drop what a newer version hides; `newest` names the document in force of each series."""
+    return [
+        hit
+        for hit in hits
+        if not hit.series or newest.get(hit.series, hit.chunk.document_id) == hit.chunk.document_id
+    ]
+
+
+def diverse(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
+    """The first `k` by maximal marginal relevance (Carbonell & Goldstein, SIGIR 1998).
+
+    Args:
+        diversity: 0 keeps the order; 1 asks only for what is unlike that chosen already.
+    """
+    rest = list(hits)
+    chosen: list[Hit] = []
+    best = max((hit.chunk.score for hit in rest), default=0.0) or 1.0
+
+    def gain(hit: Hit) -> float:
+        likeness = max((_dot(hit.vector, other.vector) for other in chosen), default=0.0)
+        return (1 - diversity) * hit.chunk.score / best - diversity * likeness
+
+    while rest and len(chosen) < k:
+        following = max(rest, key=gain)
+        rest.remove(following)
+        chosen.append(following)
+    return chosen
+
+
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(left, right, strict=True))

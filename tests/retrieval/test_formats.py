@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from collections.abc import Callable
+from functools import cache
+
+import docx
+import pytest
+from docx.oxml import parse_xml
+from docx.oxml.ns import nsdecls
+from hypothesis import given
+from hypothesis import strategies as st
+from pypdf import PdfReader, PdfWriter
+
+from serve_app.domain import Document
+from serve_app.errors import UnprocessableDocument
+from serve_app.retrieval.formats import SUFFIXES, read
+
+
+def only(name: str, data: bytes | str) -> Document:
+    """The one document of a file without problems."""
+    reading = read(name, data.encode() if isinstance(data, str) else data)
+    assert reading.problems == []
+    (document,) = reading.documents
+    return document
+
+
+def refusal(name: str, data: bytes) -> str:
+    with pytest.raises(UnprocessableDocument) as caught:
+        read(name, data)
+    assert caught.value.message.startswith(f"{name}: ")
+    return caught.value.message
+
+
+def pdf(*pages: str) -> bytes:
+    """A PDF with a page for each text, written by hand."""
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for i, text in enumerate(pages):
+        content = f"BT /F1 12 Tf ({text}) Tj ET"
+        objects += [
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] "
+            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * i} 0 R >>",
+            f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
+        ]
+    out, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(out))
+        out += f"{number} 0 obj\n{body}\nendobj\n".encode()
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
+    size = len(objects) + 1
+    return (
+        out
+        + (
+            f"xref\n0 {size}\n0000000000 65535 f \n{table}"
+            f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
+        ).encode()
+    )
+
+
+def rewritten_pdf(change: Callable[[PdfWriter], None]) -> bytes:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("Hello"))))
+    change(writer)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def saved(document: docx.document.Document) -> bytes:
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+@cache
+def word() -> bytes:
+    """A DOCX with headings, lists, and a table between two paragraphs."""
+    document = docx.Document()
+    document.add_heading("Travel", level=1)
+    document.add_paragraph("Hotels: 190.")
+    document.add_heading("Trains", level=2)
+    document.add_paragraph("Second class.", style="List Bullet")
+    table = document.add_table(rows=2, cols=2)
+    for i, text in enumerate(("City", "Limit", "Rome", "190")):
+        table.cell(i // 2, i % 2).text = text
+    document.add_paragraph("The end.")
+    return saved(document)
+
+
+def test_front_matter_gives_id_title_and_metadata() -> None:
+    document = only(
+        "a/travel-policy.md",
+        "---\nid: travel\ntitle: Travel\nas_of: 2026-01-31\nrank: 3\nowner:\n---\nHotels: 190.\n",
+    )
+    assert document == Document(
+        "travel", "Travel", "Hotels: 190.\n", {"as_of": "2026-01-31", "rank": 3}
+    )
+
+
+@pytest.mark.parametrize("suffix", [".md", ".markdown", ".txt", ".TXT"])
+def test_without_front_matter_heading_and_name_serve(suffix: str) -> None:
+    document = only(f"travel{suffix}", "# Travelling\nHotels: 190.\n")
+    assert (document.id, document.title) == ("travel", "Travelling")
+    assert only(f"travel{suffix}", "Hotels: 190.\n").title == "travel"
+
+
+def test_url_is_named_by_the_last_part_of_its_path() -> None:
+    assert only("https://example.org/a/travel.html?v=1.2#top", "<p>Hotels").id == "travel"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [("utf-8", b"\xef\xbb\xbf"), ("utf-16-le", b"\xff\xfe"), ("utf-16-be", b"\xfe\xff")],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_byte_order_marks_and_line_ends_are_understood(
+    encoding: str, mark: bytes, end: str
+) -> None:
+    text = "---\ntitle: Café\n---\nHotels: 190.\n".replace("\n", end)
+    document = only("a.md", mark + text.encode(encoding))
+    assert (document.title, document.text) == ("Café", "Hotels: 190.\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "holds no text"),
+        (b"---\ntitle: x\n---\n \n", "holds no text"),
+        (b"caf\xe9", "not UTF-8 text; convert it first"),
+        (b"\xff\xfea", "not UTF-8 text"),
+        (b"text\0text", "binary"),
+        ("text".encode("utf-32"), "binary"),
+        (b"---\ntitle: [x\n---\ntext", "not valid YAML"),
+        (b"---\nas_of: 2026-13-45\n---\ntext", "not valid YAML"),
+        (b"---\na: !!timestamp x\n---\ntext", "not valid YAML"),
+        (b"---\n- a\n- b\n---\ntext", "key: value"),
+        (b"---\na: &a [1]\nb: [*a, *a]\n---\ntext", "key: value"),
+    ],
+)
+def test_unreadable_text_is_refused_with_its_reason(content: bytes, reason: str) -> None:
+    assert reason in refusal("docs/a.md", content)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "README", ".md", "https://example.org/docs/"])
+def test_unknown_format_is_refused_with_those_there_are(name: str) -> None:
+    assert ", ".join(SUFFIXES) in refusal(name, b"text")
+
+
+def test_html_keeps_what_carries_meaning() -> None:
+    page = """<!DOCTYPE html><html><head><title>Travel
+      policy</title><style>p {}</style><script>var a = "b";</script></head><body>
+      <header>Banner</header><nav><ul><li>Home</li></ul></nav><!-- note -->
+      <h1>Trips<br>abroad</h1>Intro <b>te</b>xt.<h2><div>Hotels</div></h2>
+      <ul><li>Rome</li><li><p>Oslo</p></li></ul>
+      <table><tr><th>City</th><th>Limit</th></tr><tr><td><p>Rome</p></td><td>190</td></tr></table>
+      <pre># not a heading\n  indented</pre>
+      <p>One<br>Two</p><footer>Imprint</footer></body></html>"""
+    document = only("a.html", page)
+    assert (document.id, document.title) == ("a", "Travel policy")
+    assert document.text.splitlines() == [
+        "# Trips abroad",
+        *("", "Intro text."),
+        *("", "## Hotels"),
+        *("", "- Rome", "- Oslo"),
+        *("", "City | Limit", "Rome | 190"),
+        *("", "```", "# not a heading", "  indented", "```"),
+        *("", "One", "Two"),
+    ]
+
+
+def test_html_without_title_takes_heading() -> None:
+    assert only("a.htm", "<svg><title>Icon</title></svg><h1>Trips</h1><p>Text").title == "Trips"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '<meta charset="iso-8859-2"><p>Łódź'.encode("iso-8859-2"),
+        "<p>Łódź".encode(),
+        b"\xff\xfe" + "<p>Łódź".encode("utf-16-le"),
+        '<?xml version="1.0" encoding="iso-8859-2"?><html><p>Łódź'.encode("iso-8859-2"),
+        "Łódź".encode(),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_html_is_decoded_as_it_says(data: bytes) -> None:
+    assert only("a.html", data).text == "Łódź"
+
+
+def test_html_of_many_unclosed_tags_costs_no_more_than_its_size() -> None:
+    assert only("a.html", "x" + "<a " * 100_000).text == "x"
+
+
+def test_html_nested_deeper_than_python_recurses_is_read() -> None:
+    assert only("a.html", "<div><ul><li>" * 3000 + "deep").text == "- deep"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<script>1</script>", "holds no text"),
+        (b"a\0b", "binary"),
+        (b"<![x[y]]>", "holds no text"),
+    ],
+)
+def test_unreadable_html_is_refused(content: bytes, reason: str) -> None:
+    assert reason in refusal("a.html", content)
+
+
+def test_pdf_is_read_by_page() -> None:
+    document = only("a.pdf", pdf("Hello", "World"))
+    assert (document.id, document.title) == ("a", "a")
+    assert document.text == "## Page 1\n\nHello\n\n## Page 2\n\nWorld"
+
+
+def test_pdf_properties_give_title() -> None:
+    data = rewritten_pdf(lambda writer: writer.add_metadata({"/Title": "Greeting"}))
+    assert only("a.pdf", data).title == "Greeting"
+
+
+def test_pdf_page_without_text_is_a_problem() -> None:
+    reading = read("a.pdf", pdf("Hello", ""))
+    assert reading.documents[0].text == "## Page 1\n\nHello"
+    assert reading.problems == ["a.pdf, page 2: holds no text; it may be a scan"]
+
+
+def test_pdf_that_opens_without_password_is_read() -> None:
+    data = rewritten_pdf(lambda writer: writer.encrypt("", "owner", algorithm="RC4-128"))
+    assert "Hello" in only("a.pdf", data).text
+
+
+def test_unreadable_pdf_is_refused_with_its_reason() -> None:
+    locked = rewritten_pdf(lambda writer: writer.encrypt("secret", algorithm="RC4-128"))
+    assert "encrypted; save it without a password" in refusal("a.pdf", locked)
+    assert "not a PDF, or damaged" in refusal("a.pdf", b"%PDF-1.4 and then nothing")
+    assert "not a PDF, or damaged" in refusal("a.pdf", b"")
+    assert "holds no text; it may be a scan, run OCR first" in refusal("a.pdf", pdf("", ""))
+
+
+def test_docx_keeps_headings_lists_and_tables_in_order() -> None:
+    document = only("a.docx", word())
+    assert (document.id, document.title) == ("a", "Travel")
+    assert document.text.split("\n\n") == [
+        "# Travel",
+        "Hotels: 190.",
+        "## Trains",
+        "- Second class.",
+        "City | Limit\nRome | 190",
+        "The end.",
+    ]
+
+
+def test_docx_properties_give_title() -> None:
+    document = docx.Document()
+    document.core_properties.title = "Policy"
+    document.add_paragraph("Text")
+    assert only("a.docx", saved(document)).title == "Policy"
+
+
+def test_docx_text_in_content_controls_and_tracked_insertions_is_kept() -> None:
+    document = docx.Document()
+    run = "<w:r><w:t>{}</w:t></w:r>"
+    control = (
+        f"<w:sdt {nsdecls('w')}><w:sdtPr/><w:sdtContent><w:p>{run}</w:p></w:sdtContent></w:sdt>"
+    )
+    document.element.body.insert(0, parse_xml(control.format("Controlled")))
+    document.add_paragraph("Then ")._p.append(
+        parse_xml(f"<w:ins {nsdecls('w')}>{run.format('inserted')}</w:ins>")
+    )
+    assert only("a.docx", saved(document)).text == "Controlled\n\nThen inserted"
+
+
+def test_docx_merged_cells_are_read_once_and_nested_tables_too() -> None:
+    document = docx.Document()
+    table = document.add_table(rows=1, cols=3)
+    table.cell(0, 0).merge(table.cell(0, 1)).text = "Both"
+    table.cell(0, 2).add_table(rows=1, cols=1).cell(0, 0).text = "Inner"
+    assert only("a.docx", saved(document)).text.strip() == "Both | Inner"
+
+
+def with_big_entry(size: int) -> bytes:
+    out = io.BytesIO(word())
+    with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/bomb.xml", b"\0" * size)
+    return out.getvalue()
+
+
+def test_zip_bomb_is_refused() -> None:
+    assert "inflates beyond all bounds" in refusal("a.docx", with_big_entry(64 * 2**20))
+
+
+def test_zip_bomb_that_understates_its_size_is_refused() -> None:
+    size = 64 * 2**20
+    data = with_big_entry(size)
+    honest, small = struct.pack("<L", size), struct.pack("<L", 10)
+    assert data.count(honest) == 2  # the directory and the entry itself
+    assert "damaged" in refusal("a.docx", data.replace(honest, small))
+
+
+def test_unreadable_docx_is_refused() -> None:
+    empty = zipfile.ZipFile(out := io.BytesIO(), "w")
+    empty.close()
+    for data in (b"", b"text", word()[:-100], out.getvalue()):
+        assert "not a DOCX file, damaged, or locked" in refusal("a.docx", data)
+    assert "holds no text" in refusal("a.docx", saved(docx.Document()))
+
+
+def test_csv_with_text_gives_a_document_for_each_row() -> None:
+    reading = read(
+        "faq.csv",
+        '\ufeffID,Title,text,as_of\n1,Hotels,190.,2026\n,,"Two\nlines",\n'.encode(),
+    )
+    assert reading.problems == []
+    assert reading.documents == [
+        Document("1", "Hotels", "190.", {"as_of": "2026"}),
+        Document("faq#2", "faq#2", "Two\nlines", {}),
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_without_text_gives_lines(delimiter: str) -> None:
+    data = "city,limit\nRome,190\n\nOslo,\n".replace(",", delimiter).encode()
+    reading = read("limits.csv", data)
+    assert reading.documents == [
+        Document("limits#1", "limits#1", "city: Rome\nlimit: 190", {}),
+        Document("limits#3", "limits#3", "city: Oslo", {}),
+    ]
+
+
+def test_csv_rows_that_cannot_be_read_are_problems() -> None:
+    long = "x" * 200_000
+    rows = ["id,text", "1,One", "2", "3,Three,more", f"4,{long}", "5,", "6,Six"]
+    reading = read("faq.csv", "\n".join(rows).encode())
+    assert [document.id for document in reading.documents] == ["1", "6"]
+    assert [problem.split(":")[0] for problem in reading.problems] == [
+        f"faq.csv, line {number}" for number in (3, 4, 5, 6)
+    ]
+    assert "1 cells under 2 columns" in reading.problems[0]
+    assert "field larger than field limit" in reading.problems[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "holds no text"),
+        (b"id,text\n", "holds no text"),
+        (b"id,text\n1\n", "line 2: 1 cells under 2 columns"),
+        (b"id,id\n1,2\n", "line 1 must name the columns"),
+        (b"id,\n1,2\n", "line 1 must name the columns"),
+        (b"caf\xe9\n1\n", "not UTF-8"),
+    ],
+)
+def test_unreadable_csv_is_refused(content: bytes, reason: str) -> None:
+    assert reason in refusal("faq.csv", content)
+
+
+def test_jsonl_goes_on_after_a_bad_line() -> None:
+    good = {"id": "a", "title": "A", "text": "One\u2028two", "metadata": {"n": 1, "x": None}}
+    bad = ["{", "[1]", '{"id": "b"}', '{"id": 1, "text": "x"}', '{"id": "b", "txt": "x"}']
+    bad += ['{"id": "b", "text": "x", "metadata": {"a": []}}', "[" * 100_000, "9" * 5000]
+    last = '{"id": "z", "text": "half a pair: \\ud800"}'
+    lines = [json.dumps(good, ensure_ascii=False), *bad, "", last]
+    reading = read("faq.jsonl", "\n".join(lines).encode())
+    assert reading.documents == [
+        Document("a", "A", "One\u2028two", {"n": 1}),
+        Document("z", "z", "half a pair: ?", {}),
+    ]
+    assert [problem.split(":")[0] for problem in reading.problems] == [
+        f"faq.jsonl, line {number}" for number in range(2, 2 + len(bad))
+    ]
+
+
+def test_jsonl_without_a_good_line_is_refused() -> None:
+    assert "line 1: not valid JSON" in refusal("faq.jsonl", b"{\n[]\n")
+    assert "holds no text" in refusal("faq.jsonl", b"\n")
+
+
+def test_metadata_keeps_numbers_that_fit() -> None:
+    kept = {"i": 1, "f": 0.5, "b": True, "s": "x"}
+    given = kept | {"empty": " ", "big": 2**70, "nan": float("nan")}
+    row = {"id": "a", "text": "x", "metadata": given}
+    assert only("a.jsonl", json.dumps(row)).metadata == kept | {"big": str(2**70), "nan": "nan"}
+
+
+def check(name: str, data: bytes) -> None:
+    """A reading that every store takes, or the one error there is."""
+    try:
+        reading = read(name, data)
+    except UnprocessableDocument:
+        return
+    assert reading.documents
+    for document in reading.documents:
+        assert document.text.strip()
+        assert "\0" not in json.dumps([document.id, document.title], ensure_ascii=False)
+        for text in (document.id, document.title, document.text, str(document.metadata)):
+            text.encode()
+
+
+_FRAGMENTS = (
+    *(b"---\n", b"\n---\n", b"title: ", b"&a ", b"*a", b"!!int ", b'"', b",", b";", b"\n"),
+    *(b"id,text\n", b'{"id":"a","text":"b"}', b"\\ud800", b"\\u0000", b"\xff\xfe", b"\0", b"\r"),
+    *(b"<p>", b"</p>", b"<table><td>", b"<![CDATA[", b"<!", b"<pre>", b"&#0;", b"&#xd800;"),
+    *(b'<meta charset="rot13">', b'<meta charset="utf-7">', b"<title>", b"<h1>", b"<li>"),
+)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(data=st.binary(max_size=200) | st.lists(st.sampled_from(_FRAGMENTS)).map(b"".join))
+def test_any_bytes_are_read_or_refused(suffix: str, data: bytes) -> None:
+    check(f"a{suffix}", data)
+
+
+@given(place=st.floats(0, 1), patch=st.binary(max_size=8))
+def test_damaged_pdf_is_read_or_refused(place: float, patch: bytes) -> None:
+    data = bytearray(pdf("Hello", "World"))
+    start = int(place * len(data))
+    data[start : start + len(patch)] = patch
+    check("a.pdf", bytes(data))
+
+
+@given(place=st.floats(0, 1), patch=st.binary(max_size=8))
+def test_damaged_docx_is_read_or_refused(place: float, patch: bytes) -> None:
+    data = bytearray(word())
+    start = int(place * len(data))
+    data[start : start + len(patch)] = patch
+    check("a.docx", bytes(data))

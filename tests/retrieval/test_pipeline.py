@@ -1,0 +1,266 @@
+"""Bulk ingest and reindexing, with real Ray, real embeddings and both Milvuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from serve_app.domain import Document, SearchQuery
+from serve_app.errors import NotFound, UnprocessableDocument
+from serve_app.retrieval import index, pipeline
+from serve_app.retrieval.embedder import EmbeddingModels
+from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.retriever import Retriever, Rules
+from serve_app.retrieval.sources import discover
+from serve_app.retrieval.stages import Model
+from serve_app.retrieval.store import MilvusStore
+from serve_app.settings import BUNDLED
+from tests.retrieval import bulk
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(600),
+]
+
+WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag filter rack".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running_ray() -> Iterator[None]:
+    bulk.start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve documents of three sections each."""
+    for i in range(12):
+        text = "\n".join(f"# Part {j}\n{WORDS[i]} number {i} part {j}" for j in range(3))
+        (tmp_path / f"doc{i:02}.md").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def retriever(store: MilvusStore) -> Retriever:
+    return Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+
+
+async def ingest(store: MilvusStore, collection: str, folder: Path, **more: bool) -> IngestReport:
+    return (await run(store, collection, folder, **more)).report
+
+
+async def run(store: MilvusStore, collection: str, folder: Path, **more: bool) -> pipeline.Result:
+    model = Model(BUNDLED, bulk.PATHS[BUNDLED])
+    return await pipeline.ingest(
+        discover([str(folder)]), store, collection, "t", model, 64, paths=bulk.PATHS, **more
+    )
+
+
+async def content(store: MilvusStore, collection: str) -> set[tuple[str, int, str]]:
+    """Every row: document, place, text; asserts that none is there twice."""
+    documents = await store.rows(await store.index(collection))
+    rows = [(row.document_id, row.ordinal, row.text) for rows in documents for row in rows]
+    assert len(rows) == len(set(rows))
+    return set(rows)
+
+
+async def test_runs_embed_only_what_changed_and_remove_what_is_gone(
+    store: MilvusStore, collection: str, folder: Path
+) -> None:
+    first = await ingest(store, collection, folder)
+    assert (first.documents, first.chunks, first.embedded) == (12, 36, 36)
+    second = await ingest(store, collection, folder)
+    assert (second.embedded, second.removed) == (0, 0)
+    assert second.saved_tokens == first.embedded_tokens
+    (folder / "doc00.md").write_text("# Part 0\nsomething new")
+    (folder / "doc01.md").unlink()
+    dry = await ingest(store, collection, folder, dry_run=True)
+    assert (dry.embedded, dry.removed) == (1, 6)
+    assert len(await content(store, collection)) == 36
+    third = await ingest(store, collection, folder)
+    assert (third.embedded, third.removed) == (1, 6)
+    rows = await content(store, collection)
+    assert ("doc00", 0, "something new") in rows
+    assert not [row for row in rows if row[0] == "doc01"]
+
+
+async def test_bad_files_are_named_and_the_rest_goes_in(
+    store: MilvusStore, collection: str, folder: Path
+) -> None:
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 nonsense")
+    (folder / "latin.md").write_bytes("caf\xe9".encode("latin-1"))
+    (folder / "rows.jsonl").write_text('{"id": "good", "text": "fine"}\n{"id": 3}\n')
+    (folder / "other.md").write_text("---\nid: doc00\n---\nA second one of this id.")
+    result = await run(store, collection, folder)
+    named = "\n".join(result.problems)
+    for name in ("broken.pdf", "latin.md", "rows.jsonl, line 2", "other.md"):
+        assert name in named
+    assert len(result.problems) == 4
+    assert result.report.documents == 13
+    assert "A second one of this id." not in {
+        text for _, _, text in await content(store, collection)
+    }
+
+
+async def test_file_that_cannot_be_read_this_time_is_not_forgotten(
+    store: MilvusStore, collection: str, folder: Path
+) -> None:
+    await ingest(store, collection, folder)
+    (folder / "doc05.md").write_bytes(b"\xff\xfe\x00")
+    result = await run(store, collection, folder)
+    assert result.problems
+    assert [row for row in await content(store, collection) if row[0] == "doc05"]
+
+
+async def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
+    for argument in (tmp_path, tmp_path / "nowhere", tmp_path / "*.md"):
+        with pytest.raises(UnprocessableDocument, match=re.escape(argument.name)):
+            discover([str(argument)])
+
+
+async def test_killed_runs_are_finished_by_the_same_command(
+    uri: str, store: MilvusStore, collection: str, folder: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at five points; then the collection equals that of an undisturbed run."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(80):  # enough for Ray to have a part in it
+        text = "\n".join(f"# Part {j}\n{' '.join(random.choices(WORDS, k=9))}" for j in range(20))
+        (many / f"doc{i:02}.md").write_text(text)
+    await ingest(store, f"{collection}_whole", many)
+    wanted = await content(store, f"{collection}_whole")
+    # Milvus Lite's file has one owner at a time: the killed runs get one of their own.
+    lite = "://" not in uri
+    target = str(tmp_path / "killed.db") if lite else uri
+    seen = 0
+    for share in (0.0, 0.1, 0.3, 0.6, 0.9):
+        await asyncio.to_thread(
+            killed_at, target, f"{collection}_killed", many, int(share * len(wanted))
+        )
+    again = MilvusStore(target, "", timeout_s=20)
+    try:
+        report = await ingest(again, f"{collection}_killed", many)
+        assert report.embedded < len(wanted)
+        assert await content(again, f"{collection}_killed") == wanted
+    finally:
+        await again.close()
+
+
+def killed_at(uri: str, collection: str, folder: Path, rows: int) -> None:
+    """Start a run and kill it, with all its processes, when so many rows are written."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if rows:
+            _written(uri, process, rows)
+    finally:
+        family = [process, *psutil.Process(process.pid).children(recursive=True)]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                each.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _written(uri: str, process: subprocess.Popen[bytes], rows: int) -> None:
+    """Wait until the run has come some way; Milvus Lite's file shows it by its size."""
+    deadline = 60.0
+    step = 0.05
+    while process.poll() is None and deadline > 0:
+        if "://" not in uri and Path(uri).exists() and _size(Path(uri)) > rows * 500:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(step)
+        deadline -= step
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return sum(each.stat().st_size for each in files)
+
+
+async def test_reindex_under_load_loses_and_empties_no_search(
+    store: MilvusStore, retriever: Retriever, collection: str, folder: Path
+) -> None:
+    await ingest(store, collection, folder)
+    stop = asyncio.Event()
+    searches = 0
+
+    async def client(number: int) -> None:
+        nonlocal searches
+        while not stop.is_set():
+            word = WORDS[number % 12]
+            found = await retriever.search(collection, "t", SearchQuery(word, 3))
+            assert found, word
+            searches += 1
+
+    clients = [asyncio.create_task(client(i)) for i in range(16)]
+    before = await store.index(collection)
+    model = Model(BUNDLED, bulk.PATHS[BUNDLED])
+    made, result = await pipeline.reindex(store, collection, model, 32)
+    late = Document("late", "Late", "written while the index was changed")
+    await retriever.ingest(collection, "t", [late])
+    stop.set()
+    await asyncio.gather(*clients)
+    assert searches > 16
+    assert made.version == before.version + 1
+    assert result.report.embedded == 36
+    after = await store.index(collection)
+    assert (after.name, after.chunk_tokens) == (made.name, 32)
+    assert len(await content(store, collection)) == 37
+    back = await pipeline.rollback(store, collection)
+    assert back.name == before.name == (await store.index(collection)).name
+    with pytest.raises(NotFound):
+        await pipeline.rollback(store, collection)
+
+
+async def test_what_is_written_during_a_reindex_is_carried_over(
+    store: MilvusStore, retriever: Retriever, collection: str, folder: Path
+) -> None:
+    await ingest(store, collection, folder)
+    writing = asyncio.Event()
+
+    async def writer() -> int:
+        written = 0
+        while not writing.is_set():
+            document = Document(f"live{written}", "", f"live row {written}")
+            await retriever.ingest(collection, "t", [document])
+            written += 1
+        return written
+
+    task = asyncio.create_task(writer())
+    await pipeline.reindex(store, collection, Model(BUNDLED, bulk.PATHS[BUNDLED]), 32)
+    writing.set()
+    written = await task
+    assert written > 0
+    names = {each["id"] for each in await retriever.documents(collection, "t")}
+    assert {f"live{i}" for i in range(written)} <= names
+
+
+async def test_document_made_of_its_rows_splits_into_the_same_rows() -> None:
+    text = "intro\n# A\nalpha beta\n\ngamma delta\n## B\nunder b\n## C\nunder c\n# D\nlast"
+    document = Document("doc", "Title", text, {"as_of": "2026-01-01"})
+
+    def rows(of: Document) -> list[index.Row]:
+        return index.rows(of, "t", max_tokens=3, count=lambda text: len(text.split()))
+
+    assert rows(index.document(rows(document))) == rows(document)
