@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +38,7 @@ from serve_app.settings import Settings, load
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which knowledge base.")]
 Config = Annotated[Path, typer.Option("--config", "-f", help="Settings file (YAML).")]
+Start = Callable[[], None]
 _LOCAL = Path("configs/local.yaml")
 _BATCH = 16
 
@@ -120,13 +123,15 @@ def reindex(
     model = _model(settings, embedding_model)
     size = chunk_tokens or settings.retrieval.chunk_tokens
 
-    async def run(store: pipeline.Port, bar: Bar) -> dict[str, Any]:
+    async def run(store: pipeline.Port, start: Start, bar: Bar) -> dict[str, Any]:
         if rollback:
             return {
                 "collection": collection,
                 "index": (await pipeline.rollback(store, collection)).name,
             }
-        made, result = await pipeline.reindex(store, collection, model, size, on_progress=bar)
+        made, result = await pipeline.reindex(
+            store, collection, model, size, start=start, on_progress=bar
+        )
         report = dataclasses.asdict(result.report)
         return {"collection": collection, "index": made.name, "seconds": result.seconds, **report}
 
@@ -162,7 +167,7 @@ def _bulk(
     settings = load(config).resolved(Path.cwd())
     files = discover(paths)
 
-    async def run(store: pipeline.Port, bar: Bar) -> pipeline.Result:
+    async def run(store: pipeline.Port, start: Start, bar: Bar) -> pipeline.Result:
         return await pipeline.ingest(
             files,
             store,
@@ -171,6 +176,7 @@ def _bulk(
             _model(settings, None),
             settings.retrieval.chunk_tokens,
             paths=models.embedding_models(),
+            start=start,
             dry_run=dry_run,
             on_progress=bar,
         )
@@ -190,23 +196,31 @@ def _with_store(settings: Settings, run: Any) -> Any:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with local.joined(settings) as stack_runs:
-        from ray import data, serve
+    with contextlib.ExitStack() as driver:
+        joined: list[bool] = []
 
-        from serve_app.retrieval.pipeline import RemoteStore
-        from serve_app.retrieval.store import MilvusStore
+        def start() -> None:
+            if not joined:
+                joined.append(driver.enter_context(local.joined(settings)))
 
-        data.DataContext.get_current().enable_progress_bars = False
+        owner = local.RunFile.of(settings).addresses() if retrieval.embedded else None
 
         async def with_store() -> Any:
             with Progress(*columns, console=errors, transient=True) as progress:
-                if stack_runs and retrieval.embedded:
+                if owner:
+                    start()
+                    from ray import serve
+
+                    from serve_app.retrieval.pipeline import RemoteStore
+
                     handle = serve.get_deployment_handle("Retriever", "trivium")
-                    return await run(RemoteStore(handle), Bar(progress))
+                    return await run(RemoteStore(handle), start, Bar(progress))
+                from serve_app.retrieval.store import MilvusStore
+
                 token = retrieval.milvus_token.get_secret_value()
                 store = MilvusStore(retrieval.milvus_uri, token, retrieval.timeout_s)
                 try:
-                    return await run(store, Bar(progress))
+                    return await run(store, start, Bar(progress))
                 finally:
                     await store.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -141,7 +142,11 @@ def joined(settings: Settings) -> Iterator[bool]:
     """
     _set_environment()
     import ray
+    from ray import data
 
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     running = RunFile.of(settings).addresses()
     if running is None:
         with cluster(settings, purpose="bulk"):

@@ -6,6 +6,7 @@ Relevance is binary. Beside our own ways stands `bm25s`, a BM25 that others are 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import tempfile
@@ -17,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from milvus_lite.server_manager import server_manager_instance
+from pymilvus import AsyncMilvusClient
 
 from serve_app.domain import Chunk, Document, SearchQuery
 from serve_app.evaluation import reference
@@ -67,7 +70,7 @@ def ndcg(ranking: Sequence[str], relevant: AbstractSet[str], k: int = 10) -> flo
 
 def recall(ranking: Sequence[str], relevant: AbstractSet[str], k: int) -> float:
     """Share of the relevant documents that are among the first `k`."""
-    return len(relevant.intersection(ranking[:k])) / len(relevant)
+    return sum(name in relevant for name in ranking[:k]) / len(relevant)
 
 
 def reciprocal_rank(ranking: Sequence[str], relevant: AbstractSet[str], k: int = 10) -> float:
@@ -195,11 +198,12 @@ async def _throw_away(settings: RetrievalSettings) -> AsyncIterator[tuple[Milvus
             if not settings.embedded:
                 await _remove(store, collection, settings)
             await store.close()
+            if settings.embedded:
+                # Else Milvus Lite writes it all again when the process ends.
+                await asyncio.to_thread(server_manager_instance.release_server, uri)
 
 
 async def _remove(store: MilvusStore, collection: str, settings: RetrievalSettings) -> None:
-    from pymilvus import AsyncMilvusClient
-
     token = settings.milvus_token.get_secret_value()
     client = AsyncMilvusClient(settings.milvus_uri, token=token)
     try:

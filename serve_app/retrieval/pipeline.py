@@ -94,16 +94,18 @@ async def ingest(
     chunk_tokens: int,
     *,
     paths: Mapping[str, str],
+    start: stages.Start,
     dry_run: bool = False,
     on_progress: Progress = lambda done, total: None,
 ) -> Result:
-    """Bring a collection up to date with files. Ray must be running.
+    """Bring a collection up to date with files.
 
     Documents that an earlier run read from the same sources and that are gone are removed.
 
     Args:
         model, chunk_tokens: For a collection that is not there yet; others keep theirs.
         paths: Folders of embedding models whose name is not one.
+        start: Makes sure that Ray runs; called only when there is work for it.
     """
     try:
         target = await store.index(collection)
@@ -111,7 +113,7 @@ async def ingest(
         chunk_tokens = target.chunk_tokens
     except NotFound:
         target = None
-    split = stages.split_files(files, tenant, model, chunk_tokens)
+    split = stages.split_files(files, tenant, model, chunk_tokens, start)
     rows, problems = await asyncio.to_thread(stages.unique, split)
     documents = {(row.tenant, row.document_id) for row in rows.values()}
     known = await _known(store, target, tenant, files, documents) if target else {}
@@ -126,7 +128,7 @@ async def ingest(
     if target is None:
         dimension = (await asyncio.to_thread(SentenceEmbedder, model.path)).dimension
         target = await store.ensure(collection, model.name, dimension, chunk_tokens)
-    await _carry_out(plan, rows, store, target, model, on_progress)
+    await _carry_out(plan, rows, store, target, model, start, on_progress)
     result.seconds = time.monotonic() - started
     return result
 
@@ -137,6 +139,7 @@ async def reindex(
     model: Model,
     chunk_tokens: int,
     *,
+    start: stages.Start,
     on_progress: Progress = lambda done, total: None,
 ) -> tuple[Index, Result]:
     """Fill a new index beside the one in force, then put it in force; searches go on meanwhile.
@@ -153,13 +156,13 @@ async def reindex(
     new = await store.create(collection, model.name, dimension, chunk_tokens)
     done = IngestReport(0, 0)
     for _ in range(_PASSES):
-        moved = await _copy(store, old, new, model, on_progress, removing=True)
+        moved = await _copy(store, old, new, model, start, on_progress, removing=True)
         done = _total(done, moved)
         if not moved.embedded and not moved.removed:
             break
     await store.switch(collection, new.name)
     await asyncio.sleep(_NOTICED_S)
-    done = _total(done, await _copy(store, old, new, model, on_progress, removing=False))
+    done = _total(done, await _copy(store, old, new, model, start, on_progress, removing=False))
     return new, Result(done, seconds=time.monotonic() - started)
 
 
@@ -178,7 +181,14 @@ async def rollback(store: Port, collection: str) -> Index:
 
 
 async def _copy(
-    store: Port, old: Index, new: Index, model: Model, on_progress: Progress, *, removing: bool
+    store: Port,
+    old: Index,
+    new: Index,
+    model: Model,
+    start: stages.Start,
+    on_progress: Progress,
+    *,
+    removing: bool,
 ) -> IngestReport:
     """Bring `new` up to date with the documents of `old`, but for those written to it later."""
     written = _latest(await store.known(old))
@@ -187,7 +197,7 @@ async def _copy(
     documents = [
         (rows[0].tenant, rows[0].source, index.document(rows)) for rows in await store.rows(old)
     ]
-    split = stages.split_documents(documents, model, new.chunk_tokens)
+    split = stages.split_documents(documents, model, new.chunk_tokens, start)
     rows, _ = await asyncio.to_thread(stages.unique, split)
     plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
     if removing:
@@ -197,7 +207,7 @@ async def _copy(
         # In force now: what its documents are is said there.
         late = {key for key in plan.embed if (rows[key].tenant, rows[key].document_id) not in newer}
         plan = replace(plan, embed=frozenset(late), restamp=frozenset(), stale=frozenset())
-    await _carry_out(plan, rows, store, new, model, on_progress)
+    await _carry_out(plan, rows, store, new, model, start, on_progress)
     return index.report(len(documents), rows, plan)
 
 
@@ -207,12 +217,14 @@ async def _carry_out(
     store: Port,
     target: Index,
     model: Model,
+    start: stages.Start,
     on_progress: Progress,
 ) -> None:
     """Write what is new as it is embedded, then what only moved; remove what is stale last."""
     total, done = len(plan.embed), 0
     on_progress(done, total)
-    async for batch in stages.embedded([rows[key] for key in rows if key in plan.embed], model):
+    new = [rows[key] for key in rows if key in plan.embed]
+    async for batch in stages.embedded(new, model, start):
         await store.upsert(target, batch)
         done += len(batch)
         on_progress(done, total)

@@ -18,10 +18,12 @@ class File:
 
     Attributes:
         source: The argument it was found by; a later run with the same one notices what is gone.
+        size: In bytes; 0 where the file system does not say.
     """
 
     url: str
     source: str
+    size: int
 
     def read(self) -> bytes:
         """Its content.
@@ -52,12 +54,12 @@ def discover(arguments: Sequence[str]) -> list[File]:
     """
     found: dict[str, File] = {}
     for argument in arguments:
-        for url in _urls(argument):
-            found.setdefault(url, File(url, _source(argument)))
+        for url, size in _urls(argument):
+            found.setdefault(url, File(url, _source(argument), size))
     return list(found.values())
 
 
-def _urls(argument: str) -> list[str]:
+def _urls(argument: str) -> list[tuple[str, int]]:
     import fsspec
 
     try:
@@ -71,11 +73,13 @@ def _urls(argument: str) -> list[str]:
         else:
             urls = [path] if files.exists(path) else []
             what = "no such file or folder"
+        sized = [(each, int(files.info(each).get("size") or 0)) for each in urls]
     except (OSError, ValueError, ImportError) as error:
         raise UnprocessableDocument(f"{argument}: cannot be listed: {error}") from None
     if not urls:
         raise UnprocessableDocument(f"{argument}: {what}")
-    return [str(files.unstrip_protocol(url)) if "://" in argument else url for url in urls]
+    whole = files.unstrip_protocol if "://" in argument else str
+    return [(str(whole(url)), size) for url, size in sized]
 
 
 def _source(argument: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from serve_app.domain import Document
@@ -16,9 +17,10 @@ from serve_app.retrieval.index import Row
 from serve_app.retrieval.sources import File
 
 _BATCH = 256  # rows embedded together: enough to sort by length
-_FEW = 32  # items: done here before Ray's workers have started
+_SMALL = 8 * 1024 * 1024  # bytes: split here before Ray's workers have started
 
 Item = dict[str, Any]
+Start = Callable[[], None]  # makes sure that Ray runs; called only when there is work for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +32,21 @@ class Model:
 
 
 def split_files(
-    files: Sequence[File], tenant: str, model: Model, chunk_tokens: int
+    files: Sequence[File], tenant: str, model: Model, chunk_tokens: int, start: Start
 ) -> Iterable[Item]:
     """Files read and split, in their order: `unique` takes what comes out."""
     items = [{**asdict(file), "tenant": tenant} for file in files]
-    return _split(items, _read, _Split(model, chunk_tokens))
+    return _split(items, _read, _Split(model, chunk_tokens), start)
 
 
 def split_documents(
-    documents: Sequence[tuple[str, str, Document]], model: Model, chunk_tokens: int
+    documents: Sequence[tuple[str, str, Document]], model: Model, chunk_tokens: int, start: Start
 ) -> Iterable[Item]:
     """Documents, each with its tenant and source, split."""
     items = [
         {
             "url": document.id,
+            "size": len(document.text),
             "unit": str(i),
             "source": source,
             "tenant": tenant,
@@ -52,7 +55,7 @@ def split_documents(
         }
         for i, (tenant, source, document) in enumerate(documents)
     ]
-    return _split(items, None, _Split(model, chunk_tokens))
+    return _split(items, None, _Split(model, chunk_tokens), start)
 
 
 def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
@@ -77,7 +80,7 @@ def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
 
 
 async def embedded(
-    rows: Sequence[Row], model: Model
+    rows: Sequence[Row], model: Model, start: Start
 ) -> AsyncIterator[list[tuple[Row, Sequence[float]]]]:
     """Rows with their vectors, as they come out of a pool of embedding actors."""
     if len(rows) <= _BATCH:
@@ -86,6 +89,7 @@ async def embedded(
             vectors = await asyncio.to_thread(embed, [row.embedded for row in rows])
             yield list(zip(rows, vectors, strict=True))
         return
+    start()
     import ray.data
 
     by_key = {row.id: row for row in rows}
@@ -108,10 +112,11 @@ async def embedded(
         yield [(by_key[key], vector) for key, vector in pairs]
 
 
-def _split(items: Sequence[Item], read: Any, split: Any) -> Iterable[Item]:
-    if len(items) <= _FEW:
+def _split(items: Sequence[Item], read: Any, split: Any, start: Start) -> Iterable[Item]:
+    if sum(item["size"] for item in items) <= _SMALL:
         read_items = (each for item in items for each in (read(item) if read else [item]))
         return [out for each in read_items for out in split(each)]
+    start()
     import ray.data
 
     # Which of two documents of one id is the first must not depend on who is quicker.
@@ -126,7 +131,7 @@ def _split(items: Sequence[Item], read: Any, split: Any) -> Iterable[Item]:
 def _read(item: Item) -> list[Item]:
     """File → documents and problems."""
     try:
-        read = formats.read(item["url"], File(item["url"], item["source"]).read())
+        read = formats.read(item["url"], File(item["url"], item["source"], item["size"]).read())
     except TriviumError as error:
         return [{**item, "unit": "", "document": "", "problem": error.message}]
     documents = [
@@ -195,7 +200,10 @@ def _cores() -> int:
 
 def _tokenizer(path: str) -> Callable[[str], int]:
     """Counts a text's tokens as the embedding model does, without loading the model."""
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    fast = AutoTokenizer.from_pretrained(path)
-    return lambda text: len(fast.tokenize(text))
+    file = Path(path) / "tokenizer.json"
+    fast = Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(path)
+    fast.no_padding()
+    fast.no_truncation()
+    return lambda text: len(fast.encode_batch_fast([text], add_special_tokens=False)[0])

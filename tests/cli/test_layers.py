@@ -1,4 +1,4 @@
-"""`trivium train router`, `evaluate router` and `route --input`, with the real encoder."""
+"""`trivium train router`, `evaluate …` and `route --input`, with the real models."""
 
 from __future__ import annotations
 
@@ -95,6 +95,61 @@ def test_table_is_readable(run: Run) -> None:
     assert "tf-idf" in done.out
     assert "true \\ chosen" in done.out
     assert "queries a second" in done.out
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> tuple[str, ...]:
+    """Arguments that name two documents and three queries."""
+    documents, queries = tmp_path / "documents.jsonl", tmp_path / "queries.jsonl"
+    documents.write_text(
+        '{"id": "tents", "title": "Tents", "text": "Tents are green."}\n'
+        '{"id": "boots", "title": "Boots", "text": "Boots are heavy."}\n'
+        '{"id": "blank", "title": "Blank", "text": ""}\n',
+        encoding="utf-8",
+    )
+    queries.write_text(
+        '{"id": "1", "query": "which colour has a tent?", "relevant": ["tents"]}\n'
+        '{"id": "2", "query": "are boots heavy?", "relevant": ["boots", "blank"], "answers": []}\n'
+        '{"id": "3", "query": "what is blank?", "relevant": ["blank"]}\n',
+        encoding="utf-8",
+    )
+    return ("--documents", str(documents), "--queries", str(queries))
+
+
+def test_retrieval_is_measured_beside_bm25s(run: Run, judged: tuple[str, ...]) -> None:
+    done = run("evaluate", "retrieval", *judged, "--limit", "2", "--json")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert (report["documents"], report["chunks"], report["queries"]) == (2, 2, 2)
+    ways = ["dense", "sparse", "hybrid", "bm25s (reference)", "bm25s, same chunks"]
+    assert list(report["scores"]) == ways
+    assert report["scores"]["hybrid"]["recall@5"] == pytest.approx(0.75)
+    assert report["scores"]["hybrid"]["p95_ms"] > 0
+    assert report["notes"] == ["documents without text, which nothing can find: 1"]
+    table = run("evaluate", "retrieval", *judged, "--limit", "2").out
+    assert "bm25s, same chunks" in table
+    assert "2 queries, 2 documents, all-MiniLM-L6-v2" in table
+
+
+@pytest.mark.parametrize(
+    ("documents", "queries", "hint"),
+    [
+        ("none.jsonl", None, "none.jsonl: cannot be read"),
+        (None, "none.jsonl", "none.jsonl: cannot be read"),
+        ("README.md", None, "queries.jsonl:1: query '1' names 'tents' as relevant"),
+        (None, "README.md", "README.md:1: not JSON"),
+        (str(QUESTIONS), None, "router_questions.jsonl: holds no text that can be read"),
+        (None, str(QUESTIONS), "router_questions.jsonl:1: relevant must be a list"),
+    ],
+)
+def test_bad_test_collections_take_one_line(
+    run: Run, judged: tuple[str, ...], documents: str | None, queries: str | None, hint: str
+) -> None:
+    arguments = ("--documents", documents or judged[1], "--queries", queries or judged[3])
+    done = run("evaluate", "retrieval", *arguments)
+    assert done.code == 2
+    assert hint in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,16 @@ async def run(uri: str, collection: str, folder: str) -> pipeline.Result:
             Model(BUNDLED, PATHS[BUNDLED]),
             64,
             paths=PATHS,
+            start=start_ray,
         )
     finally:
         await store.close()
 
 
 def start_ray() -> None:
-    """A small Ray of this process's own."""
+    """A small Ray of this process's own, once."""
+    if ray.is_initialized():
+        return
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -47,7 +50,6 @@ def start_ray() -> None:
 
 
 if __name__ == "__main__":
-    start_ray()
     print("started", flush=True)
     result = asyncio.run(run(*sys.argv[1:]))
     print(result.report, flush=True)

@@ -39,8 +39,7 @@ WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag f
 
 
 @pytest.fixture(scope="module", autouse=True)
-def running_ray() -> Iterator[None]:
-    bulk.start_ray()
+def no_ray_is_left() -> Iterator[None]:
     yield
     ray.shutdown()
 
@@ -59,14 +58,26 @@ def retriever(store: MilvusStore) -> Retriever:
     return Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
 
 
-async def ingest(store: MilvusStore, collection: str, folder: Path, **more: bool) -> IngestReport:
-    return (await run(store, collection, folder, **more)).report
+async def ingest(
+    store: MilvusStore, collection: str, folder: Path, *, dry_run: bool = False
+) -> IngestReport:
+    return (await run(store, collection, folder, dry_run=dry_run)).report
 
 
-async def run(store: MilvusStore, collection: str, folder: Path, **more: bool) -> pipeline.Result:
+async def run(
+    store: MilvusStore, collection: str, folder: Path, *, dry_run: bool = False
+) -> pipeline.Result:
     model = Model(BUNDLED, bulk.PATHS[BUNDLED])
     return await pipeline.ingest(
-        discover([str(folder)]), store, collection, "t", model, 64, paths=bulk.PATHS, **more
+        discover([str(folder)]),
+        store,
+        collection,
+        "t",
+        model,
+        64,
+        paths=bulk.PATHS,
+        start=bulk.start_ray,
+        dry_run=dry_run,
     )
 
 
@@ -146,7 +157,6 @@ async def test_killed_runs_are_finished_by_the_same_command(
     # Milvus Lite's file has one owner at a time: the killed runs get one of their own.
     lite = "://" not in uri
     target = str(tmp_path / "killed.db") if lite else uri
-    seen = 0
     for share in (0.0, 0.1, 0.3, 0.6, 0.9):
         await asyncio.to_thread(
             killed_at, target, f"{collection}_killed", many, int(share * len(wanted))
@@ -174,9 +184,9 @@ def killed_at(uri: str, collection: str, folder: Path, rows: int) -> None:
         if rows:
             _written(uri, process, rows)
     finally:
-        family = [process, *psutil.Process(process.pid).children(recursive=True)]
-        for each in family:
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        root = psutil.Process(process.pid)
+        for each in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 each.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -216,7 +226,7 @@ async def test_reindex_under_load_loses_and_empties_no_search(
     clients = [asyncio.create_task(client(i)) for i in range(16)]
     before = await store.index(collection)
     model = Model(BUNDLED, bulk.PATHS[BUNDLED])
-    made, result = await pipeline.reindex(store, collection, model, 32)
+    made, result = await pipeline.reindex(store, collection, model, 32, start=bulk.start_ray)
     late = Document("late", "Late", "written while the index was changed")
     await retriever.ingest(collection, "t", [late])
     stop.set()
@@ -248,7 +258,9 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
         return written
 
     task = asyncio.create_task(writer())
-    await pipeline.reindex(store, collection, Model(BUNDLED, bulk.PATHS[BUNDLED]), 32)
+    await pipeline.reindex(
+        store, collection, Model(BUNDLED, bulk.PATHS[BUNDLED]), 32, start=bulk.start_ray
+    )
     writing.set()
     written = await task
     assert written > 0

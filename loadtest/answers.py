@@ -1,0 +1,137 @@
+"""How often the knowledge road is right, refuses rightly, and cites what supports it.
+
+    trivium up --demo --detach
+    python -m loadtest.answers
+
+100 questions about the demo company, half of them answered nowhere in its handbook, put to a
+running stack: by the knowledge road, and by the same model with the retrieval off. An answer is
+right when it holds the literal fact; it refuses when it says that the knowledge base does not say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from serve_app.domain import Chunk
+from serve_app.orchestration import evidence
+from serve_app.orchestration.nodes import NOT_FOUND
+
+QUESTIONS = Path("tests/data/knowledge_questions.jsonl")
+ROADS = {"knowledge": "trivium/knowledge", "retrieval off": "trivium/expert"}
+AT_ONCE = 4
+
+
+async def ask(http: httpx.AsyncClient, model: str, row: dict[str, Any]) -> dict[str, Any]:
+    """One question: its text, and what each citation says and stands on."""
+    body = {"model": model, "messages": [{"role": "user", "content": row["query"]}]}
+    response = await http.post("/v1/chat/completions", json={**body, "temperature": 0})
+    response.raise_for_status()
+    message = response.json()["choices"][0]["message"]
+    text = message["content"]
+    cited = []
+    for annotation in message.get("annotations") or []:
+        citation = annotation["url_citation"]
+        document = (await http.get(citation["url"])).json()
+        cited.append(
+            {
+                "document": document["id"],
+                "sentence": text[citation["start_index"] : citation["end_index"]],
+                "chunks": [each["text"] for each in document["chunks"]],
+                "title": document["title"],
+            }
+        )
+    return {"row": row, "text": text, "cited": cited}
+
+
+def score(answers: list[dict[str, Any]]) -> dict[str, float]:
+    """Shares, each of the questions it applies to."""
+    known = [each for each in answers if each["row"]["answerable"]]
+    unknown = [each for each in answers if not each["row"]["answerable"]]
+
+    def share(found: list[bool]) -> float:
+        return sum(found) / len(found) if found else float("nan")
+
+    citations = [each for answer in answers for each in answer["cited"]]
+    return {
+        "right": share([_right(each) for each in known]),
+        "refused wrongly": share([_refused(each) for each in known]),
+        "right document cited": share(
+            [each["row"]["document"] in {c["document"] for c in each["cited"]} for each in known]
+        ),
+        "refused rightly": share([_refused(each) for each in unknown]),
+        "citations that support": share([_supports(each) for each in citations]),
+    }
+
+
+def _right(answer: dict[str, Any]) -> bool:
+    text = answer["text"].lower()
+    return any(fact.lower() in text for fact in answer["row"]["answers"])
+
+
+def _refused(answer: dict[str, Any]) -> bool:
+    return NOT_FOUND.lower() in answer["text"].lower()
+
+
+def _supports(citation: dict[str, Any]) -> bool:
+    title = citation["title"]
+    chunks = [Chunk("", "", title, "", text, None) for text in citation["chunks"]]
+    return evidence.supporter(citation["sentence"], chunks) is not None
+
+
+async def measure(
+    rows: list[dict[str, Any]], url: str, console: Console
+) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    async with httpx.AsyncClient(base_url=url, timeout=180) as http:
+        with Progress(console=console, transient=True) as progress:
+            for road, model in ROADS.items():
+                task = progress.add_task(road, total=len(rows))
+                free = asyncio.Semaphore(AT_ONCE)
+
+                async def one(
+                    row: dict[str, Any],
+                    model: str = model,
+                    free: asyncio.Semaphore = free,
+                    task: Any = task,
+                ) -> dict[str, Any]:
+                    async with free:
+                        answer = await ask(http, model, row)
+                        progress.advance(task)
+                        return answer
+
+                found[road] = await asyncio.gather(*map(one, rows))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--output", type=Path, help="write every answer here, JSONL")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
+    answers = asyncio.run(measure(rows, options.url, Console(stderr=True)))
+    if options.output:
+        lines = [json.dumps({"road": r, **each}) for r, made in answers.items() for each in made]
+        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    scores = {road: score(made) for road, made in answers.items()}
+    if options.json:
+        print(json.dumps(scores))
+        return
+    table = Table("", *scores)
+    for name in next(iter(scores.values())):
+        table.add_row(name, *(f"{made[name]:.2f}" for made in scores.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
