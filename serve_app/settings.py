@@ -37,6 +37,7 @@ from serve_app.domain import Route
 from serve_app.errors import SettingsError
 
 Seconds = Annotated[float, Field(gt=0)]
+_CONVERSATION_TOKENS = 1024
 
 
 class _Section(BaseModel):
@@ -166,6 +167,11 @@ class ExpertSettings(_Section):
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
 
+    def room_for_evidence(self) -> int:
+        """Tokens of evidence that fit a prompt, beside the answer and the conversation."""
+        context = int(self.engine.get("max_model_len", 0))
+        return max(0, context - self.max_output_tokens - _CONVERSATION_TOKENS)
+
     @field_validator("engine")
     @classmethod
     def _typed(cls, engine: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +194,8 @@ class RetrievalSettings(_Section):
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
         min_relevance: Least probability that a chunk answers the question.
         half_life_s: Age at which a volatile question's preference for what is new has halved.
+        whole_tokens: A base of at most so many tokens goes into the prompt whole, if the model's
+            context has room for it; 0 always retrieves.
         rerank_model: Folder or hub id of a cross-encoder that orders what was found.
     """
 
@@ -201,6 +209,7 @@ class RetrievalSettings(_Section):
     dense_weight: float = Field(default=1.0, ge=0)
     sparse_weight: float = Field(default=1.0, ge=0)
     half_life_s: float = Field(default=3600.0, gt=0)
+    whole_tokens: int = Field(default=100_000, ge=0)
     rerank_model: str | None = None
     timeout_s: Seconds = 10.0
     scaling: Scaling = Scaling(max_ongoing_requests=32)

@@ -131,6 +131,7 @@ class FixedKnowledge(RemoteKnowledge):
     def __init__(self, *results: list[Chunk] | Exception) -> None:
         self.results = list(results) or [[]]
         self.queries: list[str] = []
+        self.searches: list[SearchQuery] = []
         self.tenants: list[str] = []
         self.ingested: list[Document] = []
 
@@ -138,8 +139,15 @@ class FixedKnowledge(RemoteKnowledge):
         self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]:
         self.queries.append(query.text)
+        self.searches.append(query)
         self.tenants.append(context.tenant)
         return self._next()
+
+    async def whole(
+        self, context: RequestContext, collection: str, max_tokens: int
+    ) -> list[Chunk] | None:
+        everything = [c for each in self.results if isinstance(each, list) for c in each]
+        return everything if sum(len(c.text.split()) for c in everything) <= max_tokens else None
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
@@ -202,6 +210,7 @@ class House:
         knowledge: FixedKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
         verify: bool = True,
+        whole_tokens: int = 0,
     ) -> None:
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
@@ -220,6 +229,7 @@ class House:
                 top_k=4,
                 min_relevance=0.04,
                 verify=verify,
+                whole_tokens=whole_tokens,
             )
         )
 

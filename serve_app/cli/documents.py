@@ -135,7 +135,7 @@ def reindex(
         report = dataclasses.asdict(result.report)
         return {"collection": collection, "index": made.name, "seconds": result.seconds, **report}
 
-    done = _with_store(settings, run)
+    done = with_store(settings, run)
     if as_json:
         print(json.dumps(done))
     else:
@@ -181,11 +181,11 @@ def _bulk(
             on_progress=bar,
         )
 
-    result = _with_store(settings, run)
+    result = with_store(settings, run)
     return result.report, result.problems, result.seconds
 
 
-def _with_store(settings: Settings, run: Any) -> Any:
+def with_store(settings: Settings, run: Any) -> Any:
     """Run something on the store: the running stack's if it owns one, else opened here."""
     retrieval = settings.retrieval
     columns = (
@@ -205,7 +205,7 @@ def _with_store(settings: Settings, run: Any) -> Any:
 
         owner = local.RunFile.of(settings).addresses() if retrieval.embedded else None
 
-        async def with_store() -> Any:
+        async def on_store() -> Any:
             with Progress(*columns, console=errors, transient=True) as progress:
                 if owner:
                     start()
@@ -224,7 +224,7 @@ def _with_store(settings: Settings, run: Any) -> Any:
                 finally:
                     await store.close()
 
-        return asyncio.run(with_store())
+        return asyncio.run(on_store())
 
 
 def _model(settings: Settings, name: str | None) -> Any:

@@ -115,7 +115,7 @@ async def evaluate(
         on_progress("ingest", len(documents), len(documents))
         took = time.perf_counter() - started
         index = await store.index(collection)
-        chunks = await store.chunks(index, _TENANT)
+        chunks = [hit.chunk for hit in await store.everything(index, _TENANT)]
         notes = []
         if not index.sparse:
             notes.append("sparse: left out, this Milvus cannot compute BM25; hybrid is dense alone")

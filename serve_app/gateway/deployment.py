@@ -62,6 +62,9 @@ class GatewayServer:
                 fallbacks=settings.orchestration.fallbacks,
                 top_k=settings.retrieval.top_k,
                 min_relevance=settings.retrieval.min_relevance,
+                whole_tokens=min(
+                    settings.retrieval.whole_tokens, settings.expert.room_for_evidence()
+                ),
                 grade=settings.orchestration.grade,
                 verify=settings.orchestration.verify,
                 zones=lambda tenant: ZoneInfo(

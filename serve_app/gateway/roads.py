@@ -64,6 +64,14 @@ class RemoteKnowledge:
         chunks: list[Chunk] = await self._remote.call("search", context, collection, query)
         return chunks
 
+    async def whole(
+        self, context: RequestContext, collection: str, max_tokens: int
+    ) -> list[Chunk] | None:
+        chunks: list[Chunk] | None = await self._remote.call(
+            "whole", context, collection, max_tokens
+        )
+        return chunks
+
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:

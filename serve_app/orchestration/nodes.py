@@ -47,6 +47,7 @@ class State(TypedDict, total=False):
     query: SearchQuery
     rewrites: int
     chunks: list[Chunk]
+    whole: bool
     draft: str
     text: str
     finish_reason: FinishReason
@@ -64,6 +65,7 @@ class Nodes:
     Args:
         models: Name in the price table and bound on the answer's tokens, of expert and frontier.
         min_relevance: Least probability that a chunk answers the question.
+        whole_tokens: A knowledge base of at most so many tokens goes into the prompt whole.
         zones: The time zone of each tenant.
     """
 
@@ -78,6 +80,7 @@ class Nodes:
         fallbacks: Mapping[Route, tuple[Route, ...]],
         top_k: int,
         min_relevance: float,
+        whole_tokens: int = 0,
         grade: bool = True,
         verify: bool = True,
         zones: Callable[[str], ZoneInfo] = lambda tenant: ZoneInfo("UTC"),
@@ -90,6 +93,7 @@ class Nodes:
         self._fallbacks = fallbacks
         self._top_k = top_k
         self._min_relevance = min_relevance
+        self._whole_tokens = whole_tokens
         self._grade = grade
         self._verify = verify
         self._zones = zones
@@ -138,13 +142,15 @@ class Nodes:
         return {"query": query, "rewrites": state["rewrites"] + 1}
 
     async def retrieve(self, state: State, runtime: Runtime[Run]) -> State:
-        """Find chunks near the query."""
+        """Take the whole base if it is small, else find chunks near the query."""
+        context, collection = runtime.context.context, state["question"].collection
         try:
-            chunks = await self._knowledge.search(
-                runtime.context.context,
-                state["question"].collection,
-                state["query"],
-            )
+            # The same prompt for every question: the engine's prefix cache has read it already.
+            if state["road"] is Route.KNOWLEDGE and self._whole_tokens:
+                whole = await self._knowledge.whole(context, collection, self._whole_tokens)
+                if whole:
+                    return {"chunks": whole, "whole": True, "error": None}
+            chunks = await self._knowledge.search(context, collection, state["query"])
         except NotFound:
             # Nothing was ever ingested: that is an answer, not a failure.
             return {"chunks": [], "error": None}
@@ -157,7 +163,7 @@ class Nodes:
 
     async def grade(self, state: State, runtime: Runtime[Run]) -> State:
         """Keep the chunks that bear on the question."""
-        if not self._grade:
+        if state.get("whole") or not self._grade:
             return {}
         return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
 

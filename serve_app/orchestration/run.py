@@ -35,6 +35,12 @@ class Knowledge(Protocol):
         self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]: ...
 
+    async def whole(
+        self, context: RequestContext, collection: str, max_tokens: int
+    ) -> list[Chunk] | None:
+        """Everything, if it has at most so many tokens."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -55,6 +55,11 @@ class RetrieverServer:
             span.set_attribute("trivium.retrieval.chunks", len(chunks))
             return chunks
 
+    async def whole(
+        self, context: RequestContext, collection: str, max_tokens: int
+    ) -> list[Chunk] | None:
+        return await self._retriever.whole(collection, context.tenant, max_tokens)
+
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:

@@ -16,6 +16,7 @@ from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.store import Index, MilvusStore, Where
 
 _DEPTH = 20  # hits of each ranking that fusion sees, at least
+_SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
 
 
 class Embedder(Protocol):
@@ -79,6 +80,7 @@ class Retriever:
         self._chunk_tokens = chunk_tokens
         self._rules = rules
         self._reranker = reranker
+        self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(
         self, collection: str, tenant: str, documents: Sequence[Document]
@@ -134,10 +136,7 @@ class Retriever:
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
                 param="mode",
             )
-        hits = await self._found(source, tenant, query)
-        if series := sorted({hit.series for hit in hits if hit.series}):
-            newest = await self._store.newest(source, tenant, series, time.time())
-            hits = ranking.current(hits, newest)
+        hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
         if query.recent:
             hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
         if self._reranker and query.rerank:
@@ -145,6 +144,23 @@ class Retriever:
         if query.diversity:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]
+
+    async def whole(self, collection: str, tenant: str, max_tokens: int) -> list[Chunk] | None:
+        """All of a tenant's chunks, if together they have at most so many tokens.
+
+        Raises:
+            NotFound: There is no such collection.
+        """
+        source = await self._store.index(collection)
+        key = (source.name, tenant)
+        until, tokens = self._sizes.get(key, (0.0, 0))
+        if time.monotonic() > until:
+            tokens = sum(await self._store.tokens(source, tenant))
+            self._sizes[key] = (time.monotonic() + _SIZE_TTL_S, tokens)
+        if tokens > max_tokens:
+            return None
+        hits = await self._store.everything(source, tenant)
+        return [hit.chunk for hit in await self._in_force(source, tenant, hits)]
 
     async def documents(self, collection: str, tenant: str) -> list[dict[str, Any]]:
         return await self._store.documents(await self._store.index(collection), tenant)
@@ -196,6 +212,14 @@ class Retriever:
         if query.mode == "sparse":
             return await worded()
         return ranking.fuse(await asyncio.gather(near(), worded()), self._rules.weights)
+
+    async def _in_force(self, source: Index, tenant: str, hits: list[Hit]) -> list[Hit]:
+        """Without what a newer version of its series hides."""
+        series = sorted({hit.series for hit in hits if hit.series})
+        if not series:
+            return hits
+        newest = await self._store.newest(source, tenant, series, time.time())
+        return ranking.current(hits, newest)
 
     async def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
         assert self._reranker is not None

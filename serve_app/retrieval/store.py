@@ -257,16 +257,24 @@ class MilvusStore:
             documents.setdefault((row.tenant, row.document_id), []).append(row)
         return [sorted(rows, key=lambda row: row.ordinal) for rows in documents.values()]
 
-    async def chunks(
-        self, index: Index, tenant: str, document_id: str | None = None
-    ) -> list[Chunk]:
-        """All chunks of a document, or of a tenant, in their order; empty when there is none."""
-        where = f"tenant == {literal(tenant)}"
-        if document_id is not None:
-            where += f" and document_id == {literal(document_id)}"
+    async def chunks(self, index: Index, tenant: str, document_id: str) -> list[Chunk]:
+        """All chunks of a document in their order; empty when there is none."""
+        where = f"tenant == {literal(tenant)} and document_id == {literal(document_id)}"
         rows = await self._all(index, where, _CHUNK)
-        rows.sort(key=lambda row: (str(row["document_id"]), int(row["ordinal"])))
-        return [_chunk(row) for row in rows]
+        return [_chunk(row) for row in sorted(rows, key=_place)]
+
+    async def everything(self, index: Index, tenant: str) -> list[Hit]:
+        """All chunks of a tenant, by document and place: the same order each time."""
+        rows = await self._all(index, f"tenant == {literal(tenant)}", _CHUNK)
+        return [
+            Hit(str(row["id"]), _chunk(row), int(row["time"]), str(row["series"]))
+            for row in sorted(rows, key=_place)
+        ]
+
+    async def tokens(self, index: Index, tenant: str) -> list[int]:
+        """Of each chunk of a tenant."""
+        rows = await self._all(index, f"tenant == {literal(tenant)}", ["tokens"])
+        return [int(row["tokens"]) for row in rows]
 
     async def documents(self, index: Index, tenant: str) -> list[dict[str, Any]]:
         """Id, title and `as_of` of every document of a tenant, ordered by id."""
@@ -495,6 +503,10 @@ def _hit(hit: Any, field: Field) -> Hit:
     vector = tuple(float(x) for x in entity.get("dense") or ())
     chunk = _chunk(entity, score=distance, relevance=distance if field == "dense" else 0.0)
     return Hit(str(entity["id"]), chunk, int(entity["time"]), str(entity["series"]), vector)
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, int]:
+    return str(row["document_id"]), int(row["ordinal"])
 
 
 def _chunk(row: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0) -> Chunk:

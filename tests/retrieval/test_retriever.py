@@ -224,6 +224,19 @@ async def test_newer_version_hides_the_older_once_its_time_has_come(
     assert [hit.document_id for hit in hits] == ["v2025"]
 
 
+async def test_small_base_is_given_whole_in_order_without_what_is_superseded(
+    retriever: Retriever, collection: str
+) -> None:
+    old = Document("b-old", "T", "old limit", {"series": "s", "effective_from": "2024-01-01"})
+    new = Document("b-new", "T", "new limit", {"series": "s", "effective_from": "2025-01-01"})
+    await put(retriever, collection, "t", "a", "one", "two")
+    await retriever.ingest(collection, "t", [old, new])
+    await put(retriever, collection, "other", "x", "of another tenant")
+    whole = await retriever.whole(collection, "t", 100)
+    assert [chunk.text for chunk in whole or []] == ["one", "two", "new limit"]
+    assert await retriever.whole(collection, "t", 3) is None
+
+
 async def test_diversity_prefers_what_is_unlike(retriever: Retriever, collection: str) -> None:
     for name, text in (("a", "red tent big one"), ("b", "red tent big two"), ("c", "tent poles")):
         await retriever.ingest(collection, "t", [Document(name, "", text)])

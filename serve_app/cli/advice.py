@@ -1,0 +1,94 @@
+"""`trivium advise …`: what the stack's own figures say should be changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from serve_app.cli.client import Json
+from serve_app.cli.console import out
+from serve_app.cli.documents import Collection, Config, with_store
+from serve_app.errors import NotFound
+from serve_app.ledger.advice import knowledge_costs
+from serve_app.ledger.prices import PriceTable
+from serve_app.settings import load
+
+advise = typer.Typer(
+    help="Say what to change, with the figures that say so.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+_TURNS = (1, 2, 3, 5, 10, 20, 50, 100)
+
+
+@advise.callback()
+def _group() -> None:
+    """Without a callback Typer would take a group of one command for that command."""
+
+
+@advise.command("knowledge")
+def knowledge(
+    collection: Collection = "default",
+    tenant: Annotated[str, typer.Option(help="Whose documents.")] = "default",
+    model: Annotated[
+        str | None, typer.Option(help="Priced model that answers; default: the expert's.")
+    ] = None,
+    config: Config = Path("configs/local.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Retrieve, or put the whole knowledge base into the prompt? What each costs as turns grow.
+
+    Tokens are counted in the collection; prices come from the price table. The whole base is paid
+    in full at the first turn and as cached input from then on, if the model has such a price.
+
+    [bold]Example:[/bold] trivium advise knowledge --model claude-haiku-4-5
+    """
+    settings = load(config).resolved(Path.cwd())
+
+    async def count(store: Any, start: Any, bar: Any) -> list[int]:
+        tokens: list[int] = await store.tokens(await store.index(collection), tenant)
+        return tokens
+
+    tokens = with_store(settings, count)
+    if not tokens:
+        raise NotFound(f"{collection!r} holds nothing of tenant {tenant!r}")
+    name = model or settings.expert.model
+    costs = knowledge_costs(
+        PriceTable.load(settings.ledger.prices).require(name),
+        tokens,
+        settings.retrieval.top_k,
+        _TURNS,
+    )
+    room = settings.expert.room_for_evidence() if name == settings.expert.model else None
+    record = {
+        "collection": collection,
+        "model": name,
+        "chunks": len(tokens),
+        "tokens": sum(tokens),
+        "fits": None if room is None else sum(tokens) <= room,
+        "turns": [{"turns": t, "whole_usd": w, "retrieval_usd": r} for t, w, r in costs.rows],
+        "crossover_turns": costs.crossover,
+    }
+    if as_json:
+        print(json.dumps(record))
+        return
+    table = Table("turns", "whole base, $", "retrieval, $", title=f"{collection} by {name}")
+    for turns, whole, retrieval in costs.rows:
+        table.add_row(str(turns), f"{whole:.6f}", f"{retrieval:.6f}")
+    out.print(table)
+    out.print(f"{len(tokens)} chunks, {sum(tokens):,} tokens. {_verdict(costs.crossover)}")
+    if record["fits"] is False:
+        out.print(f"It does not fit {name}: there is room for {room:,} tokens of evidence.")
+
+
+def _verdict(crossover: int | None) -> str:
+    if crossover is None:
+        return "Retrieval costs less, however many turns a conversation has."
+    if crossover == 1:
+        return "The whole base costs less from the first turn."
+    return f"The whole base costs less from turn {crossover} of a conversation."
