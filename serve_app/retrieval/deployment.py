@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
+from serve_app.retrieval import index
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
 from serve_app.telemetry import tracing
+from serve_app.telemetry.metrics import IndexMetrics
 
 
 class RetrieverServer:
@@ -27,6 +30,7 @@ class RetrieverServer:
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
+        self._metrics = IndexMetrics()
         models = EmbeddingModels(settings.embedding_model, model_paths)
         models.model(models.default)(["warm up"])
         self._store = MilvusStore(
@@ -67,6 +71,9 @@ class RetrieverServer:
             report = await self._retriever.ingest(collection, context.tenant, documents)
             span.set_attribute("trivium.ingest.chunks", report.chunks)
             span.set_attribute("trivium.ingest.embedded", report.embedded)
+            live = [each for each in documents if each.metadata.get("as_of")]
+            moments = [index.times(each, each.id)[1] for each in live]
+            self._metrics.ingested(moments, time.time(), report.chunks, report.embedded)
             return report
 
     async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:

@@ -143,7 +143,7 @@ def rows(
         UnprocessableDocument: It is empty, or its id, title or time does not fit; names which.
     """
     _check(document, where)
-    as_of, time = _times(document, where)
+    as_of, time = times(document, where)
     pieces = chunking.split(document.text, max_tokens, count)
     if not pieces:
         raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
@@ -230,7 +230,7 @@ def _check(document: Document, where: str) -> None:
         )
 
 
-def _times(document: Document, where: str) -> tuple[str, int]:
+def times(document: Document, where: str) -> tuple[str, int]:
     """`as_of` as given, and the document's time in Unix seconds."""
     as_of = str(document.metadata.get("as_of", ""))
     for name in ("as_of", "effective_from"):

@@ -5,7 +5,9 @@ Label values come from small closed sets (roads, models, statuses), never from c
 
 from __future__ import annotations
 
-from ray.serve.metrics import Counter, Histogram
+from collections.abc import Sequence
+
+from ray.serve.metrics import Counter, Gauge, Histogram
 
 from serve_app.domain import Cost, Decision, ModelCall
 
@@ -64,3 +66,34 @@ class GatewayMetrics:
                 counter.inc(dollars, route)
         if decision.stage != "pinned":
             self._router.observe(decision.latency_ms)
+
+
+class IndexMetrics:
+    """How fresh the knowledge base is. Collections are named by callers, so they are no label."""
+
+    def __init__(self) -> None:
+        self._lag = Histogram(
+            "trivium_index_lag_seconds",
+            "From the time at which a document was true to when it could be found.",
+            boundaries=[0.1, 0.5, 1, 2, 5, 15, 60, 300, 3600, 86400],
+        )
+        self._written = Gauge(
+            "trivium_index_written_timestamp_seconds",
+            "When documents were last written; the index's age is time() less this.",
+        )
+        self._chunks = Counter(
+            "trivium_index_chunks_total", "Chunks written, embedded or not.", tag_keys=("embedded",)
+        )
+
+    def ingested(self, times: Sequence[float], now: float, chunks: int, embedded: int) -> None:
+        """Count one ingest.
+
+        Args:
+            times: Unix seconds at which its documents were true, of those that say.
+        """
+        for moment in times:
+            self._lag.observe(max(0.0, now - moment))
+        self._written.set(now)
+        for count, label in ((embedded, "true"), (chunks - embedded, "false")):
+            if count:
+                self._chunks.inc(count, {"embedded": label})
