@@ -89,6 +89,9 @@ def ingest(
     if url is not None:
         report, problems = send(paths, collection, url, api_key, dry_run=dry_run)
         took = 0.0
+        if dry_run and not as_json:
+            out.print(f"{report.documents} documents would be sent to {url}")
+            raise typer.Exit(1 if problems else 0)
     else:
         report, problems, took = _bulk(paths, collection, tenant, config, dry_run)
     _show(report, problems, took, collection, dry_run, as_json)

@@ -106,7 +106,7 @@ async def embedded(
         compute=ray.data.ActorPoolStrategy(size=_cores()),
         num_cpus=1,
     )
-    batches = iter(found.iter_batches(batch_size=4 * _BATCH, prefetch_batches=2))
+    batches = iter(found.iter_batches(batch_size=_BATCH, prefetch_batches=2))
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         pairs = zip(batch["id"], batch["vector"].tolist(), strict=True)
         yield [(by_key[key], vector) for key, vector in pairs]

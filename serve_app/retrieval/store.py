@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 Field = Literal["dense", "sparse"]
 Vector = Sequence[float]
 
-_NOT_LOADED = 101  # Milvus's error code
+# Milvus's error codes
+_NOT_CONNECTED = 2
+_NOT_LOADED = 101
 _CHUNK = ["id", "document_id", "ordinal", "title", "heading", "text", "as_of", "time", "series"]
 _ROW = [*_CHUNK, "tenant", "source", "tokens", "metadata"]
 _KNOWN = ["id", "tenant", "document_id", "stamp", "source", "written"]
@@ -349,11 +351,11 @@ class MilvusStore:
         return list(await self._loaded(index, query))
 
     async def _loaded(self, index: Index, read: Callable[[], Awaitable[Any]]) -> Any:
-        """Read from an index; load it again where Milvus has restarted and forgotten it."""
+        """Read from an index; once more where Milvus has restarted or dropped the connection."""
         try:
             return await read()
         except MilvusException as error:
-            if error.code != _NOT_LOADED:
+            if error.code not in (_NOT_CONNECTED, _NOT_LOADED):
                 raise _unavailable(error) from error
         with _translated():
             await self._client.load_collection(index.name, timeout=self._timeout)

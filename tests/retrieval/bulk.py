@@ -30,6 +30,7 @@ async def run(uri: str, collection: str, folder: str) -> pipeline.Result:
             64,
             paths=PATHS,
             start=start_ray,
+            on_progress=lambda done, total: print(done, flush=True),
         )
     finally:
         await store.close()
@@ -50,7 +51,6 @@ def start_ray() -> None:
 
 
 if __name__ == "__main__":
-    print("started", flush=True)
     result = asyncio.run(run(*sys.argv[1:]))
     print(result.report, flush=True)
     ray.shutdown()
