@@ -18,6 +18,7 @@ import logging
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,6 +51,7 @@ _KNOWN = ["id", "tenant", "document_id", "stamp", "source", "written"]
 _METRIC = {"dense": {"metric_type": "IP"}, "sparse": {"metric_type": "BM25"}}
 _PAGE = 1000  # rows in one write, keys in one read
 _SCAN = 50_000  # rows in one page of a scan, about
+_FLUSHED = 256  # rows that Milvus Lite may hold unflushed
 _ALIAS_TTL_S = 1.0
 # The usual short list (Lucene's); they would otherwise be most of a question's terms.
 _STOP_WORDS = (
@@ -117,6 +119,8 @@ class MilvusStore:
     def __init__(self, uri: str, token: str, timeout_s: float) -> None:
         self._connection = {"uri": uri, "token": token}
         self._client = AsyncMilvusClient(**self._connection)
+        self._embedded = "://" not in uri
+        self._unflushed: Counter[str] = Counter()
         self._timeout = timeout_s
         self._in_force: dict[str, tuple[float, Index]] = {}
         self._bm25: bool | None = None
@@ -209,6 +213,7 @@ class MilvusStore:
                     [_record(row, vector, now) for row, vector in rows[start : start + _PAGE]],
                     timeout=self._timeout,
                 )
+        await self._settle(index, len(rows))
 
     async def remove(self, index: Index, keys: Sequence[str]) -> None:
         with _translated():
@@ -337,6 +342,18 @@ class MilvusStore:
         await self._client.close()
 
     # How
+
+    async def _settle(self, index: Index, written: int) -> None:
+        """Milvus Lite copies what is not flushed for each search; a server sees to it itself."""
+        if not self._embedded:
+            return
+        self._unflushed[index.name] += written
+        if self._unflushed[index.name] < _FLUSHED:
+            return
+        self._unflushed[index.name] = 0
+        with _translated():
+            await self._client.flush(index.name, timeout=self._timeout)
+            await self._client.load_collection(index.name, timeout=self._timeout)
 
     async def _query(self, index: Index, where: str, fields: list[str]) -> list[dict[str, Any]]:
         async def query() -> Any:
