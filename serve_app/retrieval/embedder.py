@@ -15,7 +15,7 @@ class SentenceEmbedder:
 
         self._model = SentenceTransformer(str(model), device="cpu")
         self._tokenizer = self._model.tokenizer
-        self.dimension = int(self._model.get_sentence_embedding_dimension() or 0)
+        self.dimension = int(self._model.get_embedding_dimension() or 0)
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         vectors = self._model.encode(
