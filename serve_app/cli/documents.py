@@ -320,7 +320,7 @@ def search(
         Path | None, typer.Option(help='Where the run goes, JSONL: {"id","query","results"}.')
     ] = None,
     collection: Collection = "default",
-    k: Annotated[int, typer.Option("--k", "-k", min=1, max=100, help="How many chunks.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=50, help="How many chunks.")] = 5,
     mode: Annotated[str, typer.Option(help="dense, sparse (BM25) or hybrid.")] = "hybrid",
     as_json: Json = False,
     url: Url = DEFAULT_URL,

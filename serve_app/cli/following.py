@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from serve_app.cli.client import Client
+from serve_app.cli.client import Client, Refused
 from serve_app.cli.console import errors
-from serve_app.errors import SettingsError, TriviumError
+from serve_app.errors import SettingsError
 
 _BATCH = 64
 _LOOK_AGAIN_S = 0.1
@@ -23,7 +23,10 @@ _LOOK_AGAIN_S = 0.1
 def send(paths: list[str], collection: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Send rows `{"id","text",…}` until the input ends; what is waiting goes in one request.
 
-    A row that is refused is named and skipped.
+    A row that is refused for what it is is named and skipped.
+
+    Raises:
+        TriviumError: The server is not there, or takes no more now: later rows would be lost too.
     """
     if len(paths) != 1:
         raise SettingsError("--follow takes one file, or - for standard input")
@@ -39,7 +42,9 @@ def send(paths: list[str], collection: str, url: str, api_key: str | None, as_js
                     report = client.request(
                         "PUT", f"/v1/collections/{collection}/documents", {"documents": documents}
                     )
-                except TriviumError as error:
+                except Refused as error:
+                    if error.status not in (400, 413, 422):
+                        raise
                     if len(documents) > 1:
                         continue  # then one by one: the bad one is named
                     errors.print(f"[yellow]skipped[/yellow] {escape(error.message)}")

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from serve_app.errors import NotFound
+from ray.exceptions import RayTaskError
+
+from serve_app.errors import NotFound, TriviumError
 from serve_app.retrieval import index, stages
 from serve_app.retrieval.embedder import SentenceEmbedder
 from serve_app.retrieval.index import IngestReport, Known, Row
@@ -63,7 +65,13 @@ class RemoteStore:
 
     def __getattr__(self, method: str) -> Any:
         async def call(*args: Any) -> Any:
-            return await self._handle.on_store.remote(method, *args)
+            try:
+                return await self._handle.on_store.remote(method, *args)
+            except RayTaskError as error:
+                # The store's own errors, as whoever holds the store itself gets them.
+                if isinstance(error.cause, TriviumError):
+                    raise error.cause from None
+                raise
 
         return call
 

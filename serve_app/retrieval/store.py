@@ -137,7 +137,6 @@ class MilvusStore:
         if known and time.monotonic() - known[0] < _ALIAS_TTL_S:
             return known[1]
         with _translated():
-            # Described straight away: asking first whether it is there costs as much again.
             if not await self._client.has_collection(collection, timeout=self._timeout):
                 raise NotFound(
                     f"there is no collection {collection!r}; PUT a document into it to create it",
