@@ -31,6 +31,7 @@ from serve_app.cli import following, local
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import errors, out
 from serve_app.errors import SettingsError, TriviumError
+from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval import formats
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.sources import discover
@@ -87,15 +88,14 @@ def ingest(
         following.send(paths, collection, url or DEFAULT_URL, api_key, as_json)
         return
     if url is not None:
-        report, problems = send(paths, collection, url, api_key, dry_run=dry_run)
-        took = 0.0
+        done = Done(*send(paths, collection, url, api_key, dry_run=dry_run))
         if dry_run and not as_json:
-            out.print(f"{report.documents} documents would be sent to {url}")
-            raise typer.Exit(1 if problems else 0)
+            out.print(f"{done.report.documents} documents would be sent to {url}")
+            raise typer.Exit(1 if done.problems else 0)
     else:
-        report, problems, took = _bulk(paths, collection, tenant, config, dry_run)
-    _show(report, problems, took, collection, dry_run, as_json)
-    if problems:
+        done = _bulk(paths, collection, tenant, config, dry_run)
+    _show(done, collection, dry_run, as_json)
+    if done.problems:
         raise typer.Exit(1)
 
 
@@ -162,9 +162,25 @@ class Bar:
         self._progress.update(self._task, completed=done, total=total, rate=rate)
 
 
-def _bulk(
-    paths: list[str], collection: str, tenant: str, config: Path, dry_run: bool
-) -> tuple[IngestReport, list[str], float]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """What an ingest did; see `pipeline.Result`.
+
+    Attributes:
+        usd_per_token: What embedding costs; None if the server embedded, or no price is listed.
+    """
+
+    report: IngestReport
+    problems: list[str]
+    seconds: float = 0.0
+    usd_per_token: float | None = None
+
+    def usd(self, tokens: int) -> float | None:
+        """Dollars for embedding so many tokens."""
+        return None if self.usd_per_token is None else tokens * self.usd_per_token
+
+
+def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
     from serve_app.retrieval import pipeline
 
     settings = load(config).resolved(Path.cwd())
@@ -184,8 +200,11 @@ def _bulk(
             on_progress=bar,
         )
 
+    prices = PriceTable.load(settings.ledger.prices)
     result = with_store(settings, run)
-    return result.report, result.problems, result.seconds
+    price = prices.get(result.model)
+    usd_per_token = price.input / 1e6 if price else None
+    return Done(result.report, result.problems, result.seconds, usd_per_token)
 
 
 def with_store(settings: Settings, run: Any) -> Any:
@@ -237,15 +256,10 @@ def _model(settings: Settings, name: str | None) -> Any:
     return Model(chosen, models.embedding_models().get(chosen, chosen))
 
 
-def _show(
-    report: IngestReport,
-    problems: list[str],
-    seconds: float,
-    collection: str,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    for problem in problems:
+def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
+    report = done.report
+    spent, saved = done.usd(report.embedded_tokens), done.usd(report.saved_tokens)
+    for problem in done.problems:
         errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
     if as_json:
         record = dataclasses.asdict(report)
@@ -254,9 +268,11 @@ def _show(
                 {
                     "collection": collection,
                     **record,
-                    "failed": problems,
+                    "embedding_usd": spent,
+                    "saved_usd": saved,
+                    "failed": done.problems,
                     "dry_run": dry_run,
-                    "seconds": round(seconds, 2),
+                    "seconds": round(done.seconds, 2),
                 }
             )
         )
@@ -264,9 +280,14 @@ def _show(
     would = "would be " if dry_run else ""
     out.print(
         f"{report.documents} documents, {report.chunks} chunks in [bold]{collection}[/bold]: "
-        f"{report.embedded} {would}embedded ({report.embedded_tokens:,} tokens), "
-        f"{report.removed} {would}removed; {report.saved_tokens:,} tokens needed no embedding"
+        f"{report.embedded} {would}embedded ({report.embedded_tokens:,} tokens{_money(spent)}), "
+        f"{report.removed} {would}removed; "
+        f"{report.saved_tokens:,} tokens{_money(saved)} needed no embedding"
     )
+
+
+def _money(usd: float | None) -> str:
+    return "" if usd is None else f", ${usd:.6f}"
 
 
 def send(

@@ -37,11 +37,14 @@ class TokenPrice(_Row):
 
 
 class ComputePrice(_Row):
-    """Price of a machine of our own and how fast the model runs on it at saturation."""
+    """Price of a machine of our own and how fast the model runs on it at saturation.
+
+    A model that only reads, such as an embedding model, has no completion rate.
+    """
 
     usd_per_hour: NonNegative
     prompt_tokens_per_second: Positive
-    completion_tokens_per_second: Positive
+    completion_tokens_per_second: Positive | None = None
     utilisation: Annotated[float, Field(gt=0, le=1)]
     source: str
     as_of: date
@@ -50,7 +53,9 @@ class ComputePrice(_Row):
         per_second = self.usd_per_hour / 3600 / self.utilisation
         return TokenPrice(
             input=per_second / self.prompt_tokens_per_second * 1e6,
-            output=per_second / self.completion_tokens_per_second * 1e6,
+            output=per_second / self.completion_tokens_per_second * 1e6
+            if self.completion_tokens_per_second
+            else 0.0,
             source=self.source,
             as_of=self.as_of,
         )
@@ -84,6 +89,10 @@ class PriceTable:
             raise SettingsError(f"{path}: {row}: {first['msg']}") from None
         own = {name: row.as_tokens() for name, row in table.compute.items()}
         return cls({**table.metered, **own})
+
+    def get(self, model: str) -> TokenPrice | None:
+        """The price of `model`, or None where a report can do without it."""
+        return self._prices.get(model)
 
     def require(self, model: str) -> TokenPrice:
         """The price of `model`; a guess would falsify every report, so there is none.

@@ -81,11 +81,13 @@ class Result:
     """What a run did, or would do.
 
     Attributes:
+        model: The embedding model that the collection is made with.
         problems: What could not be read, a line each.
         seconds: Of embedding and writing.
     """
 
     report: IngestReport
+    model: str
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -129,7 +131,7 @@ async def ingest(
         # What could not be read this time was not taken away.
         known = {key: each for key, each in known.items() if each.document in documents}
     plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-    result = Result(index.report(len(documents), rows, plan), problems)
+    result = Result(index.report(len(documents), rows, plan), model.name, problems)
     if dry_run or not (rows or known):
         return result
     started = time.monotonic()
@@ -171,7 +173,7 @@ async def reindex(
     await store.switch(collection, new.name)
     await asyncio.sleep(_NOTICED_S)
     done = _total(done, await _copy(store, old, new, model, start, on_progress, removing=False))
-    return new, Result(done, seconds=time.monotonic() - started)
+    return new, Result(done, model.name, seconds=time.monotonic() - started)
 
 
 async def rollback(store: Port, collection: str) -> Index:

@@ -163,3 +163,12 @@ def test_cost_is_additive_and_never_negative(
 def test_usage_adds_up(one: Usage, other: Usage) -> None:
     assert (one + other).total_tokens == one.total_tokens + other.total_tokens
     assert (one + other).cached_tokens <= (one + other).prompt_tokens
+
+
+def test_model_that_only_reads_costs_what_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text("metered: {}" + COMPUTE.replace("    completion_tokens_per_second: 100\n", ""))
+    price = PriceTable.load(path).require("own")
+    # 3.6 dollars an hour, half used: .002 dollars buy 1000 tokens.
+    assert price.input == pytest.approx(2.0)
+    assert price.output == 0.0
