@@ -145,10 +145,10 @@ async def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
 async def test_killed_runs_are_finished_by_the_same_command(
     uri: str, store: MilvusStore, collection: str, folder: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL at five points; then the collection equals that of an undisturbed run."""
+    """SIGKILL at five random points; then the collection equals that of an undisturbed run."""
     many = tmp_path / "many"
     many.mkdir()
-    for i in range(80):  # enough for Ray to have a part in it
+    for i in range(130):  # enough for Ray to have a part in it, and for five runs not to finish
         text = "\n".join(f"# Part {j}\n{' '.join(random.choices(WORDS, k=9))}" for j in range(20))
         (many / f"doc{i:02}.md").write_text(text)
     await ingest(store, f"{collection}_whole", many)
@@ -156,8 +156,11 @@ async def test_killed_runs_are_finished_by_the_same_command(
     # Milvus Lite's file has one owner at a time: the killed runs get one of their own.
     lite = "://" not in uri
     target = str(tmp_path / "killed.db") if lite else uri
-    for rows in (0, 1, 257, 1, 300):  # of each run's own, in batches of 256
-        await asyncio.to_thread(killed_at, target, f"{collection}_killed", many, rows)
+    # After so many rows of each run's own, and then anywhere in the next batch.
+    points = [(rows, random.uniform(0, 0.5)) for rows in random.sample((0, 0, 1, 1, 257), 5)]
+    print("killed at (rows, seconds)", points)
+    for rows, seconds in points:
+        await asyncio.to_thread(killed_at, target, f"{collection}_killed", many, rows, seconds)
     again = MilvusStore(target, "", timeout_s=20)
     try:
         report = await ingest(again, f"{collection}_killed", many)
@@ -167,8 +170,8 @@ async def test_killed_runs_are_finished_by_the_same_command(
         await again.close()
 
 
-def killed_at(uri: str, collection: str, folder: Path, rows: int) -> None:
-    """Start a run and kill it, with all its processes, when it has written so many rows."""
+def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float) -> None:
+    """Start a run; kill it, with all its processes, so long after it has written so many rows."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder)],
         stdout=subprocess.PIPE,
@@ -177,13 +180,17 @@ def killed_at(uri: str, collection: str, folder: Path, rows: int) -> None:
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if int(line) >= rows:
+            if line.strip().isdigit() and int(line) >= rows:
                 break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        assert process.returncode is None, "the run ended before it could be killed"
     finally:
-        root = psutil.Process(process.pid)  # a zombie at worst: nobody has waited for it
-        for each in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(process.pid)
+            for each in [root, *root.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.send_signal(signal.SIGKILL)
         process.wait()
 
 
