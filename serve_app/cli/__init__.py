@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from serve_app import __version__
-from serve_app.cli import advice, documents, evaluate, layers, questions, stack
+from serve_app.cli import advice, documents, evaluate, layers, local, questions, stack
 from serve_app.cli.console import errors
 from serve_app.errors import SettingsError, TriviumError
 
@@ -43,6 +43,7 @@ def _root(
     if version:
         print(f"trivium {__version__}")
         raise typer.Exit
+    local.prepare_environment()
 
 
 def main() -> None:
@@ -51,6 +52,8 @@ def main() -> None:
         app()
     except TriviumError as error:
         errors.print(f"[red]error:[/red] {escape(error.message)}", soft_wrap=True)
+        for note in getattr(error, "__notes__", ()):
+            errors.print(escape(note), soft_wrap=True)
         wrong_usage = isinstance(error, SettingsError) or error.status in (400, 404, 422)
         sys.exit(2 if wrong_usage else 1)
     except KeyboardInterrupt:

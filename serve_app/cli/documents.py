@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import logging
 import textwrap
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from serve_app import models
 from serve_app.cli import following, local
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import errors, out
-from serve_app.errors import SettingsError, TriviumError
+from serve_app.errors import SettingsError, TriviumError, Unavailable
 from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval import formats
 from serve_app.retrieval.index import IngestReport
@@ -201,7 +202,12 @@ def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run:
         )
 
     prices = PriceTable.load(settings.ledger.prices)
-    result = with_store(settings, run)
+    try:
+        result = with_store(settings, run)
+    except Unavailable as error:
+        if not dry_run:
+            error.add_note("What was written stays; the same command finishes the run.")
+        raise
     price = prices.get(result.model)
     usd_per_token = price.input / 1e6 if price else None
     return Done(result.report, result.problems, result.seconds, usd_per_token)
@@ -210,6 +216,9 @@ def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run:
 def with_store(settings: Settings, run: Any) -> Any:
     """Run something on the store: the running stack's if it owns one, else opened here."""
     retrieval = settings.retrieval
+    for name in ("pymilvus", "milvus_lite"):
+        # They log tracebacks of errors that are raised too, and said in a sentence.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -53,6 +53,9 @@ _PAGE = 1000  # rows in one write, keys in one read
 _SCAN = 50_000  # rows in one page of a scan, about
 _FLUSHED = 256  # rows that Milvus Lite may hold unflushed
 _ALIAS_TTL_S = 1.0
+# pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
+# inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
+_NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
 # The usual short list (Lucene's); they would otherwise be most of a question's terms.
 _STOP_WORDS = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
@@ -117,9 +120,11 @@ class MilvusStore:
     """
 
     def __init__(self, uri: str, token: str, timeout_s: float) -> None:
-        self._connection = {"uri": uri, "token": token}
-        self._client = AsyncMilvusClient(**self._connection)
+        self._connection: dict[str, Any] = {"uri": uri, "token": token}
         self._embedded = "://" not in uri
+        if self._embedded:
+            self._connection["grpc_options"] = _NO_PINGS
+        self._client = AsyncMilvusClient(**self._connection)
         self._unflushed: Counter[str] = Counter()
         self._timeout = timeout_s
         self._in_force: dict[str, tuple[float, Index]] = {}
@@ -549,6 +554,10 @@ def _translated() -> Iterator[None]:
 
 
 def _unavailable(error: MilvusException) -> Unavailable:
-    unavailable = Unavailable("the knowledge base is not reachable; try again shortly")
+    unavailable = Unavailable(
+        "the disk of the knowledge base is full; free some space and try again"
+        if "No space left on device" in error.message
+        else "the knowledge base is not reachable; try again shortly"
+    )
     unavailable.add_note(f"Milvus: {error.code} {error.message}")
     return unavailable
