@@ -1,8 +1,9 @@
 """The router's sentence encoder: MiniLM on ONNX Runtime, quantised to int8.
 
-One pass gives the mean of the token states after three of its six layers. The middle layers know
-more of how a question is put (does its answer age? how many steps?), the last one more of what it
-is about; each head reads the layers that serve it. `docs/lab-notes.md` has the figures.
+One pass gives the mean of the token states after the third, fourth and fifth of its six layers. The
+earlier ones know more of how a question is put (does its answer age? how many steps?), the later
+ones more of what it is about; each head reads the layers that serve it. The sixth adds nothing that
+the heads need, and is left out. `docs/lab-notes.md` has the figures.
 
 `export` makes the model file once, at set-up. Quantisation is dynamic and per output channel:
 embeddings keep a cosine of .985–.994 with the original's, where one scale per matrix gives .94.
@@ -23,8 +24,8 @@ from serve_app.router.turns import cut
 
 Floats = npt.NDArray[np.float32]
 
-VERSION = 4  # of the exported file
-LAYERS = (4, 5, 6)
+VERSION = 5  # of the exported file
+LAYERS = (3, 4, 5)
 WIDTH = 384
 MODEL_FILE = "encoder.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"

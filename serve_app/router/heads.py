@@ -1,9 +1,9 @@
 """Trained heads over one encoder pass: linear, calibrated, a small file.
 
-    fit          softmax over the declared intents            layers 4 and 6, word pieces, context
+    fit          softmax over the declared intents            layers 4 and 5, word pieces, context
     in scope     logistic, over the best intent's logit
-    volatility   logistic                                     layers 4 and 5, word pieces, context
-    complexity   logistic                                     layers 4, 5 and 6, cues
+    volatility   logistic                                     layers 3 and 4, word pieces, context
+    complexity   logistic                                     layers 3, 4 and 5, cues
 
 *Context* is what the same heads said of the earlier turns: so "and last week?" takes the road of
 the question before it, and "now as a table" does not.
@@ -29,8 +29,8 @@ SHIPPED = Path(__file__).with_name("heads.safetensors")
 FORMAT = "trivium-router-heads/1"
 OUT_OF_SCOPE = "oos"
 
-FIT_LAYERS = (4, 6)
-VOLATILITY_LAYERS = (4, 5)
+FIT_LAYERS = (4, 5)
+VOLATILITY_LAYERS = (3, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,9 +68,13 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus_server(milvus: MilvusServer) -> str:
-    """Its address."""
+    return address(milvus)
+
+
+def address(milvus: MilvusServer) -> str:
+    """Where it listens; started again, it may be elsewhere."""
     return f"http://127.0.0.1:{milvus.listen_port}"
 
 

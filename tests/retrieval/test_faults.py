@@ -21,18 +21,21 @@ from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import BUNDLED
 from tests.conftest import ROOT
 from tests.retrieval import bulk
+from tests.retrieval.conftest import address
 
 pytestmark = pytest.mark.timeout(600)
 
 WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag filter rack".split()
 
+CHUNKS = 2000
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """1,200 chunks: enough to be in the middle of for some seconds."""
+    """2,000 chunks: enough to be in the middle of for some seconds."""
     folder = tmp_path / "documents"
     folder.mkdir()
-    for i in range(60):
+    for i in range(100):
         text = "\n".join(f"# Part {j}\n{' '.join(random.choices(WORDS, k=30))}" for j in range(20))
         (folder / f"doc{i:02}.md").write_text(text)
     return folder
@@ -63,7 +66,7 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     retriever = Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
     run = started(milvus_server, folder)
     written = 0
-    while not 0 < written < 1200:
+    while not 0 < written < CHUNKS:
         assert run.poll() is None, run.communicate()
         try:
             written = len(await store.known(await store.index("default")))
@@ -82,13 +85,16 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     code, _, err = await finished(started(milvus_server, folder))
     assert (code, "the knowledge base is not reachable" in err) == (1, True)
 
+    await store.close()
     await asyncio.to_thread(milvus.start)
-    code, out, err = await finished(started(milvus_server, folder))
+    store = MilvusStore(address(milvus), "", timeout_s=20)
+    retriever = Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+    code, out, err = await finished(started(address(milvus), folder))
     assert code == 0, err
     report = json.loads(out)
-    assert report["chunks"] == 1200
-    assert report["embedded"] <= 1200 - written
-    assert len(await store.known(await store.index("default"))) == 1200
+    assert report["chunks"] == CHUNKS
+    assert report["embedded"] <= CHUNKS - written
+    assert len(await store.known(await store.index("default"))) == CHUNKS
     assert await retriever.search("default", "default", SearchQuery("tent", 3))
     await store.close()
 
@@ -114,6 +120,6 @@ async def test_a_full_disk_stops_a_run_without_loss(tmp_path: Path, folder: Path
     assert err.count("error: the disk of the knowledge base is full") == 1
     assert "the same command finishes the run" in err
     finishing, again = (json.loads(part.split("\n")[1]) for part in (first, second))
-    assert finishing["chunks"] == again["chunks"] == 1200
-    assert 0 < finishing["embedded"] < 1200
+    assert finishing["chunks"] == again["chunks"] == CHUNKS
+    assert 0 < finishing["embedded"] < CHUNKS
     assert again["embedded"] == 0
