@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from serve_app import __version__
-from serve_app.cli import advice, documents, evaluate, questions, stack, tuning
+from serve_app.cli import adapters, advice, documents, evaluate, questions, stack, tuning
 from serve_app.cli.console import errors
 from serve_app.errors import SettingsError, TriviumError
 
@@ -33,6 +33,7 @@ app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(documents.search)
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 app.add_typer(tuning.train, name="train", rich_help_panel="Learn")
+app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")
 
 
