@@ -24,7 +24,7 @@ from serve_app import models
 from serve_app.cli import local, steps
 from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
-from serve_app.cli.layers import DEFAULT_CONFIG, Config, train
+from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError
 from serve_app.expert.base import Base, find
 from serve_app.expert.recipe import Hyperparameters
@@ -34,7 +34,6 @@ _LEARNING = "Learning"
 _DEFAULT = Hyperparameters()
 
 
-@train.command("expert")
 def train_expert(
     data: Annotated[Path, typer.Option("--data", "-d", help='Examples, JSONL: {"messages": […]}.')],
     valid: Annotated[
