@@ -87,15 +87,16 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
 
     await store.close()
     await asyncio.to_thread(milvus.start)
-    store = MilvusStore(address(milvus), "", timeout_s=20)
+    # Loading what it had takes a Milvus longer than a run waits.
+    store = MilvusStore(address(milvus), "", timeout_s=120)
     retriever = Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+    assert await retriever.search("default", "default", SearchQuery("tent", 3))
     code, out, err = await finished(started(address(milvus), folder))
     assert code == 0, err
     report = json.loads(out)
     assert report["chunks"] == CHUNKS
     assert report["embedded"] <= CHUNKS - written
     assert len(await store.known(await store.index("default"))) == CHUNKS
-    assert await retriever.search("default", "default", SearchQuery("tent", 3))
     await store.close()
 
 
