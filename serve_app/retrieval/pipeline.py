@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ray.exceptions import RayTaskError
-
 from serve_app.errors import NotFound, TriviumError
 from serve_app.retrieval import index, stages
 from serve_app.retrieval.embedder import SentenceEmbedder
@@ -65,6 +63,9 @@ class RemoteStore:
 
     def __getattr__(self, method: str) -> Any:
         async def call(*args: Any) -> Any:
+            # Imported here: Ray reads its environment on import, and the command line sets it late.
+            from ray.exceptions import RayTaskError
+
             try:
                 return await self._handle.on_store.remote(method, *args)
             except RayTaskError as error:
