@@ -172,11 +172,13 @@ async def test_killed_runs_are_finished_by_the_same_command(
 
 def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float) -> None:
     """Start a run; kill it, with all its processes, so long after it has written so many rows."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    log = folder.parent / "killed.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -184,7 +186,7 @@ def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float
                 break
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
-        assert process.returncode is None, "the run ended before it could be killed"
+        assert process.returncode is None, "it ended before it could be killed: " + log.read_text()
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(process.pid)
