@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pymilvus import (
@@ -33,7 +34,7 @@ from pymilvus import (
 )
 
 from serve_app.domain import Chunk
-from serve_app.errors import InvalidRequest, NotFound, Unavailable
+from serve_app.errors import InvalidRequest, NotFound, SettingsError, Unavailable
 from serve_app.retrieval.index import Known, Row
 from serve_app.retrieval.ranking import Hit
 
@@ -117,6 +118,9 @@ class MilvusStore:
     """Rows of all collections.
 
     Every method raises `Unavailable` when Milvus does not answer within `timeout_s`.
+
+    Raises:
+        SettingsError: The folder of an embedded database cannot be made.
     """
 
     def __init__(self, uri: str, token: str, timeout_s: float) -> None:
@@ -124,6 +128,7 @@ class MilvusStore:
         self._embedded = "://" not in uri
         if self._embedded:
             self._connection["grpc_options"] = _NO_PINGS
+            _make_folder(Path(uri).parent)
         self._client = AsyncMilvusClient(**self._connection)
         self._unflushed: Counter[str] = Counter()
         self._timeout = timeout_s
@@ -543,6 +548,16 @@ def _chunk(row: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0) -
         score=score,
         relevance=relevance,
     )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{folder}: the knowledge base cannot be kept there ({error.strerror}); "
+            "set state_dir or retrieval.milvus_uri to another place"
+        ) from None
 
 
 @contextlib.contextmanager

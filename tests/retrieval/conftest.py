@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from milvus import MilvusServer
 
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
@@ -51,10 +52,8 @@ class Models:
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Milvus 2.3.5 server, stopped at the end."""
-    from milvus import MilvusServer
-
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A Milvus 2.3.5 server, stopped at the end. Started again, it has what it had."""
     folder = tmp_path_factory.mktemp("milvus-server")
     server = MilvusServer()
     server.set_base_dir(str(folder))
@@ -63,10 +62,20 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.listen_port = probe.getsockname()[1]
     server.start()
     try:
-        yield f"http://127.0.0.1:{server.listen_port}"
+        yield server
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def milvus_server(milvus: MilvusServer) -> str:
+    return address(milvus)
+
+
+def address(milvus: MilvusServer) -> str:
+    """Where it listens; started again, it may be elsewhere."""
+    return f"http://127.0.0.1:{milvus.listen_port}"
 
 
 @pytest.fixture(scope="module", params=["lite", "server"])

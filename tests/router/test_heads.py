@@ -45,7 +45,7 @@ def test_saved_heads_say_the_same(tmp_path: Path, router: SemanticRouter) -> Non
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "nan"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "nan", "of an earlier version"])
 def test_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "heads.safetensors"
     match damage:
@@ -59,6 +59,8 @@ def test_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
             heads = Heads.load(SHIPPED)
             bad = replace(heads.volatility, bias=np.array([np.nan], dtype=np.float32))
             replace(heads, volatility=bad).save(path)
+        case "of an earlier version":
+            path.write_bytes(SHIPPED.read_bytes().replace(b"router-heads/2", b"router-heads/1"))
     with pytest.raises(SettingsError) as caught:
         Heads.load(path)
     assert str(path) in caught.value.message
