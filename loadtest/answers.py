@@ -23,7 +23,7 @@ from rich.table import Table
 
 from serve_app.domain import Chunk
 from serve_app.orchestration import evidence
-from serve_app.orchestration.nodes import NOT_FOUND
+from serve_app.orchestration.knowledge import NOT_FOUND
 
 QUESTIONS = Path("tests/data/knowledge_questions.jsonl")
 ROADS = {"knowledge": "trivium/knowledge", "retrieval off": "trivium/expert"}

@@ -28,7 +28,9 @@ from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.ledger.prices import CostMeter, PriceTable, TokenPrice
+from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question
 from serve_app.retrieval.index import IngestReport
@@ -149,6 +151,13 @@ class FixedKnowledge(RemoteKnowledge):
         everything = [c for each in self.results if isinstance(each, list) for c in each]
         return everything if sum(len(c.text.split()) for c in everything) <= max_tokens else None
 
+    async def nearness(
+        self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
+        """The share of the query's words that stand in the text."""
+        asked = evidence.words(query)
+        return [len(asked & evidence.words(each)) / max(1, len(asked)) for each in texts]
+
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:
@@ -209,9 +218,10 @@ class House:
         frontier: ScriptedModel | None = None,
         knowledge: FixedKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
-        verify: bool = True,
         whole_tokens: int = 0,
+        **orchestration: Any,
     ) -> None:
+        rules = OrchestrationSettings(**orchestration)
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
@@ -223,14 +233,13 @@ class House:
                 self.router,
                 self.expert,
                 self.frontier,
-                self.knowledge,
                 models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
-                fallbacks=OrchestrationSettings().fallbacks,
-                top_k=4,
-                min_relevance=0.04,
-                verify=verify,
-                whole_tokens=whole_tokens,
-            )
+                fallbacks=rules.fallbacks,
+                verify=rules.verify,
+            ),
+            KnowledgeNodes(
+                self.knowledge, rules, top_k=4, min_relevance=0.04, whole_tokens=whole_tokens
+            ),
         )
 
     @property

@@ -17,7 +17,7 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.orchestration import graph
-from serve_app.orchestration.nodes import NOT_FOUND
+from serve_app.orchestration.knowledge import NOT_FOUND
 from serve_app.orchestration.run import Question
 from tests.fixtures import (
     EXPERT,
@@ -111,12 +111,13 @@ async def test_knowledge_answers_with_citations_of_supported_sentences_only() ->
 async def test_unsupported_draft_is_replaced_by_a_quote() -> None:
     house = knowledge([RETURNS], expert=ScriptedModel("You have 90 days to send it back."))
     answer = await ask(house)
-    assert answer.text == RETURNS.text
+    assert answer.text == f"Policy: {RETURNS.text}"
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
 async def test_empty_draft_is_replaced_by_a_quote() -> None:
-    assert (await ask(knowledge([RETURNS], expert=ScriptedModel()))).text == RETURNS.text
+    answer = await ask(knowledge([RETURNS], expert=ScriptedModel()))
+    assert answer.text == f"Policy: {RETURNS.text}"
 
 
 async def test_draft_is_streamed_and_cited_when_verification_is_off() -> None:
@@ -278,7 +279,7 @@ async def test_questions_at_once_do_not_mix() -> None:
 def test_diagram_names_every_step() -> None:
     drawn = graph.diagram()
     for name in (
-        "decide rewrite retrieve grade expert frontier answer verify abstain detour"
+        "decide rewrite retrieve grade expert frontier answer verify quote abstain escalate detour"
     ).split():
         assert f"\t{name}(" in drawn
         assert f"{name} -" in drawn or f"{name};" in drawn
