@@ -216,7 +216,7 @@ class House:
         router: FixedRouter | None = None,
         expert: ScriptedModel | None = None,
         frontier: ScriptedModel | None = None,
-        knowledge: FixedKnowledge | None = None,
+        knowledge: RemoteKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
         whole_tokens: int = 0,
         **orchestration: Any,
@@ -225,7 +225,7 @@ class House:
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
-        self.knowledge = knowledge or FixedKnowledge()
+        self.knowledge: Any = knowledge or FixedKnowledge()
         self.metrics = RecordedMetrics()
         self.settings: Settings = from_args({"gateway": dict(gateway or {})})
         self.orchestrator = Orchestrator(
