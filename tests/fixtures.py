@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
@@ -125,6 +126,20 @@ class ScriptedModel:
             yield Delta(finish_reason="stop", usage=Usage(10, spoken))
         finally:
             self.running -= 1
+
+
+class InProcess:
+    """The face of a Serve handle on an object in this process, for `Remote`."""
+
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+    def options(self, **_: Any) -> InProcess:
+        return self
+
+    def __getattr__(self, method: str) -> SimpleNamespace:
+        called = getattr(self._target, method)
+        return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(called(*args)))
 
 
 class FixedKnowledge(RemoteKnowledge):

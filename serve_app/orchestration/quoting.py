@@ -67,8 +67,9 @@ def choose(
 ) -> list[Statement]:
     """The statement nearest to the query, and the next one if it comes as near.
 
-    Empty when the nearest holds the answer with a probability below `least`. The words of the
-    query count beside the cosines: the fewer statements share one, the more.
+    Two of one chunk are in its order. Empty when the nearest holds the answer with a probability
+    below `least`. The words of the query count beside the cosines: the fewer statements share one,
+    the more.
     """
     if not stated:
         return []
@@ -83,7 +84,10 @@ def choose(
     order = sorted(range(len(stated)), key=lambda i: -scores[i])
     if probability(cosines[order[0]]) < least:
         return []
-    return [stated[i] for i in order[:2] if scores[i] >= scores[order[0]] - _AS_NEAR]
+    chosen = [i for i in order[:2] if scores[i] >= scores[order[0]] - _AS_NEAR]
+    if len({id(stated[i].chunk) for i in chosen}) == 1:
+        chosen.sort()
+    return [stated[i] for i in chosen]
 
 
 def parts(chosen: Sequence[Statement]) -> list[tuple[str, Chunk]]:

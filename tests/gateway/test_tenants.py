@@ -20,7 +20,7 @@ from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.settings import RetrievalSettings
-from tests.fixtures import FixedRouter, House, ScriptedModel, decision
+from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision
 
 pytestmark = [
     pytest.mark.usefixtures("clean_environment"),
@@ -36,16 +36,6 @@ ASKED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the code of the vault Rubin?"}]
 }
 ESCAPE = '" or tenant == "red" or document_id == "'
-
-
-class Direct(Remote):
-    """Calls the object itself, where production passes a Serve handle."""
-
-    def __init__(self, server: object) -> None:
-        self._server = server
-
-    async def call(self, method: str, context: RequestContext, *args: Any) -> Any:
-        return await getattr(self._server, method)(context, *args)
 
 
 class WatchedRouter(FixedRouter):
@@ -74,10 +64,11 @@ class World:
             for name in ("red", "blue")
         ]
         self.router = WatchedRouter()
+        handle: Any = InProcess(server)
         self.house = House(
             router=self.router,
             gateway={"api_keys": keys},
-            knowledge=RemoteKnowledge(Direct(server)),
+            knowledge=RemoteKnowledge(Remote(handle, "knowledge", 20.0)),
             frontier=ScriptedModel("The code is 2846."),
             **orchestration,
         )

@@ -47,8 +47,14 @@ def test_the_words_of_the_question_decide_between_near_ones() -> None:
     assert quoted(asked, 0.60, 0.55, 0.2) == ["Hotels in Paris may cost EUR 190."]
 
 
-def test_two_that_are_as_near_are_both_quoted_nearest_first() -> None:
-    assert quoted("?", 0.58, 0.2, 0.60) == ["Be polite.", "Book early."]
+def test_two_that_are_as_near_are_both_quoted_in_the_order_of_their_chunk() -> None:
+    assert quoted("?", 0.58, 0.2, 0.60) == ["Book early.", "Be polite."]
+
+
+def test_the_nearer_of_two_chunks_comes_first() -> None:
+    stated = quoting.statements("", [chunk("Book early."), chunk("Be polite.")], 64)
+    chosen = quoting.choose("?", stated, [0.58, 0.60], 0.25)
+    assert [each.text for each in chosen] == ["Be polite.", "Book early."]
 
 
 @pytest.mark.parametrize(("cosine", "says"), [(0.39, 0), (0.41, 1)])
