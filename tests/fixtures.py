@@ -43,7 +43,9 @@ EXPERT, FRONTIER = "small", "large"
 Step = str | Delta | Exception | asyncio.Event
 
 
-def decision(route: Route = Route.EXPERT, volatility: float = 0.1) -> Decision:
+def decision(
+    route: Route = Route.EXPERT, volatility: float = 0.1, barred: tuple[Route, ...] = ()
+) -> Decision:
     rest = {road: 0.1 for road in Route if road is not route}
     return Decision(
         route,
@@ -54,6 +56,7 @@ def decision(route: Route = Route.EXPERT, volatility: float = 0.1) -> Decision:
         stage="1",
         reason="because",
         volatile=volatility >= 0.5,
+        barred=barred,
         latency_ms=1.5,
     )
 

@@ -151,7 +151,8 @@ class KnowledgeNodes:
         # A model has read what the first search found: it is not paid to do so again.
         if state["rewrites"] < _SEARCHES and "draft" not in state:
             return "rewrite"
-        return "abstain" if self._rules.without_evidence == "say so" else "escalate"
+        barred = Route.FRONTIER in state["decision"].barred
+        return "abstain" if barred or self._rules.without_evidence == "say so" else "escalate"
 
     def _cited(self, state: State, run: Run, parts: Sequence[tuple[str, Chunk]]) -> State:
         text, citations = evidence.cite(parts)

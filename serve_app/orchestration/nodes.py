@@ -147,9 +147,9 @@ class Nodes:
         error = state["error"] or Unavailable("the road failed")
         runtime.context.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
-        origin = state["decision"].route
-        for road in self._fallbacks.get(origin, ()):
-            if road not in tried:
+        decision = state["decision"]
+        for road in self._fallbacks.get(decision.route, ()):
+            if road not in (*tried, *decision.barred):
                 return {
                     "road": road,
                     "tried": tried,

@@ -212,6 +212,17 @@ async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
+@pytest.mark.parametrize(("results", "text"), [([DOWN], "Hello there."), ([[]], NOT_FOUND)])
+async def test_road_that_a_pin_forbids_does_not_stand_in(results: list[Any], text: str) -> None:
+    house = House(
+        router=FixedRouter(decision(Route.KNOWLEDGE, barred=(Route.FRONTIER,))),
+        knowledge=FixedKnowledge(*results),
+        without_evidence="frontier",
+    )
+    assert (await ask(house)).text == text
+    assert house.frontier.asked == []
+
+
 async def test_router_that_is_down_leaves_the_cheapest_road() -> None:
     answer = await ask(House(router=FixedRouter(DOWN)))
     assert answer.text == "Hello there."
