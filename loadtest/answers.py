@@ -1,6 +1,7 @@
 """How often the knowledge road is right, refuses rightly, and cites what supports it.
 
-    trivium up --demo --detach
+    trivium up --demo --detach                                             # quotes by a rule
+    TRIVIUM_ORCHESTRATION__ANSWERS=model trivium up --demo --detach        # or: the expert's model
     python -m loadtest.answers
 
 100 questions about the demo company, half of them answered nowhere in its handbook, put to a
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from rich.table import Table
 
 from serve_app.domain import Chunk
 from serve_app.orchestration import evidence
-from serve_app.orchestration.nodes import NOT_FOUND
+from serve_app.orchestration.knowledge import NOT_FOUND
 
 QUESTIONS = Path("tests/data/knowledge_questions.jsonl")
 ROADS = {"knowledge": "trivium/knowledge", "retrieval off": "trivium/expert"}
@@ -33,7 +36,9 @@ AT_ONCE = 4
 async def ask(http: httpx.AsyncClient, model: str, row: dict[str, Any]) -> dict[str, Any]:
     """One question: its text, and what each citation says and stands on."""
     body = {"model": model, "messages": [{"role": "user", "content": row["query"]}]}
+    started = time.perf_counter()
     response = await http.post("/v1/chat/completions", json={**body, "temperature": 0})
+    seconds = time.perf_counter() - started
     response.raise_for_status()
     message = response.json()["choices"][0]["message"]
     text = message["content"]
@@ -49,7 +54,14 @@ async def ask(http: httpx.AsyncClient, model: str, row: dict[str, Any]) -> dict[
                 "title": document["title"],
             }
         )
-    return {"row": row, "text": text, "cited": cited}
+    return {
+        "row": row,
+        "text": text,
+        "cited": cited,
+        "seconds": seconds,
+        "model": response.headers.get("x-trivium-model"),
+        "cost": response.json()["usage"]["cost"],
+    }
 
 
 def score(answers: list[dict[str, Any]]) -> dict[str, float]:
@@ -69,7 +81,14 @@ def score(answers: list[dict[str, Any]]) -> dict[str, float]:
         ),
         "refused rightly": share([_refused(each) for each in unknown]),
         "citations that support": share([_supports(each) for each in citations]),
+        "seconds, median": statistics.median(each["seconds"] for each in answers),
+        "dollars for a thousand": 1000 * statistics.fmean(each["cost"] for each in answers),
     }
+
+
+def by(answers: list[dict[str, Any]]) -> str:
+    """Who answered."""
+    return ", ".join(sorted({each["model"] or "a rule" for each in answers}))
 
 
 def _right(answer: dict[str, Any]) -> bool:
@@ -88,18 +107,18 @@ def _supports(citation: dict[str, Any]) -> bool:
 
 
 async def measure(
-    rows: list[dict[str, Any]], url: str, console: Console
+    rows: list[dict[str, Any]], url: str, roads: list[str], console: Console
 ) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     async with httpx.AsyncClient(base_url=url, timeout=180) as http:
         with Progress(console=console, transient=True) as progress:
-            for road, model in ROADS.items():
+            for road in roads:
                 task = progress.add_task(road, total=len(rows))
                 free = asyncio.Semaphore(AT_ONCE)
 
                 async def one(
                     row: dict[str, Any],
-                    model: str = model,
+                    model: str = ROADS[road],
                     free: asyncio.Semaphore = free,
                     task: Any = task,
                 ) -> dict[str, Any]:
@@ -115,11 +134,12 @@ async def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--roads", nargs="+", choices=ROADS, default=list(ROADS))
     parser.add_argument("--output", type=Path, help="write every answer here, JSONL")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     rows = [json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()]
-    answers = asyncio.run(measure(rows, options.url, Console(stderr=True)))
+    answers = asyncio.run(measure(rows, options.url, options.roads, Console(stderr=True)))
     if options.output:
         lines = [json.dumps({"road": r, **each}) for r, made in answers.items() for each in made]
         options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -127,7 +147,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(scores))
         return
-    table = Table("", *scores)
+    table = Table("", *(f"{road}, by {by(made)}" for road, made in answers.items()))
     for name in next(iter(scores.values())):
         table.add_row(name, *(f"{made[name]:.2f}" for made in scores.values()))
     Console().print(table)

@@ -56,6 +56,7 @@ class Decision:
         volatile: The policy holds the answer to need fresh data.
         stage: The number of the stage that decided, `pinned` (the caller named the road), or
             `fallback` (nobody could decide).
+        barred: Roads that a pin of the policy forbids; none of them may stand in either.
         latency_ms: Time inside the router replica, queueing for the batch included.
     """
 
@@ -69,6 +70,7 @@ class Decision:
     fit: Mapping[str, float] = field(default_factory=dict)
     in_scope: float = 1.0
     volatile: bool = False
+    barred: tuple[Route, ...] = ()
     latency_ms: float = 0.0
 
 

@@ -276,7 +276,12 @@ class OrchestrationSettings(_Section):
     Attributes:
         fallbacks: Which road answers when another cannot, tried in order, before the first byte.
         grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
-        verify: Keep only sentences that a chunk supports.
+        answers: Who answers from evidence: the expert's model, or a rule that quotes it. A quote
+            costs no tokens, and beats a model that is too small to be trusted with facts.
+        verify: Keep only sentences of the model that a chunk supports; with none left, quote.
+        min_quote: Least probability that what is quoted holds the answer.
+        without_evidence: What is done when nothing relevant was found, twice: say that the
+            knowledge base does not say, or ask the frontier, with whatever there was.
         time_zone: What "yesterday" means, for tenants without one of their own in `time_zones`.
     """
 
@@ -286,9 +291,16 @@ class OrchestrationSettings(_Section):
         Route.FRONTIER: (Route.EXPERT,),
     }
     grade: bool = True
+    answers: Literal["model", "quote"] = "model"
     verify: bool = True
+    min_quote: float = Field(default=0.25, ge=0, le=1)
+    without_evidence: Literal["say so", "frontier"] = "say so"
     time_zone: TimeZone = "UTC"
     time_zones: dict[str, TimeZone] = Field(default_factory=dict)
+
+    def zone(self, tenant: str) -> ZoneInfo:
+        """Where a tenant's days begin."""
+        return ZoneInfo(self.time_zones.get(tenant, self.time_zone))
 
 
 class LedgerSettings(_Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,7 +29,9 @@ from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.ledger.prices import CostMeter, PriceTable, TokenPrice
+from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question
 from serve_app.retrieval.index import IngestReport
@@ -40,7 +43,9 @@ EXPERT, FRONTIER = "small", "large"
 Step = str | Delta | Exception | asyncio.Event
 
 
-def decision(route: Route = Route.EXPERT, volatility: float = 0.1) -> Decision:
+def decision(
+    route: Route = Route.EXPERT, volatility: float = 0.1, barred: tuple[Route, ...] = ()
+) -> Decision:
     rest = {road: 0.1 for road in Route if road is not route}
     return Decision(
         route,
@@ -51,6 +56,7 @@ def decision(route: Route = Route.EXPERT, volatility: float = 0.1) -> Decision:
         stage="1",
         reason="because",
         volatile=volatility >= 0.5,
+        barred=barred,
         latency_ms=1.5,
     )
 
@@ -125,6 +131,20 @@ class ScriptedModel:
             self.running -= 1
 
 
+class InProcess:
+    """The face of a Serve handle on an object in this process, for `Remote`."""
+
+    def __init__(self, target: object) -> None:
+        self._target = target
+
+    def options(self, **_: Any) -> InProcess:
+        return self
+
+    def __getattr__(self, method: str) -> SimpleNamespace:
+        called = getattr(self._target, method)
+        return SimpleNamespace(remote=lambda *args: asyncio.ensure_future(called(*args)))
+
+
 class FixedKnowledge(RemoteKnowledge):
     """Answers each search with the next of the given results; the last one repeats."""
 
@@ -148,6 +168,13 @@ class FixedKnowledge(RemoteKnowledge):
     ) -> list[Chunk] | None:
         everything = [c for each in self.results if isinstance(each, list) for c in each]
         return everything if sum(len(c.text.split()) for c in everything) <= max_tokens else None
+
+    async def nearness(
+        self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
+        """The share of the query's words that stand in the text."""
+        asked = evidence.words(query)
+        return [len(asked & evidence.words(each)) / max(1, len(asked)) for each in texts]
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
@@ -207,15 +234,16 @@ class House:
         router: FixedRouter | None = None,
         expert: ScriptedModel | None = None,
         frontier: ScriptedModel | None = None,
-        knowledge: FixedKnowledge | None = None,
+        knowledge: RemoteKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
-        verify: bool = True,
         whole_tokens: int = 0,
+        **orchestration: Any,
     ) -> None:
+        rules = OrchestrationSettings(**orchestration)
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
-        self.knowledge = knowledge or FixedKnowledge()
+        self.knowledge: Any = knowledge or FixedKnowledge()
         self.metrics = RecordedMetrics()
         self.settings: Settings = from_args({"gateway": dict(gateway or {})})
         self.orchestrator = Orchestrator(
@@ -223,14 +251,13 @@ class House:
                 self.router,
                 self.expert,
                 self.frontier,
-                self.knowledge,
                 models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
-                fallbacks=OrchestrationSettings().fallbacks,
-                top_k=4,
-                min_relevance=0.04,
-                verify=verify,
-                whole_tokens=whole_tokens,
-            )
+                fallbacks=rules.fallbacks,
+                verify=rules.verify,
+            ),
+            KnowledgeNodes(
+                self.knowledge, rules, top_k=4, min_relevance=0.04, whole_tokens=whole_tokens
+            ),
         )
 
     @property

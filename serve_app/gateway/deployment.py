@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from fastapi import FastAPI
 from ray import serve
@@ -17,6 +16,7 @@ from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
 from serve_app.handles import Remote
 from serve_app.ledger.prices import CostMeter, PriceTable
 from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.settings import Settings
 from serve_app.telemetry import tracing
@@ -48,7 +48,6 @@ class GatewayServer:
                 decider,
                 RemoteModel(Remote(expert, "expert", patience)),
                 RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s)),
-                knowledge,
                 models={
                     Route.EXPERT: (
                         settings.expert.model,
@@ -60,17 +59,17 @@ class GatewayServer:
                     ),
                 },
                 fallbacks=settings.orchestration.fallbacks,
+                verify=settings.orchestration.verify,
+            ),
+            KnowledgeNodes(
+                knowledge,
+                settings.orchestration,
                 top_k=settings.retrieval.top_k,
                 min_relevance=settings.retrieval.min_relevance,
                 whole_tokens=min(
                     settings.retrieval.whole_tokens, settings.expert.room_for_evidence()
                 ),
-                grade=settings.orchestration.grade,
-                verify=settings.orchestration.verify,
-                zones=lambda tenant: ZoneInfo(
-                    settings.orchestration.time_zones.get(tenant, settings.orchestration.time_zone)
-                ),
-            )
+            ),
         )
         meter = CostMeter(
             PriceTable.load(settings.ledger.prices),

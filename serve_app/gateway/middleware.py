@@ -27,20 +27,23 @@ class RequestIdentity:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
+        asked = Headers(scope=scope)
+        given = asked.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                # A document that looks like a page is shown as the JSON it is.
+                headers["x-content-type-options"] = "nosniff"
             await send(message)
 
         if scope["path"] in _UNTRACED:
             await self._app(scope, receive, send_with_id)
             return
-        parent = {k: v for k in ("traceparent", "tracestate") if (v := headers.get(k))}
+        parent = {k: v for k in ("traceparent", "tracestate") if (v := asked.get(k))}
         attributes = {
             "http.request.method": scope["method"],
             "url.path": scope["path"],

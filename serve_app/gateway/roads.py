@@ -72,6 +72,14 @@ class RemoteKnowledge:
         )
         return chunks
 
+    async def nearness(
+        self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
+        cosines: list[float] = await self._remote.call(
+            "nearness", context, collection, query, texts
+        )
+        return cosines
+
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:

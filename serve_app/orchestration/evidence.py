@@ -70,26 +70,6 @@ def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
     return best
 
 
-def quote(query: str, chunks: Sequence[Chunk]) -> str:
-    """The sentence of the evidence that shares most with the question; earlier chunks win ties.
-
-    Words that few candidate sentences share weigh more than those that many do.
-    """
-    asked = words(query)
-    candidates = [
-        (sentence, words(f"{chunk.title} {chunk.heading} {sentence}"), rank)
-        for rank, chunk in enumerate(chunks)
-        for sentence in sentences(chunk.text)
-    ]
-    frequency = {word: sum(word in known for _, known, _ in candidates) or 1 for word in asked}
-
-    def score(candidate: tuple[str, set[str], int]) -> float:
-        _, known, rank = candidate
-        return sum(1 / frequency[word] for word in asked & known) - 0.05 * rank
-
-    return max(candidates, key=score)[0]
-
-
 def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]:
     """Join supported sentences into one text whose citations say where each stands in it."""
     text, citations = "", []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -13,59 +13,67 @@ from langgraph.runtime import Runtime
 
 from serve_app.domain import Answer, RequestContext, Usage
 from serve_app.errors import DeadlineExceeded
-from serve_app.orchestration import nodes
+from serve_app.orchestration import knowledge, nodes
+from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Node, Nodes, State
 from serve_app.orchestration.run import Question, Run
 from serve_app.telemetry import tracing
 
+# Who does each step; the trace shows it.
+BY = {
+    "decide": "encoder",
+    "rewrite": "rule",
+    "retrieve": "retriever",
+    "grade": "rule",
+    "expert": "model",
+    "frontier": "model",
+    "answer": "model",
+    "verify": "rule",
+    "quote": "rule",
+    "abstain": "rule",
+    "escalate": "rule",
+    "detour": "rule",
+}
 
-def build(steps: Nodes | type[Nodes]) -> Any:
-    """Compile the graph of the three roads. (With the class alone it can be drawn, not run.)"""
+
+def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNodes]) -> Any:
+    """Compile the graph of the three roads. (With the classes alone it can be drawn, not run.)"""
     graph = StateGraph(State, context_schema=Run)
-    for name in (
-        "decide",
-        "rewrite",
-        "retrieve",
-        "grade",
-        "expert",
-        "frontier",
-        "answer",
-        "verify",
-        "abstain",
-        "detour",
-    ):
-        graph.add_node(name, _traced(name, getattr(steps, name)))
-    roads = ["expert", "rewrite", "frontier"]
+    for name in BY:
+        graph.add_node(name, _traced(name, getattr(facts, name, None) or getattr(roads, name)))
+
+    def branch(source: str, choose: Callable[..., str], *targets: str) -> None:
+        ends: dict[Hashable, str] = {name: END if name == "end" else name for name in targets}
+        graph.add_conditional_edges(source, choose, ends)
+
+    unanswered = ("rewrite", "abstain", "escalate")
+    starts = ("expert", "rewrite", "frontier")
     graph.add_edge(START, "decide")
-    graph.add_conditional_edges("decide", nodes.after_decide, roads)
+    branch("decide", nodes.after_decide, *starts)
     graph.add_edge("rewrite", "retrieve")
-    graph.add_conditional_edges("retrieve", nodes.after_retrieve, ["grade", "frontier", "detour"])
-    graph.add_conditional_edges(
-        "grade", nodes.after_grade, ["answer", "rewrite", "abstain", "frontier"]
-    )
-    graph.add_conditional_edges(
-        "answer",
-        nodes.after_answer,
-        {"verify": "verify", "detour": "detour", "end": END},
-    )
-    for model in ("expert", "frontier"):
-        graph.add_conditional_edges(model, nodes.after_model, {"detour": "detour", "end": END})
-    graph.add_conditional_edges("detour", nodes.after_decide, roads)
-    graph.add_edge("verify", END)
+    branch("retrieve", knowledge.after_retrieve, "grade", "frontier", "detour")
+    branch("grade", facts.after_grade, "answer", "quote", "frontier", *unanswered)
+    branch("answer", knowledge.after_answer, "verify", "detour", "end")
+    branch("verify", knowledge.after_verify, "quote", "end")
+    branch("quote", facts.after_quote, "detour", "end", *unanswered)
+    branch("expert", nodes.after_model, "detour", "end")
+    branch("frontier", nodes.after_model, "detour", "abstain", "end")
+    branch("detour", nodes.after_decide, *starts)
+    graph.add_edge("escalate", "frontier")
     graph.add_edge("abstain", END)
     return graph.compile()
 
 
 def diagram() -> str:
     """The graph as a Mermaid diagram."""
-    return str(build(Nodes).get_graph().draw_mermaid()).strip()
+    return str(build(Nodes, KnowledgeNodes).get_graph().draw_mermaid()).strip()
 
 
 class Orchestrator:
     """Runs questions through the graph."""
 
-    def __init__(self, steps: Nodes) -> None:
-        self._graph = build(steps)
+    def __init__(self, roads: Nodes, facts: KnowledgeNodes) -> None:
+        self._graph = build(roads, facts)
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -115,7 +123,7 @@ class Orchestrator:
 
 def _traced(name: str, node: Node) -> Any:
     async def step(state: State, runtime: Runtime[Run]) -> State:
-        with tracing.span(f"node {name}", {"trivium.node": name}):
+        with tracing.span(f"node {name}", {"trivium.node": name, "trivium.node.by": BY[name]}):
             return await node(state, runtime)
 
     return step

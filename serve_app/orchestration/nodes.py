@@ -1,12 +1,13 @@
-"""The steps of the graph. Each takes the state, does one thing, and returns what it changed."""
+"""The steps of the roads. Each takes the state, does one thing, and returns what it changed.
+
+Those that find evidence and answer from it by rule are in `knowledge`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
-from zoneinfo import ZoneInfo
 
 from langgraph.runtime import Runtime
 
@@ -25,20 +26,23 @@ from serve_app.domain import (
 from serve_app.errors import (
     FrontierNotConfigured,
     InvalidRequest,
-    NotFound,
     TriviumError,
     Unavailable,
 )
-from serve_app.orchestration import evidence, timespans
+from serve_app.orchestration import evidence
 from serve_app.orchestration.prompts import Prompt, prompt
-from serve_app.orchestration.run import Knowledge, Model, Question, Router, Run
+from serve_app.orchestration.run import Model, Question, Router, Run
 from serve_app.telemetry import tracing
-
-NOT_FOUND = "The knowledge base does not say."
 
 
 class State(TypedDict, total=False):
-    """What the steps pass to each other. `road` is the one being tried now."""
+    """What the steps pass to each other.
+
+    Attributes:
+        road: The one being tried now.
+        found: What the last search that found anything found, before it was graded.
+        escalated: There is no evidence, and the frontier is asked instead.
+    """
 
     question: Question
     decision: Decision
@@ -46,12 +50,14 @@ class State(TypedDict, total=False):
     tried: tuple[Route, ...]
     query: SearchQuery
     rewrites: int
+    found: list[Chunk]
     chunks: list[Chunk]
     whole: bool
     draft: str
     text: str
     finish_reason: FinishReason
     citations: tuple[Citation, ...]
+    escalated: bool
     error: TriviumError | None
     first_error: TriviumError
 
@@ -60,13 +66,11 @@ Node = Callable[[State, Runtime[Run]], Coroutine[Any, Any, State]]
 
 
 class Nodes:
-    """The steps, with their collaborators.
+    """The steps that decide, let a model answer, or take another road.
 
     Args:
         models: Name in the price table and bound on the answer's tokens, of expert and frontier.
-        min_relevance: Least probability that a chunk answers the question.
-        whole_tokens: A knowledge base of at most so many tokens goes into the prompt whole.
-        zones: The time zone of each tenant.
+        verify: Hold drafts from evidence back until they are checked.
     """
 
     def __init__(
@@ -74,29 +78,17 @@ class Nodes:
         router: Router,
         expert: Model,
         frontier: Model,
-        knowledge: Knowledge,
         *,
         models: Mapping[Route, tuple[str, int]],
         fallbacks: Mapping[Route, tuple[Route, ...]],
-        top_k: int,
-        min_relevance: float,
-        whole_tokens: int = 0,
-        grade: bool = True,
         verify: bool = True,
-        zones: Callable[[str], ZoneInfo] = lambda tenant: ZoneInfo("UTC"),
     ) -> None:
         self._router = router
         self._expert = expert
         self._frontier = frontier
-        self._knowledge = knowledge
         self._models = models
         self._fallbacks = fallbacks
-        self._top_k = top_k
-        self._min_relevance = min_relevance
-        self._whole_tokens = whole_tokens
-        self._grade = grade
         self._verify = verify
-        self._zones = zones
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one the caller named, or the router's."""
@@ -108,7 +100,7 @@ class Nodes:
                 decision = await self._router.decide(run.context, question.messages)
             except TriviumError as error:
                 # Without a router the cheapest road still answers.
-                run.degraded.append(_reason("router", error))
+                run.degraded.append(reason("router", error))
                 decision = replace(
                     _pinned(Route.EXPERT, "the router is not reachable"),
                     stage="fallback",
@@ -120,52 +112,8 @@ class Nodes:
             "road": decision.route,
             "tried": (),
             "rewrites": 0,
+            "error": None,
         }
-
-    async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
-        """Make the query stand alone, and its words of time a filter.
-
-        A second time round, widen it: the whole conversation, whatever its time.
-        """
-        turns = [m.content for m in state["question"].messages if m.role == "user"]
-        short = len(turns[-1].split()) < 4
-        again = state["rewrites"] > 0
-        take = len(turns) if again else 2 if short else 1
-        query = SearchQuery(
-            "\n".join(turns[-take:]), self._top_k, recent=state["decision"].volatile
-        )
-        zone = self._zones(runtime.context.context.tenant)
-        span = timespans.find(turns[-1], datetime.now(UTC), zone)
-        # What does not change is as true today as on the day it was written.
-        if span and query.recent and not again:
-            query = replace(query, since=span.start.timestamp(), until=_closed(span.end))
-        return {"query": query, "rewrites": state["rewrites"] + 1}
-
-    async def retrieve(self, state: State, runtime: Runtime[Run]) -> State:
-        """Take the whole base if it is small, else find chunks near the query."""
-        context, collection = runtime.context.context, state["question"].collection
-        try:
-            # The same prompt for every question: the engine's prefix cache has read it already.
-            if state["road"] is Route.KNOWLEDGE and self._whole_tokens:
-                whole = await self._knowledge.whole(context, collection, self._whole_tokens)
-                if whole:
-                    return {"chunks": whole, "whole": True, "error": None}
-            chunks = await self._knowledge.search(context, collection, state["query"])
-        except NotFound:
-            # Nothing was ever ingested: that is an answer, not a failure.
-            return {"chunks": [], "error": None}
-        except TriviumError as error:
-            if state["road"] is Route.FRONTIER:
-                # It goes on without evidence, and says so.
-                runtime.context.degraded.append(_reason("knowledge", error))
-            return {"chunks": [], "error": error}
-        return {"chunks": chunks, "error": None}
-
-    async def grade(self, state: State, runtime: Runtime[Run]) -> State:
-        """Keep the chunks that bear on the question."""
-        if state.get("whole") or not self._grade:
-            return {}
-        return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
 
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by the small model, streaming."""
@@ -189,28 +137,6 @@ class Nodes:
             hold=self._verify,
         )
 
-    async def verify(self, state: State, runtime: Runtime[Run]) -> State:
-        """Keep the sentences that a chunk supports, and cite it; with none left, quote the best."""
-        chunks = state["chunks"]
-        parts = [
-            (sentence, chunk)
-            for sentence in evidence.sentences(state["draft"])
-            if (chunk := evidence.supporter(sentence, chunks))
-        ]
-        if not parts:
-            sentence = evidence.quote(state["query"].text, chunks)
-            parts = [(sentence, evidence.supporter(sentence, chunks) or chunks[0])]
-        text, citations = evidence.cite(parts)
-        if state["decision"].volatile:
-            text += evidence.dated(citations, self._zones(runtime.context.context.tenant))
-        runtime.context.emit(text)
-        return {"text": text, "citations": citations, "finish_reason": "stop"}
-
-    async def abstain(self, state: State, runtime: Runtime[Run]) -> State:
-        """Nothing relevant was found: say so."""
-        runtime.context.emit(NOT_FOUND)
-        return {"text": NOT_FOUND, "citations": (), "finish_reason": "stop"}
-
     async def detour(self, state: State, runtime: Runtime[Run]) -> State:
         """A road failed before its first byte: take the next one, and say why.
 
@@ -219,11 +145,11 @@ class Nodes:
         """
         failed = state["road"]
         error = state["error"] or Unavailable("the road failed")
-        runtime.context.degraded.append(_reason(failed.value, error))
+        runtime.context.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
-        origin = state["decision"].route
-        for road in self._fallbacks.get(origin, ()):
-            if road not in tried:
+        decision = state["decision"]
+        for road in self._fallbacks.get(decision.route, ()):
+            if road not in (*tried, *decision.barred):
                 return {
                     "road": road,
                     "tried": tried,
@@ -299,38 +225,11 @@ def after_decide(state: State) -> str:
             return "expert"
 
 
-def after_retrieve(state: State) -> str:
-    """Reasoning goes on without evidence when there is no way to get it; facts cannot."""
-    if state["error"] is None:
-        return "grade"
-    return "frontier" if state["road"] is Route.FRONTIER else "detour"
-
-
-def after_grade(state: State) -> str:
-    """Evidence: answer. None: rewrite once, then say so."""
-    if state["road"] is Route.FRONTIER:
-        return "frontier"
-    if state["chunks"]:
-        return "answer"
-    return "rewrite" if state["rewrites"] < 2 else "abstain"
-
-
 def after_model(state: State) -> str:
-    return "detour" if state["error"] else "end"
-
-
-def after_answer(state: State) -> str:
-    if state["error"]:
-        return "detour"
-    return "verify" if "draft" in state else "end"
-
-
-def _closed(end: datetime) -> float:
-    """What is written while the question is under way is still in a span that ends now."""
-    now = datetime.now(UTC)
-    return (
-        end + timedelta(minutes=1) if abs(now - end) < timedelta(minutes=1) else end
-    ).timestamp()
+    if not state["error"]:
+        return "end"
+    # It stood in for evidence, which no other road has either.
+    return "abstain" if state.get("escalated") else "detour"
 
 
 def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:
@@ -338,7 +237,7 @@ def _pinned(route: Route, reason: str = "the caller named this road") -> Decisio
     return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
 
 
-def _reason(road: str, error: TriviumError) -> str:
+def reason(road: str, error: TriviumError) -> str:
     """A token for the `x-trivium-degraded` header."""
     if isinstance(error, FrontierNotConfigured):
         return error.code

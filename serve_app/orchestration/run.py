@@ -41,6 +41,12 @@ class Knowledge(Protocol):
         """Everything, if it has at most so many tokens."""
         ...
 
+    async def nearness(
+        self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
+        """The cosine of each text with the query."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
@@ -63,6 +63,17 @@ class RetrieverServer:
         self, context: RequestContext, collection: str, max_tokens: int
     ) -> list[Chunk] | None:
         return await self._retriever.whole(collection, context.tenant, max_tokens)
+
+    async def nearness(
+        self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
+        attributes = {
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.data_source.id": collection,
+            "trivium.embeddings.texts": len(texts),
+        }
+        with tracing.span(f"embeddings {collection}", attributes, parent=context.trace):
+            return await self._retriever.nearness(collection, query, texts)
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

@@ -12,6 +12,7 @@ from serve_app.domain import Chunk, Document, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.retrieval import index, ranking
 from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.store import Index, MilvusStore, Where
 
@@ -80,6 +81,7 @@ class Retriever:
         self._chunk_tokens = chunk_tokens
         self._rules = rules
         self._reranker = reranker
+        self._nearness = Nearness()
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(
@@ -161,6 +163,16 @@ class Retriever:
             return None
         hits = await self._store.everything(source, tenant)
         return [hit.chunk for hit in await self._in_force(source, tenant, hits)]
+
+    async def nearness(self, collection: str, query: str, texts: Sequence[str]) -> list[float]:
+        """The cosine of each text with a query, by the collection's embedding model.
+
+        Raises:
+            NotFound: There is no such collection.
+        """
+        source = await self._store.index(collection)
+        embedder = await self._embedder(source)
+        return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
     async def documents(self, collection: str, tenant: str) -> list[dict[str, Any]]:
         return await self._store.documents(await self._store.index(collection), tenant)

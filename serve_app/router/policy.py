@@ -197,6 +197,7 @@ class Policy(_Part):
             confidence=shares[route],
             stage=stage,
             reason=reason,
+            barred=tuple(road for road in _ROADS if road not in allowed),
             latency_ms=latency_ms,
         )
 

@@ -104,6 +104,23 @@ async def test_citations_are_annotations_that_can_be_followed() -> None:
     assert document["chunks"][0]["text"] == SOURCE.text
 
 
+async def test_quote_costs_nothing_and_names_no_model() -> None:
+    house = House(
+        router=FixedRouter(decision(Route.KNOWLEDGE)),
+        knowledge=FixedKnowledge([SOURCE]),
+        answers="quote",
+    )
+    response = await send(house, "POST", CHAT, json={"messages": TURNS})
+    usage = response.json()["usage"]
+    assert (usage["total_tokens"], usage["cost"]) == (0, 0)
+    assert usage["cost_details"]["by_purpose"] == {}
+    # A RAG-only stack would have had a model read what it retrieved.
+    assert usage["cost_details"]["baseline"] == pytest.approx(1000 * 2 / 1e6)
+    assert float(response.headers["x-trivium-cost-usd"]) == 0
+    assert "x-trivium-model" not in response.headers
+    assert house.metrics.calls == []
+
+
 async def test_frontier_that_is_not_configured_is_stood_in_for() -> None:
     house = House(frontier=ScriptedModel(FrontierNotConfigured("none")))
     body = {"messages": TURNS, "model": "trivium/frontier"}

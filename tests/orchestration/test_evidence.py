@@ -44,12 +44,6 @@ def test_no_word_is_lost_between_sentences(text: str) -> None:
     assert " ".join(evidence.sentences(text)).split() == text.split()
 
 
-@given(TEXTS.filter(str.strip), TEXTS.filter(str.strip), TEXTS)
-def test_quote_is_a_sentence_of_the_evidence(one: str, two: str, query: str) -> None:
-    found = evidence.quote(query, [chunk(one), chunk(two)])
-    assert found in evidence.sentences(one) + evidence.sentences(two)
-
-
 @pytest.mark.parametrize(
     "claim",
     [
@@ -74,12 +68,6 @@ def test_claim_that_the_evidence_holds_is_supported(claim: str) -> None:
 )
 def test_claim_with_other_figures_or_words_is_not_supported(claim: str) -> None:
     assert evidence.supporter(claim, [MEALS, HOTELS]) is None
-
-
-def test_quote_is_the_sentence_that_answers() -> None:
-    sources = [MEALS, chunk("Book early. Hotels in Paris may cost EUR 190. Be polite.")]
-    asked = "What may a hotel in Paris cost?"
-    assert evidence.quote(asked, sources) == "Hotels in Paris may cost EUR 190."
 
 
 def test_only_chunks_at_or_above_the_threshold_are_relevant() -> None:

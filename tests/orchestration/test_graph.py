@@ -17,7 +17,7 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.orchestration import graph
-from serve_app.orchestration.nodes import NOT_FOUND
+from serve_app.orchestration.knowledge import NOT_FOUND
 from serve_app.orchestration.run import Question
 from tests.fixtures import (
     EXPERT,
@@ -111,12 +111,13 @@ async def test_knowledge_answers_with_citations_of_supported_sentences_only() ->
 async def test_unsupported_draft_is_replaced_by_a_quote() -> None:
     house = knowledge([RETURNS], expert=ScriptedModel("You have 90 days to send it back."))
     answer = await ask(house)
-    assert answer.text == RETURNS.text
+    assert answer.text == f"Policy: {RETURNS.text}"
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
 async def test_empty_draft_is_replaced_by_a_quote() -> None:
-    assert (await ask(knowledge([RETURNS], expert=ScriptedModel()))).text == RETURNS.text
+    answer = await ask(knowledge([RETURNS], expert=ScriptedModel()))
+    assert answer.text == f"Policy: {RETURNS.text}"
 
 
 async def test_draft_is_streamed_and_cited_when_verification_is_off() -> None:
@@ -211,6 +212,17 @@ async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
+@pytest.mark.parametrize(("results", "text"), [([DOWN], "Hello there."), ([[]], NOT_FOUND)])
+async def test_road_that_a_pin_forbids_does_not_stand_in(results: list[Any], text: str) -> None:
+    house = House(
+        router=FixedRouter(decision(Route.KNOWLEDGE, barred=(Route.FRONTIER,))),
+        knowledge=FixedKnowledge(*results),
+        without_evidence="frontier",
+    )
+    assert (await ask(house)).text == text
+    assert house.frontier.asked == []
+
+
 async def test_router_that_is_down_leaves_the_cheapest_road() -> None:
     answer = await ask(House(router=FixedRouter(DOWN)))
     assert answer.text == "Hello there."
@@ -278,7 +290,7 @@ async def test_questions_at_once_do_not_mix() -> None:
 def test_diagram_names_every_step() -> None:
     drawn = graph.diagram()
     for name in (
-        "decide rewrite retrieve grade expert frontier answer verify abstain detour"
+        "decide rewrite retrieve grade expert frontier answer verify quote abstain escalate detour"
     ).split():
         assert f"\t{name}(" in drawn
         assert f"{name} -" in drawn or f"{name};" in drawn

@@ -55,6 +55,7 @@ def test_tenants_have_their_own_worth_and_pins() -> None:
     assert decide(doubt, "rich", tenants=tenants).route is Route.FRONTIER
     barred = decide(signals(frontier=1.0), "clinic", tenants=tenants)
     assert barred.route is not Route.FRONTIER
+    assert barred.barred == (Route.FRONTIER,)
     assert "frontier is barred (nothing leaves)" in barred.reason
     assert "worth its price" not in barred.reason
     assert decide(signals(frontier=1.0), "other", tenants=tenants).route is Route.FRONTIER

@@ -1,0 +1,120 @@
+"""Answers by quotation: which statements of the evidence say what was asked, if any does.
+
+A rule where a model is not worth its price: a statement is copied as it stands, so it cannot be
+wrong about its source, only about the question.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve_app.domain import Chunk
+from serve_app.orchestration.evidence import sentences, words
+
+# Chosen on 160 questions about the demo company; docs/lab-notes.md says how.
+_WORDING = 0.2  # what sharing all of the question's words is worth, in cosine
+_AS_NEAR = 0.05  # of two statements that differ by less, either may be the one: both are quoted
+_SLOPE, _OFFSET = 6.12, 3.54
+_PREFIX = 5  # letters by which words are compared: "delivery" is "delivered"
+
+_TABLE_ROW = re.compile(r"\|.*\||.*\S \| \S")
+_RULE = re.compile(r"[\s|:-]+")
+_FIELD = re.compile(r"[^.:!?]{1,60}: \S")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What can be quoted on its own: a sentence, or a table's row with the names of its columns."""
+
+    text: str
+    chunk: Chunk
+
+    @property
+    def in_context(self) -> str:
+        """As the embedding model reads it: below its title and heading."""
+        return f"{self.chunk.title}\n{self.chunk.heading}\n{self.text}"
+
+    def introduced(self) -> str:
+        """With title and heading before it, unless it says itself what it is about."""
+        path = [self.chunk.title, *filter(None, self.chunk.heading.split(" › "))]
+        said = words(self.text)
+        missing = [name for name in dict.fromkeys(path) if not words(name) <= said]
+        return f"{', '.join(missing)}: {self.text}" if missing else self.text
+
+
+def statements(query: str, chunks: Sequence[Chunk], limit: int) -> list[Statement]:
+    """What can be quoted, in order; above `limit`, those that share most words with the query."""
+    found = [Statement(text, chunk) for chunk in chunks for text in _texts(chunk.text)]
+    if len(found) <= limit:
+        return found
+    asked = _stems(query)
+    shared = [len(asked & _stems(each.in_context)) for each in found]
+    kept = sorted(range(len(found)), key=lambda i: -shared[i])[:limit]
+    return [found[i] for i in sorted(kept)]
+
+
+def probability(cosine: float) -> float:
+    """That a statement holds the answer, given its cosine with the question (Platt scaling)."""
+    return 1 / (1 + math.exp(_OFFSET - _SLOPE * cosine))
+
+
+def choose(
+    query: str, stated: Sequence[Statement], cosines: Sequence[float], least: float
+) -> list[Statement]:
+    """The statement nearest to the query, and the next one if it comes as near.
+
+    Two of one chunk are in its order. Empty when the nearest holds the answer with a probability
+    below `least`. The words of the query count beside the cosines: the fewer statements share one,
+    the more.
+    """
+    if not stated:
+        return []
+    asked = _stems(query)
+    known = [_stems(each.in_context) for each in stated]
+    weight = {word: 1 / (sum(word in each for each in known) or 1) for word in asked}
+    whole = sum(weight.values()) or 1.0
+    scores = [
+        cosine + _WORDING * sum(weight[word] for word in asked & each) / whole
+        for cosine, each in zip(cosines, known, strict=True)
+    ]
+    order = sorted(range(len(stated)), key=lambda i: -scores[i])
+    if probability(cosines[order[0]]) < least:
+        return []
+    chosen = [i for i in order[:2] if scores[i] >= scores[order[0]] - _AS_NEAR]
+    if len({id(stated[i].chunk) for i in chosen}) == 1:
+        chosen.sort()
+    return [stated[i] for i in chosen]
+
+
+def parts(chosen: Sequence[Statement]) -> list[tuple[str, Chunk]]:
+    """Texts and their chunks, ready to be cited; a heading is not said twice in a row."""
+    told: tuple[str, str] | None = None
+    texts = []
+    for each in chosen:
+        place = (each.chunk.title, each.chunk.heading)
+        texts.append((each.text if place == told else each.introduced(), each.chunk))
+        told = place
+    return texts
+
+
+def _texts(text: str) -> list[str]:
+    stripped = (line.strip() for line in text.splitlines())
+    lines = [line for line in stripped if line and not _RULE.fullmatch(line)]
+    if len(lines) > 1 and all(_FIELD.match(line) for line in lines):
+        return ["\n".join(lines)]  # a row of a CSV file, a line for each column
+    found: list[str] = []
+    for is_table, run in itertools.groupby(lines, lambda line: bool(_TABLE_ROW.match(line))):
+        if is_table:
+            head, *rows = run
+            found += [f"{head}\n{row}" for row in rows] or [head]
+        else:
+            found += sentences("\n".join(run))
+    return found
+
+
+def _stems(text: str) -> set[str]:
+    return {word[:_PREFIX] for word in words(text)}
