@@ -33,7 +33,7 @@ QUERIES = [
     Query("2", "heavy brown boots", frozenset({"boots"})),
     Query("3", "rivers", frozenset({"maps", "gone"})),
 ]
-SCORES = {"ndcg@10", "recall@5", "recall@100", "mrr@10", "p50_ms", "p95_ms"}
+SCORES = {"ndcg@10", "recall@5", "recall@100", "mrr@10", "p50_ms", "p95_ms", "p"}
 
 
 class Backwards:
