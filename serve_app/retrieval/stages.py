@@ -97,7 +97,8 @@ async def embedded(
     ordered = sorted(rows, key=lambda row: row.tokens)
     table = ray.data.from_items(
         [{"id": row.id, "text": row.embedded} for row in ordered],
-        override_num_blocks=max(1, len(rows) // (2 * _BATCH)),
+        # A block is what an actor hands back at once, so what a killed run has to embed again.
+        override_num_blocks=max(1, len(rows) // _BATCH),
     )
     found = table.map_batches(
         _Embed,
