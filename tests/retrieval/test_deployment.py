@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from serve_app import models
 from serve_app.domain import Document, RequestContext, SearchQuery
-from serve_app.errors import InvalidRequest, SettingsError
+from serve_app.errors import InvalidRequest, NotFound, SettingsError
+from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
+from serve_app.retrieval.index import Row
+from serve_app.retrieval.port import PATIENCE_S, Port, RemoteStore
 from serve_app.settings import RetrievalSettings
 from tests.fixtures import context
 
@@ -31,6 +36,35 @@ async def test_others_reach_the_store_by_its_port_alone_and_in_time(tmp_path: Pa
             await made.on_store(context(), method)
     with pytest.raises(TimeoutError):
         await made.on_store(RequestContext("late", time.time() - 1), "known", index)
+
+
+class Handle:
+    """Stands where a Serve handle on the deployment would."""
+
+    def __init__(self, server: RetrieverServer) -> None:
+        self._server = server
+
+    def options(self, **_: Any) -> Handle:
+        return self
+
+    @property
+    def on_store(self) -> Handle:
+        return self
+
+    def remote(self, *args: Any) -> Awaitable[Any]:
+        return self._server.on_store(*args)
+
+
+async def test_bulk_run_works_on_the_store_of_a_running_stack(tmp_path: Path) -> None:
+    store: Port = RemoteStore(Remote(Handle(server(tmp_path)), "knowledge", PATIENCE_S))
+    with pytest.raises(NotFound):
+        await store.index("docs")
+    index = await store.ensure("docs", "m", 2, 32)
+    row = Row("key", "t", "doc", 0, "Title", "", "text", "", 0, "", "", 3)
+    await store.upsert(index, [(row, [0.6, 0.8])])
+    assert await store.tokens(index, "t") == [3]
+    assert await store.rows(index) == [[row]]
+    assert not hasattr(store, "drop")
 
 
 async def test_cross_encoder_orders_what_was_found(tmp_path: Path, cross_encoder: Path) -> None:
