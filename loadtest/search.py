@@ -40,7 +40,10 @@ def bare(settings: Settings, collection: str) -> Search:
 
     retrieval = settings.retrieval
     model = SentenceTransformer(models.embedding_models()[retrieval.embedding_model], device="cpu")
-    client = AsyncMilvusClient(uri=retrieval.milvus_uri)
+    tls = {"server_pem_path": str(retrieval.milvus_ca)} if retrieval.milvus_ca else {}
+    client = AsyncMilvusClient(
+        uri=retrieval.milvus_uri, token=retrieval.milvus_token.get_secret_value(), **tls
+    )
 
     async def search(query: str) -> object:
         vectors = await asyncio.to_thread(

@@ -189,6 +189,9 @@ class RetrievalSettings(_Section):
 
     Attributes:
         milvus_uri: A file (Milvus Lite) or the address of a server; https:// uses TLS.
+        milvus_token: `user:password` or an API key of the server.
+        milvus_ca: Certificates (PEM) of the authority that vouches for the server's own, where it
+            is a private one.
         embedding_model: Folder or hub id; the default comes along. Collections keep the model
             they were made with until they are reindexed.
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
@@ -201,6 +204,7 @@ class RetrievalSettings(_Section):
 
     milvus_uri: str = "milvus.db"
     milvus_token: SecretStr = SecretStr("")
+    milvus_ca: Path | None = None
     embedding_model: str = BUNDLED
     collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     chunk_tokens: int = Field(default=160, ge=32, le=8192)
@@ -218,6 +222,19 @@ class RetrievalSettings(_Section):
     def embedded(self) -> bool:
         """Milvus Lite: a local file that exactly one process may open."""
         return "://" not in self.milvus_uri
+
+    @field_validator("milvus_uri")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError("user and password do not belong here; set milvus_token to them")
+        return value
+
+    @model_validator(mode="after")
+    def _certificates_are_used(self) -> RetrievalSettings:
+        if self.milvus_ca and not self.milvus_uri.startswith("https://"):
+            raise ValueError("milvus_ca is for TLS: milvus_uri must start with https://")
+        return self
 
     @model_validator(mode="after")
     def _one_owner(self) -> RetrievalSettings:
@@ -353,7 +370,7 @@ class Settings(BaseSettings):
         """The same settings with every relative path made absolute against `root`."""
         router, ledger, retrieval = self.router, self.ledger, self.retrieval
         state = root / self.state_dir
-        uri = retrieval.milvus_uri
+        uri, ca = retrieval.milvus_uri, retrieval.milvus_ca
         if retrieval.embedded:
             uri = str(state / uri)
         return self.model_copy(
@@ -361,7 +378,9 @@ class Settings(BaseSettings):
                 "state_dir": state,
                 "router": router.resolved(root),
                 "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
-                "retrieval": retrieval.model_copy(update={"milvus_uri": uri}),
+                "retrieval": retrieval.model_copy(
+                    update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
+                ),
             }
         )
 

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app import models
 from serve_app.router.encoder import Encoder
-from serve_app.settings import Settings
+from serve_app.settings import BUNDLED, Settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,3 +36,23 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
         models.prepare(settings, "router encoder")
         folder = models.router_encoder(settings)
     return Encoder(folder, max_tokens=128, threads=1)
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a cross-encoder that knows nothing: a small one of random numbers."""
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("cross-encoder")
+    tokenizer = AutoTokenizer.from_pretrained(models.embedding_models()[BUNDLED])
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

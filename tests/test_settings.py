@@ -208,6 +208,20 @@ def test_milvus_server_may_have_many_replicas(file: Path) -> None:
     assert not load(file).retrieval.embedded
 
 
+@pytest.mark.parametrize(
+    ("uri", "ca", "reason"),
+    [
+        (f"https://root:{SECRET}@milvus:19530", "null", "set milvus_token"),
+        ("http://milvus:19530", "ca.pem", "must start with https://"),
+        ("milvus.db", "ca.pem", "must start with https://"),
+    ],
+)
+def test_unsafe_way_to_milvus_is_refused(file: Path, uri: str, ca: str, reason: str) -> None:
+    message = refusal(file, f"retrieval:\n  milvus_uri: {uri}\n  milvus_ca: {ca}\n")
+    assert reason in message
+    assert SECRET not in message
+
+
 def test_arguments_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     settings = from_args(
@@ -236,6 +250,9 @@ def test_paths_are_resolved_against_the_root() -> None:
         "intents": {"bills": {"utterances": "bills.txt"}},
         "policy": "policy.yaml",
     }
+    retrieval = {"milvus_uri": "https://milvus:19530", "milvus_ca": "ca.pem"}
+    guarded = from_args({"retrieval": retrieval}).resolved(Path("/srv"))
+    assert guarded.retrieval.milvus_ca == Path("/srv/ca.pem")
     settings = from_args({"router": router}).resolved(Path("/srv"))
     assert settings.state_dir == Path("/srv/.trivium")
     assert settings.router.examples == (Path("/srv/rows.jsonl"),)

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from serve_app import __version__
-from serve_app.cli import advice, documents, evaluate, layers, questions, stack
+from serve_app.cli import advice, documents, evaluate, layers, questions, searching, stack
 from serve_app.cli.console import errors
 from serve_app.errors import SettingsError, TriviumError
 
@@ -30,7 +30,7 @@ app.command(rich_help_panel="Ask")(questions.ask)
 app.command(rich_help_panel="Ask")(questions.route)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
-app.command(rich_help_panel="Knowledge")(documents.search)
+app.command(rich_help_panel="Knowledge")(searching.search)
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from serve_app.cli.bulk import Bar, Start, with_store
 from serve_app.cli.client import Json
 from serve_app.cli.console import out
-from serve_app.cli.documents import Collection, Config, with_store
+from serve_app.cli.documents import Collection, Config
 from serve_app.errors import NotFound
 from serve_app.ledger.advice import knowledge_costs
 from serve_app.ledger.prices import PriceTable
 from serve_app.settings import load
+
+if TYPE_CHECKING:
+    from serve_app.retrieval.port import Port
 
 advise = typer.Typer(
     help="Say what to change, with the figures that say so.",
@@ -50,9 +54,8 @@ def knowledge(
     """
     settings = load(config).resolved(Path.cwd())
 
-    async def count(store: Any, start: Any, bar: Any) -> list[int]:
-        tokens: list[int] = await store.tokens(await store.index(collection), tenant)
-        return tokens
+    async def count(store: Port, start: Start, bar: Bar) -> list[int]:
+        return await store.tokens(await store.index(collection), tenant)
 
     tokens = with_store(settings, count)
     if not tokens:

@@ -139,19 +139,17 @@ def _loaded(settings: RetrievalSettings, rerank: str | None) -> tuple[Models, Re
     """
     from transformers.utils import logging
 
-    from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels
+    from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 
     logging.disable_progress_bar()
-    name = settings.embedding_model
+    embedding = EmbeddingModels(settings.embedding_model, models.embedding_models())
     with errors.status("loading models"):
-        try:
-            embedding = EmbeddingModels(name, models.embedding_models())
-            embedding.model(name)
-            name = rerank or ""
-            return embedding, CrossEncoder(rerank) if rerank else None
-        except (OSError, ValueError) as error:  # what transformers raises for any model but a model
-            reason = str(error).strip().partition("\n")[0]
-            raise SettingsError(f"the model {name!r} cannot be loaded: {reason}") from None
+        with loading(embedding.default):
+            embedding.model(embedding.default)
+        if rerank is None:
+            return embedding, None
+        with loading(rerank):
+            return embedding, CrossEncoder(rerank)
 
 
 async def _measured(

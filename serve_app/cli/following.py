@@ -7,86 +7,137 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import IO
 
 from rich.markup import escape
 
 from serve_app.cli.client import Client, Refused
 from serve_app.cli.console import errors
-from serve_app.errors import SettingsError
+from serve_app.cli.sending import Document, deliver
+from serve_app.errors import SettingsError, TriviumError, Unavailable
 
 _BATCH = 64
+_AHEAD = 4 * _BATCH  # lines that are read before they can be sent; then the writer has to wait
 _LOOK_AGAIN_S = 0.1
+_PAUSES_S = (0.1, 3.0)  # between two attempts: the first pause, and the longest
+_LATER = (429, 503)  # statuses that say it may be taken another time
+
+Lines = queue.Queue[bytes | None]  # None: there are no more
 
 
 def send(paths: list[str], collection: str, url: str, api_key: str | None, as_json: bool) -> None:
     """Send rows `{"id","text",…}` until the input ends; what is waiting goes in one request.
 
-    A row that is refused for what it is is named and skipped.
+    A row that is refused for what it is is named and skipped. While the server is gone or takes no
+    more, what was read is kept and tried again.
 
     Raises:
-        TriviumError: The server is not there, or takes no more now: later rows would be lost too.
+        TriviumError: The server is not there at the start, when nothing has been read yet; or it
+            refuses whatever is sent.
     """
     if len(paths) != 1:
         raise SettingsError("--follow takes one file, or - for standard input")
-    waiting: queue.Queue[str | None] = queue.Queue(maxsize=4 * _BATCH)
-    reader = threading.Thread(target=_read, args=(paths[0], waiting), daemon=True)
-    if paths[0] != "-" and not Path(paths[0]).is_file():
-        raise SettingsError(f"{paths[0]}: no such file")
-    reader.start()
+    source = _opened(paths[0])
     with Client(url, api_key) as client:
-        for batch in _batches(waiting):
-            for documents in (batch, *([[each] for each in batch] if len(batch) > 1 else [])):
-                try:
-                    report = client.request(
-                        "PUT", f"/v1/collections/{collection}/documents", {"documents": documents}
-                    )
-                except Refused as error:
-                    if error.status not in (400, 413, 422):
-                        raise
-                    if len(documents) > 1:
-                        continue  # then one by one: the bad one is named
-                    errors.print(f"[yellow]skipped[/yellow] {escape(error.message)}")
-                else:
-                    if as_json:
-                        print(json.dumps(report), flush=True)
-                    if len(documents) == len(batch):
-                        break
+        # A row of standard input that was read cannot be read again: first see that there is
+        # somebody to take it.
+        client.request("GET", "/v1/models")
+
+        def put(documents: list[Document]) -> None:
+            path = f"/v1/collections/{collection}/documents"
+            report = client.request("PUT", path, {"documents": documents})
+            if as_json:
+                print(json.dumps(report), flush=True)
+
+        lines: Lines = queue.Queue(maxsize=_AHEAD)
+        threading.Thread(target=_read, args=(source, lines), daemon=True).start()
+        for batch in _batches(lines):
+            try:
+                deliver(partial(_patiently, put), batch, _skipped)
+            except (TriviumError, KeyboardInterrupt):
+                errors.print(
+                    f"not sent: {len(batch) + lines.qsize()} rows that were read, "
+                    f"from id {escape(str(batch[0]['id']))}",
+                    soft_wrap=True,
+                )
+                raise
 
 
-def _batches(waiting: queue.Queue[str | None]) -> Iterator[list[dict[str, object]]]:
+def _patiently(put: Callable[[list[Document]], None], batch: list[Document]) -> None:
+    """Send rows, however long that takes. Sending them twice changes nothing: they have ids."""
+    pause, longest = _PAUSES_S
+    waited = False
+    while True:
+        try:
+            put(batch)
+        except (Unavailable, Refused) as error:
+            if isinstance(error, Refused) and error.status not in _LATER:
+                raise
+            if not waited:
+                errors.print(
+                    f"[yellow]waiting[/yellow] with {len(batch)} rows: {escape(error.message)}",
+                    soft_wrap=True,
+                )
+            waited = True
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
+        else:
+            if waited:
+                errors.print("[green]going on[/green]")
+            return
+
+
+def _batches(lines: Lines) -> Iterator[list[Document]]:
     ended = False
     while not ended:
-        lines = [waiting.get()]
-        while len(lines) < _BATCH and not waiting.empty():
-            lines.append(waiting.get())
-        ended = None in lines
-        batch = []
-        for line in lines:
-            if line is None or not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                batch.append({"title": row["id"], **row})
-            except (ValueError, KeyError, TypeError):
-                errors.print(f"[yellow]skipped[/yellow] not a row: {escape(line.strip()[:80])}")
-        if batch:
+        taken = [lines.get()]
+        while len(taken) < _BATCH and not lines.empty():
+            taken.append(lines.get())
+        ended = None in taken
+        if batch := list(_rows(line for line in taken if line is not None and line.strip())):
             yield batch
 
 
-def _read(path: str, waiting: queue.Queue[str | None]) -> None:
+def _rows(lines: Iterable[bytes]) -> Iterator[Document]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+            yield {"title": row["id"], **row}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            _skipped(f"not a row: {line.decode('utf-8', 'replace').strip()[:80]}")
+
+
+def _skipped(problem: str) -> None:
+    errors.print(f"[yellow]skipped[/yellow] {escape(problem)}", soft_wrap=True)
+
+
+def _opened(path: str) -> Iterable[bytes]:
+    """Lines of a file as it grows, or of standard input."""
     if path == "-":
-        for line in sys.stdin:
-            waiting.put(line)
-        waiting.put(None)
-        return
-    partial = ""
-    with Path(path).open(encoding="utf-8") as file:
-        while True:
-            partial += file.readline()
-            if partial.endswith("\n"):
-                waiting.put(partial)
-                partial = ""
-            else:
-                time.sleep(_LOOK_AGAIN_S)
+        # Not sys.stdin itself: Python cannot end while another thread waits in it.
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return _growing(open(path, "rb"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _growing(file: IO[bytes]) -> Iterator[bytes]:
+    partial = b""
+    while True:
+        partial += file.readline()
+        if partial.endswith(b"\n"):
+            yield partial
+            partial = b""
+        else:
+            time.sleep(_LOOK_AGAIN_S)
+
+
+def _read(source: Iterable[bytes], lines: Lines) -> None:
+    try:
+        for line in source:
+            lines.put(line)
+    finally:
+        lines.put(None)

@@ -16,7 +16,7 @@ import typer
 from serve_app import models
 from serve_app.cli import local, steps
 from serve_app.cli.console import errors, out
-from serve_app.cli.documents import send
+from serve_app.cli.sending import send
 from serve_app.errors import SettingsError, Unavailable
 from serve_app.settings import Settings, load
 

@@ -19,19 +19,19 @@ from pathlib import Path
 
 import numpy as np
 from milvus_lite.server_manager import server_manager_instance
-from pymilvus import AsyncMilvusClient
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.evaluation import reference
+from serve_app.evaluation import metrics, reference
 from serve_app.evaluation.judgements import Query
 from serve_app.evaluation.reference import Way
-from serve_app.retrieval.retriever import Models, Reranker, Retriever, Rules
+from serve_app.retrieval.retriever import DEPTH, Models, Reranker, Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
 
 _DEPTH = 100  # documents of a ranking that are looked at
 _BATCH = 64
 _TENANT = "evaluation"
+_AS_ANSWERS = "hybrid, as answers"
 
 Progress = Callable[[str, int, int], None]
 
@@ -43,7 +43,8 @@ class Report:
     Attributes:
         ingest_s: Seconds to split, embed and write all documents.
         scores: Of each way: `ndcg@10`, `recall@5`, `recall@100`, `mrr@10` (means over the
-            queries, 0 to 1), and `p50_ms`, `p95_ms` of one search, embedding included.
+            queries, 0 to 1), and `p50_ms`, `p95_ms` of one search, embedding included; `p` is
+            how often chance alone would make its nDCG@10 differ so much from hybrid's.
         notes: What was left out, and why.
     """
 
@@ -126,10 +127,15 @@ async def evaluate(
         references = reference.ways(documents, chunks, _DEPTH)
         if not references:
             notes.append("bm25s: left out, the package is not installed (pip install bm25s)")
-        scores = {
+        measured = {
             name: await _measured(name, way, queries, on_progress)
             for name, way in {**ways, **references}.items()
         }
+    hybrid = measured["hybrid"][1]
+    scores = {
+        name: {**each, "p": metrics.paired_p(gains, hybrid)}
+        for name, (each, gains) in measured.items()
+    }
     return Report(len(documents), len(chunks), len(queries), models.default, took, scores, notes)
 
 
@@ -139,6 +145,8 @@ def _searches(sparse: bool, rerank: bool) -> dict[str, SearchQuery]:
     if sparse:
         searches["sparse"] = SearchQuery("", _DEPTH, "sparse", rerank=False)
     searches["hybrid"] = SearchQuery("", _DEPTH, "hybrid", rerank=False)
+    if DEPTH != _DEPTH:
+        searches[_AS_ANSWERS] = SearchQuery("", DEPTH, "hybrid", rerank=False)
     if rerank:
         searches["hybrid + rerank"] = SearchQuery("", _DEPTH, "hybrid", rerank=True)
     return searches
@@ -163,7 +171,8 @@ def _way(retriever: Retriever, collection: str, wanted: SearchQuery) -> Way:
 
 async def _measured(
     name: str, search: Way, queries: Sequence[Query], on_progress: Progress
-) -> dict[str, float]:
+) -> tuple[dict[str, float], metrics.Vector]:
+    """Mean scores, and each query's nDCG@10."""
     on_progress(name, 0, len(queries))
     await search(queries[0].text)  # the first one of all loads what the others find in memory
     rankings, times = [], []
@@ -174,42 +183,31 @@ async def _measured(
         on_progress(name, len(times), len(queries))
     judged = [(ranking, q.relevant) for ranking, q in zip(rankings, queries, strict=True)]
     p50, p95 = np.percentile(times, [50, 95])
-    return {
-        "ndcg@10": float(np.mean([ndcg(*each) for each in judged])),
+    gains = np.array([ndcg(*each) for each in judged])
+    scores = {
+        "ndcg@10": float(gains.mean()),
         "recall@5": float(np.mean([recall(*each, 5) for each in judged])),
         "recall@100": float(np.mean([recall(*each, _DEPTH) for each in judged])),
         "mrr@10": float(np.mean([reciprocal_rank(*each) for each in judged])),
         "p50_ms": float(p50),
         "p95_ms": float(p95),
     }
+    return scores, gains
 
 
 @contextlib.asynccontextmanager
 async def _throw_away(settings: RetrievalSettings) -> AsyncIterator[tuple[MilvusStore, str]]:
     """A store and the name of a collection; whatever is put into it is removed at the end."""
     collection = f"evaluation_{uuid.uuid4().hex[:12]}"
-    token = settings.milvus_token.get_secret_value()
     with tempfile.TemporaryDirectory(prefix="trivium-evaluation-") as folder:
         uri = str(Path(folder) / "milvus.db") if settings.embedded else settings.milvus_uri
-        store = MilvusStore(uri, token, settings.timeout_s)
+        store = MilvusStore.of(settings.model_copy(update={"milvus_uri": uri}))
         try:
             yield store, collection
         finally:
             if not settings.embedded:
-                await _remove(store, collection, settings)
+                await store.remove_collection(collection)
             await store.close()
             if settings.embedded:
                 # Else Milvus Lite writes it all again when the process ends.
                 await asyncio.to_thread(server_manager_instance.release_server, uri)
-
-
-async def _remove(store: MilvusStore, collection: str, settings: RetrievalSettings) -> None:
-    token = settings.milvus_token.get_secret_value()
-    client = AsyncMilvusClient(settings.milvus_uri, token=token)
-    try:
-        for version in await store.versions(collection):
-            # Milvus drops nothing that an alias still names.
-            await client.drop_alias(collection, timeout=settings.timeout_s)
-            await store.drop(version.name)
-    finally:
-        await client.close()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 _HEADING = re.compile(r"^(#{1,6})\s+(.*\S)\s*$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_WORD = re.compile(r"\S+")
+_TOKEN = 64  # characters; hardly a token has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ def split(text: str, max_tokens: int, count: Callable[[str], int]) -> list[Piece
     Args:
         count: Tokens of a text; a text has about as many as its words together.
     """
+    count = partial(_bounded, count, max_tokens)
     pieces = []
     for headings, body in _sections(text):
         tokens = 0
@@ -84,13 +88,13 @@ def _units(body: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[
             if count(sentence) <= max_tokens:
                 yield sentence.strip()
             else:
-                yield from _runs(sentence.split(), max_tokens, count)
+                yield from _runs(sentence, max_tokens, count)
 
 
-def _runs(words: list[str], max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:
+def _runs(sentence: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:
     run: list[str] = []
     tokens = 0
-    for word in words:
+    for word in (match[0] for match in _WORD.finditer(sentence)):
         length = count(word)
         if run and tokens + length > max_tokens:
             yield " ".join(run)
@@ -98,3 +102,8 @@ def _runs(words: list[str], max_tokens: int, count: Callable[[str], int]) -> Ite
         run.append(word)
         tokens += length
     yield " ".join(run)
+
+
+def _bounded(count: Callable[[str], int], max_tokens: int, text: str) -> int:
+    """Tokens of a text, or that they are too many: to count them takes 125 times its memory."""
+    return max_tokens + 1 if len(text) > _TOKEN * max_tokens else count(text)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
+from serve_app.errors import InvalidRequest
 from serve_app.retrieval import index
-from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels
+from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
@@ -32,16 +35,19 @@ class RetrieverServer:
         tracing.configure(otlp_endpoint, "retriever")
         self._metrics = IndexMetrics()
         models = EmbeddingModels(settings.embedding_model, model_paths)
-        models.model(models.default)(["warm up"])
-        self._store = MilvusStore(
-            settings.milvus_uri, settings.milvus_token.get_secret_value(), settings.timeout_s
-        )
+        with loading(models.default):
+            models.model(models.default)(["warm up"])
+        reranker = None
+        if settings.rerank_model:
+            with loading(settings.rerank_model):
+                reranker = CrossEncoder(settings.rerank_model)
+        self._store = MilvusStore.of(settings)
         self._retriever = Retriever(
             self._store,
             models,
             settings.chunk_tokens,
             Rules((settings.dense_weight, settings.sparse_weight), settings.half_life_s),
-            CrossEncoder(settings.rerank_model) if settings.rerank_model else None,
+            reranker,
         )
 
     async def search(
@@ -98,6 +104,13 @@ class RetrieverServer:
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         return await self._retriever.delete(collection, context.tenant, document_id)
 
-    async def on_store(self, method: str, *args: Any) -> Any:
-        """A method of the store, for `pipeline.RemoteStore`; no request from outside gets here."""
-        return await getattr(self._store, method)(*args)
+    async def on_store(self, context: RequestContext, method: str, *args: Any) -> Any:
+        """A method of the store, for `port.RemoteStore`; no request from outside gets here.
+
+        Raises:
+            InvalidRequest: It is none of `port.Port`.
+        """
+        if method not in METHODS:
+            raise InvalidRequest(f"{method!r} is not for others to call on the store")
+        async with asyncio.timeout(context.deadline - time.time()):
+            return await getattr(self._store, method)(*args)

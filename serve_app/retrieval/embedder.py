@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from serve_app.errors import SettingsError
+
+
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """For a model that has to be there at the start.
+
+    Raises:
+        SettingsError: It cannot be loaded; says which, and why.
+    """
+    try:
+        yield
+    except Exception as error:  # transformers, safetensors and the hub each have their own
+        reason = str(error).strip().partition("\n")[0]
+        raise SettingsError(f"the model {name!r} cannot be loaded: {reason}") from error
 
 
 class SentenceEmbedder:
@@ -52,12 +69,20 @@ class EmbeddingModels:
 
 
 class CrossEncoder:
-    """Query and text read together: dearer than embeddings, and better."""
+    """Query and text read together: dearer than embeddings, and better.
+
+    Raises:
+        ValueError: The model gives no score, or was not trained to.
+    """
 
     def __init__(self, model: str | Path) -> None:
         import sentence_transformers
 
         self._model = sentence_transformers.CrossEncoder(str(model), device="cpu")
+        # A bare encoder is loaded too, under a head of random numbers, and orders at random.
+        kinds = self._model.config.architectures or []
+        if self._model.num_labels != 1 or any(kind.endswith("Model") for kind in kinds):
+            raise ValueError("it is no cross-encoder: it has no head that gives one score")
 
     def __call__(self, query: str, texts: Sequence[str]) -> list[float]:
         scores = self._model.predict([(query, text) for text in texts], show_progress_bar=False)

@@ -11,70 +11,18 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
-from serve_app.errors import NotFound, TriviumError
+from serve_app.errors import NotFound
 from serve_app.retrieval import index, stages
 from serve_app.retrieval.embedder import SentenceEmbedder
 from serve_app.retrieval.index import IngestReport, Known, Row
+from serve_app.retrieval.indexes import Index
+from serve_app.retrieval.port import Port
 from serve_app.retrieval.sources import File
 from serve_app.retrieval.stages import Model
-from serve_app.retrieval.store import Index, Vector
 
 _PASSES = 5
 _NOTICED_S = 2.0  # by then every replica follows the alias
-
-
-class Port(Protocol):
-    """What a bulk run needs of the store: the store itself, or its owner's replica."""
-
-    async def ensure(
-        self, collection: str, model: str, dimension: int, chunk_tokens: int
-    ) -> Index: ...
-    async def create(
-        self, collection: str, model: str, dimension: int, chunk_tokens: int
-    ) -> Index: ...
-    async def index(self, collection: str) -> Index: ...
-    async def versions(self, collection: str) -> list[Index]: ...
-    async def switch(self, collection: str, name: str) -> None: ...
-    async def drop(self, name: str) -> None: ...
-    async def known(
-        self,
-        index: Index,
-        tenant: str | None = None,
-        documents: Sequence[str] | None = None,
-        source: str | None = None,
-    ) -> dict[str, Known]: ...
-    async def vectors(self, index: Index, keys: Sequence[str]) -> dict[str, list[float]]: ...
-    async def upsert(self, index: Index, rows: Sequence[tuple[Row, Vector]]) -> None: ...
-    async def remove(self, index: Index, keys: Sequence[str]) -> None: ...
-    async def rows(self, index: Index) -> list[list[Row]]: ...
-
-
-class RemoteStore:
-    """The store inside a running stack's retriever, which owns the file of Milvus Lite.
-
-    Args:
-        handle: Of the Retriever deployment.
-    """
-
-    def __init__(self, handle: Any) -> None:
-        self._handle = handle
-
-    def __getattr__(self, method: str) -> Any:
-        async def call(*args: Any) -> Any:
-            # Imported here: Ray reads its environment on import, and the command line sets it late.
-            from ray.exceptions import RayTaskError
-
-            try:
-                return await self._handle.on_store.remote(method, *args)
-            except RayTaskError as error:
-                # The store's own errors, as whoever holds the store itself gets them.
-                if isinstance(error.cause, TriviumError):
-                    raise error.cause from None
-                raise
-
-        return call
 
 
 @dataclass(slots=True)

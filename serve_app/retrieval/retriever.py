@@ -11,12 +11,14 @@ from typing import Any, Protocol
 from serve_app.domain import Chunk, Document, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.retrieval import index, ranking
+from serve_app.retrieval.filters import Where
 from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Hit
-from serve_app.retrieval.store import Index, MilvusStore, Where
+from serve_app.retrieval.store import MilvusStore
 
-_DEPTH = 20  # hits of each ranking that fusion sees, at least
+DEPTH = 20  # hits of each ranking that fusion sees, at least
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
 
 
@@ -205,7 +207,7 @@ class Retriever:
     async def _found(self, source: Index, tenant: str, query: SearchQuery) -> list[Hit]:
         """Hits of one ranking, or of both, fused."""
         where = Where(tenant, query.metadata, query.since, query.until)
-        depth = max(query.k, _DEPTH)
+        depth = max(query.k, DEPTH)
         (vector,) = await asyncio.to_thread(await self._embedder(source), [query.text])
 
         async def near() -> list[Hit]:

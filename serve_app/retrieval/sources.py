@@ -33,6 +33,8 @@ class File:
         """
         import fsspec
 
+        if self.size > MAX_BYTES:
+            raise self._too_large()
         try:
             with fsspec.open(self.url, "rb") as stream:
                 data: bytes = stream.read(MAX_BYTES + 1)
@@ -40,10 +42,13 @@ class File:
             reason = getattr(error, "strerror", None) or error
             raise UnprocessableDocument(f"{self.url}: cannot be read: {reason}") from None
         if len(data) > MAX_BYTES:
-            raise UnprocessableDocument(
-                f"{self.url}: larger than {MAX_BYTES >> 20} MiB; split it into smaller files"
-            )
+            raise self._too_large()
         return data
+
+    def _too_large(self) -> UnprocessableDocument:
+        return UnprocessableDocument(
+            f"{self.url}: larger than {MAX_BYTES >> 20} MiB; split it into smaller files"
+        )
 
 
 def discover(arguments: Sequence[str]) -> list[File]:

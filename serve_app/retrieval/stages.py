@@ -14,7 +14,7 @@ from serve_app.errors import TriviumError
 from serve_app.retrieval import formats, index
 from serve_app.retrieval.embedder import SentenceEmbedder
 from serve_app.retrieval.index import Row
-from serve_app.retrieval.sources import File
+from serve_app.retrieval.sources import MAX_BYTES, File
 
 _BATCH = 256  # rows embedded together: enough to sort by length
 _SMALL = 8 * 1024 * 1024  # bytes: split here before Ray's workers have started
@@ -97,7 +97,8 @@ async def embedded(
     ordered = sorted(rows, key=lambda row: row.tokens)
     table = ray.data.from_items(
         [{"id": row.id, "text": row.embedded} for row in ordered],
-        override_num_blocks=max(1, len(rows) // (2 * _BATCH)),
+        # A block is what an actor hands back at once, so what a killed run has to embed again.
+        override_num_blocks=max(1, len(rows) // _BATCH),
     )
     found = table.map_batches(
         _Embed,
@@ -113,7 +114,8 @@ async def embedded(
 
 
 def _split(items: Sequence[Item], read: Any, split: Any, start: Start) -> Iterable[Item]:
-    if sum(item["size"] for item in items) <= _SMALL:
+    # What is too large is refused without being read.
+    if sum(item["size"] for item in items if item["size"] <= MAX_BYTES) <= _SMALL:
         read_items = (each for item in items for each in (read(item) if read else [item]))
         return [out for each in read_items for out in split(each)]
     start()

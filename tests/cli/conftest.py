@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
+import uvicorn
 
 from serve_app.cli import main
+from tests.fixtures import House
 
 
 class Outcome(NamedTuple):
@@ -16,6 +19,7 @@ class Outcome(NamedTuple):
 
 
 Run = Callable[..., Outcome]
+Serve = Callable[[House], str]
 
 
 @pytest.fixture
@@ -35,3 +39,26 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Outcome(code, out, err)
 
     return trivium
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve a house on a free port; returns its address."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(house: House) -> str:
+        server = uvicorn.Server(
+            uvicorn.Config(house.app, port=0, log_level="error", lifespan="off")
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            assert thread.is_alive()
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)

@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from serve_app import __version__
 from serve_app.domain import Route
 from serve_app.errors import Unavailable
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Serve
 from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
-
-
-Serve = Callable[[House], str]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Serve a house on a free port; returns its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(house: House) -> str:
-        server = uvicorn.Server(
-            uvicorn.Config(house.app, port=0, log_level="error", lifespan="off")
-        )
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            assert thread.is_alive()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
 
 
 def test_version_and_help(run: Run) -> None:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from serve_app.evaluation.metrics import apgr, calibration_error, call_share, gap_recovered
+from serve_app.evaluation.metrics import (
+    apgr,
+    calibration_error,
+    call_share,
+    gap_recovered,
+    paired_p,
+)
 
 WEAK = np.array([0.0, 1.0, 0.0, 1.0])
 STRONG = np.ones(4)
@@ -44,3 +50,16 @@ def test_calibration_error_is_the_gap_of_probability_and_frequency() -> None:
     outcomes = np.array([1.0] * 7 + [0.0] * 3)
     assert calibration_error(np.full(10, 0.7), outcomes) == pytest.approx(0.0)
     assert calibration_error(np.full(10, 0.9), outcomes) == pytest.approx(0.2)
+
+
+def test_chance_is_told_from_a_difference() -> None:
+    noise = np.random.default_rng(1)
+    values = noise.random(200)
+    assert paired_p(values, values) == 1
+    assert paired_p(values, values + noise.normal(0.0, 0.1, 200)) > 0.05
+    assert paired_p(values, values + noise.normal(0.05, 0.1, 200)) < 0.001
+
+
+def test_chance_by_hand() -> None:
+    """Two rows: of the four ways to exchange them, two differ as much."""
+    assert paired_p(np.array([1.0, 1.0]), np.zeros(2)) == pytest.approx(0.5, abs=0.02)

@@ -33,7 +33,7 @@ QUERIES = [
     Query("2", "heavy brown boots", frozenset({"boots"})),
     Query("3", "rivers", frozenset({"maps", "gone"})),
 ]
-SCORES = {"ndcg@10", "recall@5", "recall@100", "mrr@10", "p50_ms", "p95_ms"}
+SCORES = {"ndcg@10", "recall@5", "recall@100", "mrr@10", "p50_ms", "p95_ms", "p"}
 
 
 class Backwards:
@@ -100,13 +100,14 @@ async def test_measures_every_way_and_leaves_nothing(
         RetrievalSettings(chunk_tokens=32), reranker=Backwards(), on_progress=note
     )
     assert (report.documents, report.chunks, report.queries) == (3, 4, 3)
-    names = {"dense", "sparse", "hybrid", "hybrid + rerank"}
+    names = {"dense", "sparse", "hybrid", "hybrid, as answers", "hybrid + rerank"}
     assert set(report.scores) == names | {"bm25s (reference)", "bm25s, same chunks"}
     assert set(steps) == {"ingest", *report.scores}
     assert all(done == total == 3 for done, total in steps.values())
     for scores in report.scores.values():
         assert set(scores) == SCORES
         assert scores["p95_ms"] >= scores["p50_ms"] > 0
+        assert 0 < scores["p"] <= 1
         # One of two relevant documents of the third query is not there.
         assert scores["recall@100"] <= 5 / 6
     for name in ("sparse", "hybrid", "bm25s (reference)", "bm25s, same chunks"):
@@ -120,7 +121,7 @@ async def test_measures_every_way_and_leaves_nothing(
 async def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
     report = await measured(RetrievalSettings())
-    assert set(report.scores) == {"dense", "sparse", "hybrid"}
+    assert set(report.scores) == {"dense", "sparse", "hybrid", "hybrid, as answers"}
     assert "bm25s: left out" in report.notes[0]
 
 

@@ -113,3 +113,18 @@ def test_long_paragraph_is_cut_between_sentences() -> None:
 
 def test_text_without_words_gives_nothing() -> None:
     assert split("", 100) == split(" \n\t\n", 100) == []
+
+
+@given(st.integers(1, 40), st.sampled_from(["\n\n", "\n", ". ", " "]))
+def test_no_long_text_is_counted(max_tokens: int, between: str) -> None:
+    """A tokenizer takes a hundred times the memory of what it counts."""
+    counted: list[int] = []
+
+    def count(text: str) -> int:
+        counted.append(len(text))
+        return words(text)
+
+    text = between.join(["some words"] * 5000)
+    pieces = chunking.split(text, max_tokens, count)
+    assert [word for piece in pieces for word in piece.text.split()] == text.split()
+    assert max(counted) <= 64 * max_tokens

@@ -10,8 +10,9 @@ import pytest
 
 from serve_app.domain import Chunk, Document, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound, Unavailable, UnprocessableDocument
+from serve_app.retrieval.indexes import computes_bm25
 from serve_app.retrieval.retriever import Retriever, Rules
-from serve_app.retrieval.store import MilvusStore, computes_bm25
+from serve_app.retrieval.store import MilvusStore
 from tests.retrieval.conftest import DIMENSION, Models
 
 pytestmark = [

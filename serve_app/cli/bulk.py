@@ -1,0 +1,111 @@
+"""Work on the store: the running stack's if that owns it, else one that is opened here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from serve_app import models
+from serve_app.cli import local
+from serve_app.cli.console import errors
+from serve_app.settings import RetrievalSettings, Settings
+
+if TYPE_CHECKING:
+    from serve_app.retrieval.port import Port
+    from serve_app.retrieval.stages import Model
+
+Start = Callable[[], None]  # makes sure that Ray runs
+Done = TypeVar("Done")
+
+
+class Bar:
+    """A progress bar that appears when there is something to embed."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID | None = None
+        self._started = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("embedding", total=total, rate="")
+            self._started = time.monotonic()
+            return
+        rate = f"{done / (time.monotonic() - self._started):.0f} chunks/s"
+        self._progress.update(self._task, completed=done, total=total, rate=rate)
+
+
+def with_store(settings: Settings, work: Callable[[Port, Start, Bar], Awaitable[Done]]) -> Done:
+    """Do some work on the store that the settings name, with a progress bar."""
+    for name in ("pymilvus", "milvus_lite"):
+        # They log tracebacks of errors that are raised too, and said in a sentence.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with contextlib.ExitStack() as driver:
+        joined: list[bool] = []
+
+        def start() -> None:
+            if not joined:
+                joined.append(driver.enter_context(local.joined(settings)))
+
+        async def run() -> Done:
+            with _progress() as progress:
+                async with _store(settings, start) as store:
+                    return await work(store, start, Bar(progress))
+
+        return asyncio.run(run())
+
+
+def embedding_model(retrieval: RetrievalSettings, name: str | None = None) -> Model:
+    """The model of that name, else that of the settings."""
+    from serve_app.retrieval.stages import Model
+
+    chosen = name or retrieval.embedding_model
+    return Model(chosen, models.embedding_models().get(chosen, chosen))
+
+
+@contextlib.asynccontextmanager
+async def _store(settings: Settings, start: Start) -> AsyncIterator[Port]:
+    if settings.retrieval.embedded and local.RunFile.of(settings).addresses():
+        start()
+        from ray import serve
+
+        from serve_app.handles import Remote
+        from serve_app.retrieval.port import PATIENCE_S, RemoteStore
+
+        handle = serve.get_deployment_handle("Retriever", "trivium")
+        yield RemoteStore(Remote(handle, "knowledge", PATIENCE_S))
+        return
+    from serve_app.retrieval.store import MilvusStore
+
+    store = MilvusStore.of(settings.retrieval)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+    )

@@ -1,0 +1,144 @@
+"""The connection to Milvus, embedded or a server: deadlines on calls, errors in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
+
+from serve_app.errors import SettingsError, Unavailable
+
+# Milvus's error codes
+_NOT_CONNECTED = 2
+_NOT_LOADED = 101
+# pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
+# inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
+_NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
+
+
+class Milvus:
+    """One connection, made by its first call.
+
+    Attributes:
+        client: Calls on it belong inside `translated`, with `timeout=timeout_s`.
+        embedded: It is Milvus Lite, in a file of this process.
+
+    Raises:
+        SettingsError: The folder of an embedded database cannot be made, or `ca` is no certificate.
+    """
+
+    def __init__(self, uri: str, token: str, timeout_s: float, ca: Path | None = None) -> None:
+        self.embedded = "://" not in uri
+        self.timeout_s = timeout_s
+        # pymilvus shares connections by address and token alone: one of ours could get another's
+        # TLS. Its calls on a shared connection would also go on when the other one is closed.
+        self._arguments: dict[str, Any] = {"uri": uri, "token": token, "dedicated": True}
+        if self.embedded:
+            self._arguments["grpc_options"] = _NO_PINGS
+            _make_folder(Path(uri).parent)
+        if ca:
+            _check_certificates(ca)
+            self._arguments["server_pem_path"] = str(ca)
+        self.client = AsyncMilvusClient(**self._arguments)
+
+    async def load(self, name: str) -> None:
+        """Bring an index into the memory of Milvus; returns when it can be searched."""
+        with translated():
+            await self.client.load_collection(name, timeout=self.timeout_s)
+
+    async def read(self, name: str, read: Callable[[], Awaitable[Any]]) -> Any:
+        """Read from an index; once more where Milvus has restarted or dropped the connection.
+
+        Raises:
+            Unavailable: Milvus does not answer.
+        """
+        with translated():
+            try:
+                return await read()
+            except MilvusException as error:
+                if error.code not in (_NOT_CONNECTED, _NOT_LOADED):
+                    raise
+            await self.load(name)
+            return await read()
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[MilvusClient]:
+        """A client that blocks, for what the other cannot do."""
+        client = MilvusClient(**self._arguments, timeout=self.timeout_s)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raises `Unavailable`, which says why, where Milvus fails."""
+    try:
+        yield
+    except (MilvusException, grpc.RpcError) as error:
+        unavailable = Unavailable(_reason(error))
+        unavailable.add_note(f"Milvus: {_detail(error)}")
+        raise unavailable from error
+
+
+def _reason(error: MilvusException | grpc.RpcError) -> str:
+    said = f"{error} {_detail(error)}"
+    if "No space left on device" in said:
+        return "the disk of the knowledge base is full; free some space and try again"
+    if "UNAUTHENTICATED" in said:
+        return (
+            "the knowledge base refuses this token, or wants one; "
+            "set TRIVIUM_RETRIEVAL__MILVUS_TOKEN"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return (
+            "nobody known here vouches for the knowledge base's certificate; "
+            "set TRIVIUM_RETRIEVAL__MILVUS_CA to its authority's"
+        )
+    return "the knowledge base is not reachable; try again shortly"
+
+
+def _remote(error: BaseException | None) -> grpc.RpcError | None:
+    """What gRPC said; pymilvus hides it behind an error of its own when connecting fails."""
+    while error is not None and not isinstance(error, grpc.RpcError):
+        error = error.__context__
+    return error
+
+
+def _detail(error: MilvusException | grpc.RpcError) -> str:
+    if remote := _remote(error):
+        return f"{remote.code().name} {remote.details()}"
+    return f"{error.code} {error.message}"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{folder}: the knowledge base cannot be kept there ({error.strerror}); "
+            "set state_dir or retrieval.milvus_uri to another place"
+        ) from None
+
+
+def _check_certificates(path: Path) -> None:
+    """Else a file that is none would look like a server that is not there."""
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except ssl.SSLError:
+        raise SettingsError(
+            f"{path}: retrieval.milvus_ca holds no certificate in PEM form"
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: retrieval.milvus_ca cannot be read ({error.strerror})"
+        ) from None

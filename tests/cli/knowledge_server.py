@@ -1,0 +1,28 @@
+"""The gateway's application with a real retriever behind it; arguments: PORT, FILE of Milvus Lite.
+
+A process of its own, so that tests may kill it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, cast
+
+import uvicorn
+
+from serve_app import models
+from serve_app.retrieval.deployment import RetrieverServer
+from serve_app.settings import RetrievalSettings
+from tests.fixtures import House
+
+
+def house(settings: RetrievalSettings) -> House:
+    """A house whose knowledge is real."""
+    made = House()
+    made.knowledge = cast(Any, RetrieverServer(settings, models.embedding_models(), None))
+    return made
+
+
+if __name__ == "__main__":
+    app = house(RetrievalSettings(milvus_uri=sys.argv[2])).app
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", lifespan="off")
