@@ -112,7 +112,6 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     Args:
         purpose: Tells one that serves no stack, and needs no dashboard, from the stack's.
     """
-    _set_environment()
     import ray
 
     # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
@@ -140,7 +139,6 @@ def joined(settings: Settings) -> Iterator[bool]:
 
     Yields whether a stack is running.
     """
-    _set_environment()
     import ray
     from ray import data
 
@@ -205,14 +203,13 @@ def reload_router(dashboard: str, settings: Settings) -> None:
         SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
-    _set_environment()
     from serve_app.app import router_config
 
     _reconfigure(dashboard, "Router", router_config(settings))
 
 
-def _set_environment() -> None:
-    """Ray reads these when it is imported."""
+def prepare_environment() -> None:
+    """To be called before anything imports Ray, which reads these once, when it is imported."""
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 
