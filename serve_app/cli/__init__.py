@@ -15,7 +15,6 @@ from serve_app.cli import (
     evaluate,
     generation,
     layers,
-    local,
     questions,
     stack,
     tuning,
@@ -57,7 +56,6 @@ def _root(
     if version:
         print(f"trivium {__version__}")
         raise typer.Exit
-    local.prepare_environment()
 
 
 def main() -> None:
