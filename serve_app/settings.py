@@ -158,7 +158,12 @@ class RouterSettings(_Section):
 
 
 class ExpertSettings(_Section):
-    """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`)."""
+    """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
+
+    Attributes:
+        adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
+        training_workers: Processes that train an adapter together; on GPUs, one each.
+    """
 
     model: str = "smollm2-135m-instruct"
     model_source: str | None = None
@@ -166,6 +171,8 @@ class ExpertSettings(_Section):
     max_output_tokens: int = Field(default=256, ge=1)
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+    adapters: str = "adapters"
+    training_workers: int = Field(default=1, ge=1)
 
     def room_for_evidence(self) -> int:
         """Tokens of evidence that fit a prompt, beside the answer and the conversation."""
@@ -370,13 +377,16 @@ class Settings(BaseSettings):
         """The same settings with every relative path made absolute against `root`."""
         router, ledger, retrieval = self.router, self.ledger, self.retrieval
         state = root / self.state_dir
-        uri, ca = retrieval.milvus_uri, retrieval.milvus_ca
+        uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
+        if "://" not in adapters:
+            adapters = str(state / adapters)
         if retrieval.embedded:
             uri = str(state / uri)
         return self.model_copy(
             update={
                 "state_dir": state,
                 "router": router.resolved(root),
+                "expert": self.expert.model_copy(update={"adapters": adapters}),
                 "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
                 "retrieval": retrieval.model_copy(
                     update={"milvus_uri": uri, "milvus_ca": ca and root / ca}

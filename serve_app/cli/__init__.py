@@ -8,7 +8,18 @@ import typer
 from rich.markup import escape
 
 from serve_app import __version__
-from serve_app.cli import advice, documents, evaluate, layers, questions, searching, stack
+from serve_app.cli import (
+    adapters,
+    advice,
+    documents,
+    evaluate,
+    generation,
+    layers,
+    questions,
+    searching,
+    stack,
+    tuning,
+)
 from serve_app.cli.console import errors
 from serve_app.errors import SettingsError, TriviumError
 
@@ -28,11 +39,14 @@ app.command(rich_help_panel="Run")(stack.down)
 app.command(rich_help_panel="Run")(stack.reload)
 app.command(rich_help_panel="Ask")(questions.ask)
 app.command(rich_help_panel="Ask")(questions.route)
+app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
+layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
+app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")
 
 

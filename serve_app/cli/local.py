@@ -131,7 +131,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
         )
         yield Addresses(str(address.get("webui_url", "")), str(address["gcs_address"]))
     finally:
-        _shut_down()
+        _shut_down(serving=not purpose)
 
 
 @contextlib.contextmanager
@@ -310,14 +310,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _shut_down() -> None:
+def _shut_down(*, serving: bool) -> None:
     """End Serve, then Ray, then whatever is left of them."""
     import ray
-    from ray import serve
 
     children = psutil.Process().children(recursive=True)
-    with contextlib.suppress(Exception):
-        serve.shutdown()
+    if serving:
+        from ray import serve
+
+        with contextlib.suppress(Exception):
+            serve.shutdown()
     children += psutil.Process().children(recursive=True)
     ray.shutdown()
     _reap(list(set(children)))

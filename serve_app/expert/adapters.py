@@ -1,0 +1,241 @@
+"""Adapters as releases, on any path that fsspec knows.
+
+    <root>/<name>/<version>/manifest.json   beside the adapter's files; written last, so that a
+                                            version is there whole or not at all
+    <root>/<name>/current.json              which version serves, and how it came to
+
+Versions are numbers that count up. One person at a time adds to a name or promotes it: object
+stores have no lock to offer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+
+from serve_app.errors import InvalidRequest, NotFound, SettingsError, Unavailable
+from serve_app.expert.admission import Candidate
+
+MANIFEST = "manifest.json"
+CURRENT = "current.json"
+SETS = ("validation", "canary")  # a score's name is a set's, or begins with it: canary_format
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+Scores = Mapping[str, float]  # every one is better the higher it is
+Json = dict[str, Any]
+
+
+class Registry:
+    """The releases under a root.
+
+    Args:
+        root: A folder, or an fsspec URL such as `s3://bucket/adapters`.
+    """
+
+    def __init__(self, root: str) -> None:
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(root)
+        except (ValueError, ImportError) as error:
+            raise SettingsError(f"{root}: fsspec cannot open it: {error}") from None
+
+    def names(self) -> list[str]:
+        return [name for name in self._folders(self._root) if self.versions(name)]
+
+    def versions(self, name: str) -> list[int]:
+        """Complete versions, ascending."""
+        folder = self._path(name)
+        numbers = sorted(int(each) for each in self._folders(folder) if each.isdigit())
+        return [n for n in numbers if self._fs.exists(self._path(name, n, MANIFEST))]
+
+    def manifest(self, name: str, version: int) -> Json:
+        """Raises `NotFound` when there is no such version."""
+        found = self._read(self._path(name, version, MANIFEST))
+        if found is None:
+            versions = self.versions(name)
+            if not versions:
+                there = ", ".join(self.names()) or "none"
+                raise NotFound(f"there is no adapter {name}; there are: {there}")
+            there = ", ".join(map(str, versions))
+            raise NotFound(f"{name} has no version {version}; there are: {there}")
+        return found
+
+    def current(self, name: str) -> Json:
+        """`version` (None before the first promotion) and `history`, oldest first."""
+        return self._read(self._path(name, CURRENT)) or {"version": None, "history": []}
+
+    def add(
+        self,
+        name: str,
+        candidate: Candidate,
+        scores: Mapping[str, Scores],
+        contract: tuple[str, bytes] | None = None,
+    ) -> Json:
+        """Copy an admitted folder in as the next version; it does not serve yet.
+
+        Args:
+            scores: `after`, and `before`, the base's own.
+            contract: Name and content of a file that says what the output must look like.
+
+        Returns:
+            The manifest.
+        """
+        if not _NAME.fullmatch(name):
+            raise SettingsError(f"{name!r} is no name for an adapter: use a-z, 0-9, - and _")
+        taken = [int(each) for each in self._folders(self._path(name)) if each.isdigit()]
+        version = max(taken, default=0) + 1
+        recipe = candidate.recipe
+        manifest = {
+            "name": name,
+            "version": version,
+            "base": {
+                "name": candidate.base.name,
+                "weights_sha256": recipe["base"]["weights_sha256"],
+            },
+            "data": {part: (recipe.get(part) or {}).get("sha256") for part in ("train", "valid")},
+            "recipe": recipe,
+            "scores": {part: dict(values) for part, values in scores.items()},
+            "licence": recipe.get("licence"),
+            "rank": candidate.rank,
+            "bytes": candidate.size,
+            "files": candidate.files,
+            "contract": contract[0] if contract else None,
+            "date": _now(),
+        }
+        try:
+            for file in candidate.files:
+                self._fs.makedirs(self._parent(self._path(name, version, file)), exist_ok=True)
+                self._fs.put_file(str(candidate.folder / file), self._path(name, version, file))
+            if contract:
+                self._fs.pipe_file(self._path(name, version, contract[0]), contract[1])
+            self._write(self._path(name, version, MANIFEST), manifest)
+        except BaseException as error:
+            with contextlib.suppress(Exception):
+                self._fs.rm(self._path(name, version), recursive=True)
+            if isinstance(error, OSError):
+                raise Unavailable(f"{name} version {version} was not added: {error}") from None
+            raise
+        return manifest
+
+    def promote(self, name: str, version: int, tolerance: float, *, dry_run: bool = False) -> Json:
+        """Let a version serve, if no score falls against what serves now.
+
+        Before the first promotion the base itself serves: its scores are the version's `before`.
+
+        Returns:
+            `from`, `to` and `scores`: `[now, then]` of each.
+
+        Raises:
+            InvalidRequest: A score falls by more than `tolerance`, or was not measured.
+        """
+        new, state = self.manifest(name, version), self.current(name)
+        serving = state["version"]
+        if serving == version:
+            raise InvalidRequest(f"{name} version {version} serves already")
+        then = new["scores"].get("after", {})
+        now = self.manifest(name, serving)["scores"]["after"] if serving else {}
+        compared = gate(
+            f"{name} version {version}", now or new["scores"].get("before", {}), then, tolerance
+        )
+        if not dry_run:
+            self._point(name, version, state, "promote")
+        return {"name": name, "from": serving, "to": version, "scores": compared}
+
+    def rollback(self, name: str, *, dry_run: bool = False) -> Json:
+        """Let the version serve that did before the last promotion that still holds.
+
+        Raises:
+            NotFound: There is none.
+        """
+        state = self.current(name)
+        stack: list[int] = []
+        for event in state["history"]:
+            if event["action"] == "promote":
+                stack.append(event["version"])
+            else:
+                stack.pop()
+        if len(stack) < 2:
+            raise NotFound(f"{name} has no version that served before; nothing was changed")
+        self.manifest(name, stack[-2])
+        if not dry_run:
+            self._point(name, stack[-2], state, "rollback")
+        return {"name": name, "from": stack[-1], "to": stack[-2]}
+
+    def _point(self, name: str, version: int, state: Json, action: str) -> None:
+        event = {"action": action, "version": version, "date": _now()}
+        pointer = {"version": version, "history": [*state["history"], event]}
+        self._write(self._path(name, CURRENT), pointer)
+
+    def _folders(self, path: str) -> list[str]:
+        try:
+            found = self._fs.ls(path, detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+        folders = [each["name"] for each in found if each["type"] == "directory"]
+        return sorted(each.rstrip("/").rpartition("/")[2] for each in folders)
+
+    def _path(self, *parts: str | int) -> str:
+        return "/".join([self._root.rstrip("/"), *map(str, parts)])
+
+    def _parent(self, path: str) -> str:
+        return path.rpartition("/")[0]
+
+    def _read(self, path: str) -> Json | None:
+        try:
+            found: Json = json.loads(self._fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise Unavailable(f"{path} is damaged: {error}") from None
+        return found
+
+    def _write(self, path: str, record: Json) -> None:
+        """As one step where the file system can rename, or writes whole objects."""
+        aside = f"{path}.{uuid.uuid4().hex}"
+        try:
+            self._fs.pipe_file(aside, (json.dumps(record, indent=2) + "\n").encode())
+            self._fs.mv(aside, path)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._fs.rm(aside)
+            raise
+
+
+def gate(what: str, now: Scores, then: Scores, tolerance: float) -> dict[str, list[float]]:
+    """Each score of `now` beside that of `then`.
+
+    Raises:
+        InvalidRequest: Some fall by more than `tolerance`, or some were not measured: on either
+            set, of what serves or of what shall.
+    """
+    for whose, scores in (("it", then), ("what serves now", now)):
+        lacking = [each for each in SETS if not any(name.startswith(each) for name in scores)]
+        if lacking:
+            raise InvalidRequest(
+                f"{what} is not promoted: {whose} has no score on the {' and '.join(lacking)} "
+                "set; add it again with --scores that has `before` and `after` of both"
+            )
+    if unmeasured := sorted(set(now) - set(then)):
+        raise InvalidRequest(
+            f"{what} was not measured on {', '.join(unmeasured)}, and what serves was"
+        )
+    fallen = [
+        f"{name} falls by {now[name] - then[name]:.4g} ({now[name]:.4g} → {then[name]:.4g})"
+        for name in sorted(now)
+        if not then[name] >= now[name] - tolerance
+    ]
+    if fallen:
+        raise InvalidRequest(
+            f"{what} is not promoted: {'; '.join(fallen)}; the tolerance is {tolerance:g}"
+        )
+    return {name: [now[name], then[name]] for name in sorted(now)}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

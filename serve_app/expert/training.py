@@ -1,0 +1,270 @@
+"""Training an adapter on Ray Train: from checked examples to a folder that appears complete."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serve_app.errors import SettingsError, TriviumError, Unavailable
+from serve_app.expert import curves, tokens
+from serve_app.expert.base import Base
+from serve_app.expert.examples import Example, read_examples, refuse_leaks
+from serve_app.expert.recipe import FILE, Data, Hyperparameters, Recipe
+from serve_app.expert.work import LOSSES, Work
+
+if TYPE_CHECKING:
+    from ray.train import ScalingConfig
+
+    from serve_app.expert.worker import Job
+
+Report = Callable[[dict[str, float]], None]  # an entry of the log: step and loss, or valid_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Training, checked and counted: nothing is left that the input could be at fault for."""
+
+    base: Base
+    recipe: Recipe
+    train: tuple[tokens.Pack, ...]
+    valid: tuple[tokens.Pack, ...]
+    output: Path
+
+    @property
+    def work(self) -> Work:
+        return Work.of(self.output)
+
+    @property
+    def finished(self) -> bool:
+        """An earlier run of this very recipe left its output."""
+        return self.output.exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it is trained.
+
+    Attributes:
+        workers: Processes that share each step; on GPUs, one each.
+        accelerator: `cpu` or `gpu`.
+    """
+
+    workers: int
+    accelerator: str
+    save_every: int
+
+
+def plan(
+    base: Base,
+    train: Path,
+    valid: Path,
+    output: Path,
+    chosen: Hyperparameters,
+    licence: str | None,
+) -> Plan:
+    """Read, check and count everything; writes nothing.
+
+    Raises:
+        SettingsError: Some input is bad, or the output, finished or not, is of another recipe.
+    """
+    learned, held = read_examples(train), read_examples(valid)
+    refuse_leaks(learned, held)
+    packs = [_packs(base, path, rows, chosen) for path, rows in ((train, learned), (valid, held))]
+    (train_packs, train_data), (valid_packs, valid_data) = packs
+    recipe = Recipe(
+        base={"name": base.name, "weights_sha256": base.weights_sha256()},
+        train=train_data,
+        valid=valid_data,
+        hyperparameters=chosen,
+        licence=licence,
+        steps=chosen.epochs * -(-len(train_packs) // chosen.batch),
+    )
+    if not output.parent.is_dir():
+        raise SettingsError(f"{output.parent}: there is no such folder to write {output.name} to")
+    if output.exists():
+        recipe.refuse_other(output, "name another --output, or remove it")
+    work = Work.of(output).folder
+    if work.exists():
+        recipe.refuse_other(work, "finish that run with its own command, or remove the folder")
+    return Plan(base, recipe, train_packs, valid_packs, output)
+
+
+def estimate(plan: Plan, machine: Machine) -> float | None:
+    """Seconds that training will take, from one pack timed here; None if there is no such GPU."""
+    import torch
+
+    if machine.accelerator == "gpu" and not torch.cuda.is_available():
+        return None
+    from serve_app.expert import worker
+
+    each = worker.seconds_per_pack(_job(plan, machine, None))
+    chosen = plan.recipe.hyperparameters
+    read = len(plan.valid) * (chosen.epochs + 1) / 3  # forward only
+    return each * (len(plan.train) * chosen.epochs + read) / machine.workers
+
+
+def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
+    """Train on the Ray cluster that this process has joined, going on from the last checkpoint.
+
+    Returns:
+        What `recipe.json` holds.
+
+    Raises:
+        TriviumError: It failed; says why, and what the same command will do next.
+    """
+    work = plan.work
+    work.folder.mkdir(exist_ok=True)
+    with work.locked("run", wait_s=0.0):
+        record = json.dumps(plan.recipe.record(), indent=2)
+        (work.folder / FILE).write_text(record + "\n", encoding="utf-8")
+        _fit(plan, machine, on_report)
+        return _finish(plan, machine)
+
+
+def _packs(
+    base: Base, path: Path, rows: Sequence[Example], chosen: Hyperparameters
+) -> tuple[tuple[tokens.Pack, ...], Data]:
+    # Imported here: only training needs the tokenizer, and it takes seconds.
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    if not tokenizer.chat_template:
+        raise SettingsError(
+            f"{base.folder}: its tokenizer has no chat template; take the model's instruct version"
+        )
+    encoded = tokens.encode(tokenizer, rows, chosen.max_tokens)
+    data = Data(
+        file=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        rows=len(rows),
+        tokens=sum(map(len, encoded)),
+        learned=sum(int(each.learned.sum()) for each in encoded),
+    )
+    return tuple(tokens.pack(encoded, chosen.max_tokens)), data
+
+
+def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
+    from serve_app.expert.worker import Job
+
+    on_cpu = machine.accelerator == "cpu"
+    return Job(
+        base=plan.base.folder.resolve(),
+        base_name=plan.base.name,
+        hyperparameters=plan.recipe.hyperparameters,
+        train=plan.train,
+        valid=plan.valid,
+        folder=plan.work.folder.resolve(),
+        workers=machine.workers,
+        save_every=machine.save_every,
+        use_cpu=on_cpu,
+        # Ray gives a worker one thread for the one CPU it asks for.
+        threads=max(1, (os.cpu_count() or 1) // machine.workers) if on_cpu else None,
+        reports=reports,
+    )
+
+
+def _loop(config: dict[str, Any]) -> None:
+    """What Ray Train runs on a worker; it loads torch there and not here."""
+    from serve_app.expert import worker
+
+    worker.run(config)
+
+
+def scaling(machine: Machine) -> ScalingConfig:
+    """What Ray Train starts: all that differs between a laptop and many GPUs."""
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(num_workers=machine.workers, use_gpu=machine.accelerator == "gpu")
+
+
+def _fit(plan: Plan, machine: Machine, on_report: Report) -> None:
+    from ray.train import RunConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    # Ray Train keeps notes on each run; nothing reads them later.
+    notes = plan.work.folder / "ray"
+    shutil.rmtree(notes, ignore_errors=True)
+    with _reports(on_report) as queue:
+        trainer = TorchTrainer(
+            _loop,
+            train_loop_config={"job": _job(plan, machine, queue)},
+            scaling_config=scaling(machine),
+            run_config=RunConfig(name=str(time.time_ns()), storage_path=str(notes.resolve())),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", None) or {0: error}
+            raise _reason(failures) from None
+        except SystemExit:
+            # How Ray Train answers Ctrl-C: as if all were well.
+            raise KeyboardInterrupt from None
+
+
+@contextlib.contextmanager
+def _reports(on_report: Report) -> Iterator[Any]:
+    """A queue to give to the workers; each entry they put in is handed over here."""
+    from ray.util.queue import Queue
+
+    queue = Queue()
+
+    def follow() -> None:
+        while (entry := queue.get()) is not None:
+            on_report(entry)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        queue.put(None)
+        thread.join(10)
+
+
+def _reason(failures: dict[int, Exception]) -> TriviumError:
+    """Why workers failed: our own error if one of them has it."""
+    causes = [getattr(error, "cause", None) or error for error in failures.values()]
+    for cause in causes:
+        if isinstance(cause, TriviumError):
+            return cause
+    lines = str(causes[0]).strip().splitlines() or [type(causes[0]).__name__]
+    return Unavailable(
+        f"training failed: {lines[-1]}; the same command goes on from the last checkpoint"
+    )
+
+
+def _finish(plan: Plan, machine: Machine) -> dict[str, Any]:
+    """Recipe, losses and picture into the adapter's folder, and the folder to its place."""
+    adapter = plan.work.adapter
+    lines = (adapter / LOSSES).read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line) for line in lines]
+    fitted = [entry["loss"] for entry in losses if "loss" in entry]
+    held = [entry["valid_loss"] for entry in losses if "valid_loss" in entry]
+    outcome = {
+        "losses": {
+            "train_first": fitted[0],
+            "train_last": fitted[-1],
+            "valid_before": held[0],
+            "valid_after": held[-1],
+        },
+        "seconds": max(entry["seconds"] for entry in losses),
+        "workers": machine.workers,
+        "accelerator": machine.accelerator,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    record = replace(plan.recipe, outcome=outcome).record()
+    (adapter / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    curves.draw(losses, adapter / "losses.png")
+    os.replace(adapter, plan.output)
+    shutil.rmtree(plan.work.folder, ignore_errors=True)
+    return record

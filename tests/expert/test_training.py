@@ -1,0 +1,223 @@
+"""A tiny model really trained: on Ray Train by the command, killed, and brought to an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.errors import SettingsError
+from serve_app.expert import training
+from serve_app.expert.base import find
+from serve_app.expert.recipe import Hyperparameters
+from serve_app.expert.work import Work
+from serve_app.settings import load
+from tests.cli.conftest import Run, run  # noqa: F401  # the fixture
+from tests.conftest import ROOT
+from tests.expert.conftest import row, save
+
+pytestmark = [pytest.mark.usefixtures("clean_environment"), pytest.mark.timeout(300)]
+
+CHOSEN = Hyperparameters(rank=4, epochs=4, batch=2, max_tokens=96)
+OPTIONS = "--rank 4 --epochs 4 --batch 2 --max-tokens 96 --workers 1 --save-every 2 --json".split()
+# A process that trains as a worker of Ray Train does, and can be killed as one can.
+ALONE = """
+import pickle, sys
+from pathlib import Path
+from serve_app.expert import worker
+worker.run({"job": pickle.loads(Path(sys.argv[1]).read_bytes())})
+"""
+WEIGHTS = "adapter_model.safetensors"
+Data = tuple[Path, Path]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    rows = [row(f"What is {n} and {n}?", f"It is {2 * n}, surely.") for n in range(30)]
+    return save(tmp_path / "train.jsonl", rows[:24]), save(tmp_path / "valid.jsonl", rows[24:])
+
+
+def planned(tiny: Path, data: Data, output: Path) -> training.Plan:
+    return training.plan(find(str(tiny), "tiny"), *data, output, CHOSEN, None)
+
+
+def command(tiny: Path, data: Data, output: Path) -> list[str]:
+    train, valid = map(str, data)
+    own = ["--data", train, "--valid", valid, "--output", str(output), "--base", str(tiny)]
+    return ["train", "expert", *own, *OPTIONS]
+
+
+def started(arguments: list[str], *before: str) -> subprocess.Popen[str]:
+    """The real command under way: its Ray needs a process of its own."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "serve_app.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "300"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def alone(plan: training.Plan, folder: Path) -> subprocess.Popen[str]:
+    plan.work.folder.mkdir(exist_ok=True)
+    record = json.dumps(plan.recipe.record())
+    (plan.work.folder / "recipe.json").write_text(record, encoding="utf-8")
+    job = folder / f"{plan.output.name}.job"
+    job.write_bytes(pickle.dumps(training._job(plan, training.Machine(1, "cpu", 2), None)))
+    return subprocess.Popen([sys.executable, "-c", ALONE, str(job)], text=True)
+
+
+def kill_after(step: int, work: Work, process: subprocess.Popen[str]) -> None:
+    """SIGKILL, as soon as there is a checkpoint beyond a step."""
+    while reached(work) <= step:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def reached(work: Work) -> int:
+    last = work.last_checkpoint()
+    return int(last.name.rpartition("-")[2]) if last else 0
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_a_run_killed_twice_ends_as_one_that_was_not(
+    tiny: Path, data: Data, tmp_path: Path
+) -> None:
+    whole = planned(tiny, data, tmp_path / "whole")
+    assert alone(whole, tmp_path).wait() == 0
+    killed = planned(tiny, data, tmp_path / "killed")
+    kill_after(1, killed.work, alone(killed, tmp_path))
+    kill_after(4, killed.work, started(command(tiny, data, killed.output)))
+    last = started(command(tiny, data, killed.output))
+    out, err = last.communicate()
+    assert last.returncode == 0, err
+    record = json.loads(out)
+    assert record["steps"] == killed.recipe.steps > 6
+    assert losses(killed.output) == losses(whole.work.adapter)
+    assert (killed.output / WEIGHTS).read_bytes() == (whole.work.adapter / WEIGHTS).read_bytes()
+    assert record["losses"]["valid_after"] < record["losses"]["valid_before"]
+    assert (killed.output / "losses.png").stat().st_size > 0
+    assert not killed.work.folder.exists()
+
+
+def test_a_disk_that_fills_up_within_a_checkpoint_costs_no_earlier_one(
+    tiny: Path, data: Data, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    # A file system of its own, which only the shell and its children see: it has room for one
+    # checkpoint and not for two, and a new one is complete before an old one goes.
+    script = f"""
+        mount -t tmpfs -o size=500k none {small} || exit 77
+        "$@"; echo "exit $?"
+        ls {small}/.out.work/checkpoints
+        mount -o remount,size=8m {small}
+        "$@"; echo "exit $?"
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    process = started(command(tiny, data, small / "out"), *namespace)
+    out, err = process.communicate()
+    if process.returncode == 77 or "unshare failed" in err:
+        pytest.skip("this machine lets nobody mount a file system")
+    first, second = out.split("exit ")[1:]
+    assert first.split() == ["1", "checkpoint-2", *first.split()[2:]], (out, err)
+    assert second.startswith("0"), err
+    assert "the checkpoint of step 4 cannot be written" in err
+    assert "No space left on device" in err
+    assert "the same command goes on from checkpoint-2" in err
+    assert "Traceback" not in err
+
+
+def test_a_dry_run_counts_and_writes_nothing(
+    run: Run,  # noqa: F811
+    tiny: Path,
+    data: Data,
+    tmp_path: Path,
+) -> None:
+    before = set(tmp_path.iterdir())
+    counted = json.loads(run(*command(tiny, data, tmp_path / "new"), "--dry-run").out)
+    assert counted["train"]["rows"] == 24
+    assert counted["estimated_seconds"] > 0
+    assert set(tmp_path.iterdir()) == before
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "a base that is not there": (["--base", "nowhere"], "there is no such folder"),
+    "a batch nobody can share": (["--batch", "3", "--workers", "2"], "a multiple can"),
+    "a folder that is not there": (["--output", "nowhere/new"], "no such folder to write new to"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), BAD.values(), ids=BAD)
+def test_bad_options_are_one_line(
+    run: Run,  # noqa: F811
+    tiny: Path,
+    data: Data,
+    tmp_path: Path,
+    options: list[str],
+    reason: str,
+) -> None:
+    done = run(*command(tiny, data, tmp_path / "new"), *options)
+    assert done.code == 2
+    assert reason in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_another_recipe_is_not_mixed_in(tiny: Path, data: Data, tmp_path: Path) -> None:
+    plan = planned(tiny, data, tmp_path / "out")
+    plan.work.folder.mkdir()
+    other = {**plan.recipe.record(), "id": "another", "licence": "MIT"}
+    (plan.work.folder / "recipe.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(SettingsError, match="licence MIT → None"):
+        planned(tiny, data, tmp_path / "out")
+
+
+def test_on_gpus_only_the_machine_differs(
+    tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of eight GPUs, resolved to what Ray Train and transformers are given."""
+    from serve_app.expert import worker
+
+    path = tmp_path / "gpus.yaml"
+    path.write_text("expert: {accelerator: gpu, training_workers: 8}", encoding="utf-8")
+    expert = load(path).expert
+    plan = training.plan(
+        find(str(tiny), "tiny"), *data, tmp_path / "out", Hyperparameters(batch=16), None
+    )
+    machines = (
+        training.Machine(1, "cpu", 25),
+        training.Machine(expert.training_workers, expert.accelerator, 25),
+    )
+    here, there = map(training.scaling, machines)
+    assert (here.num_workers, here.use_gpu) == (1, False)
+    assert (there.num_workers, there.use_gpu) == (8, True)
+    assert there._resources_per_worker_not_none == {"GPU": 1}
+    made = []
+    for machine in machines:
+        job = training._job(plan, machine, None)
+        # Transformers looks for a GPU that can bf16, and this machine has none.
+        monkeypatch.setattr(worker, "TrainingArguments", dict)
+        made.append(dict(worker._arguments(job, plan.work, resuming=False)))
+    changed: dict[str, Any] = {k: (v, made[1][k]) for k, v in made[0].items() if v != made[1][k]}
+    assert changed.pop("bf16")[1] is True
+    assert changed == {
+        "gradient_accumulation_steps": (16, 2),
+        "use_cpu": (True, False),
+        "dataloader_pin_memory": (False, True),
+    }
