@@ -157,12 +157,40 @@ class RouterSettings(_Section):
         )
 
 
+class LoraSettings(_Section):
+    """Adapters on the expert's base, by vLLM's multi-LoRA. Off, they cost nothing.
+
+    Attributes:
+        max_loras: Most adapters in one batch; each takes memory beside the base.
+        max_cpu_loras: Most adapters that a replica keeps loaded; the others are read again.
+        max_lora_rank: Highest rank; every adapter takes the memory of one with this.
+        poll_s: How often a gateway looks for promotions.
+        cache: Where replicas keep the files of adapters: a folder in `state_dir`.
+    """
+
+    enabled: bool = False
+    max_loras: int = Field(default=4, ge=1)
+    max_cpu_loras: int = Field(default=16, ge=1)
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    poll_s: Seconds = 2.0
+    cache: Path = Path("adapter-cache")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LoraSettings:
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(
+                f"max_cpu_loras ({self.max_cpu_loras}) is below max_loras ({self.max_loras})"
+            )
+        return self
+
+
 class ExpertSettings(_Section):
     """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
 
     Attributes:
         adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
         training_workers: Processes that train an adapter together; on GPUs, one each.
+        lora: Whether and how they are served.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -173,6 +201,7 @@ class ExpertSettings(_Section):
     environment: dict[str, str] = Field(default_factory=dict)
     adapters: str = "adapters"
     training_workers: int = Field(default=1, ge=1)
+    lora: LoraSettings = LoraSettings()
 
     def room_for_evidence(self) -> int:
         """Tokens of evidence that fit a prompt, beside the answer and the conversation."""
@@ -186,6 +215,17 @@ class ExpertSettings(_Section):
         return {k: yaml.safe_load(v) if isinstance(v, str) else v for k, v in engine.items()}
 
     scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
+
+    @model_validator(mode="after")
+    def _one_worker(self) -> ExpertSettings:
+        if self.accelerator == "cpu" and self.lora.enabled:
+            for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+                if int(self.engine.get(name, 1)) > 1:
+                    raise ValueError(
+                        f"engine.{name} must be 1 where adapters are served on the CPU: "
+                        "scale by replicas instead"
+                    )
+        return self
 
 
 BUNDLED = "all-MiniLM-L6-v2"
@@ -380,13 +420,14 @@ class Settings(BaseSettings):
         uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
         if "://" not in adapters:
             adapters = str(state / adapters)
+        lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
         if retrieval.embedded:
             uri = str(state / uri)
         return self.model_copy(
             update={
                 "state_dir": state,
                 "router": router.resolved(root),
-                "expert": self.expert.model_copy(update={"adapters": adapters}),
+                "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
                 "retrieval": retrieval.model_copy(
                     update={"milvus_uri": uri, "milvus_ca": ca and root / ca}

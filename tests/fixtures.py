@@ -16,14 +16,17 @@ from serve_app.domain import (
     Decision,
     Delta,
     Document,
+    FormatOutcome,
     Generation,
     Message,
     ModelCall,
+    Release,
     RequestContext,
     Route,
     SearchQuery,
     Usage,
 )
+from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
@@ -204,6 +207,17 @@ class FixedKnowledge(RemoteKnowledge):
         return result
 
 
+class FixedAdapters(Adapters):
+    """Those given, as if they had been promoted."""
+
+    def __init__(self, adapters: Sequence[Adapter] = ()) -> None:
+        super().__init__(None, self._never)
+        self._current = {each.release.name: each for each in adapters}
+
+    async def _never(self, adapter: Adapter) -> None:
+        raise AssertionError("there is no registry to prepare releases of")
+
+
 class RecordedMetrics(GatewayMetrics):
     """Keeps what was counted: outcome, whether degraded, and the model calls of each answer."""
 
@@ -211,6 +225,10 @@ class RecordedMetrics(GatewayMetrics):
         self.outcomes: list[str] = []
         self.degraded: list[bool] = []
         self.calls: list[ModelCall] = []
+        self.formats: list[tuple[Release, str]] = []
+
+    def formatted(self, release: Release, outcome: FormatOutcome) -> None:
+        self.formats.append((release, outcome))
 
     def answered(
         self,
@@ -237,8 +255,10 @@ class House:
         knowledge: RemoteKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
         whole_tokens: int = 0,
+        adapters: Sequence[Adapter] = (),
         **orchestration: Any,
     ) -> None:
+        self.adapters = FixedAdapters(adapters)
         rules = OrchestrationSettings(**orchestration)
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
@@ -254,6 +274,7 @@ class House:
                 models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
                 fallbacks=rules.fallbacks,
                 verify=rules.verify,
+                adapters=self.adapters,
             ),
             KnowledgeNodes(
                 self.knowledge, rules, top_k=4, min_relevance=0.04, whole_tokens=whole_tokens
@@ -271,6 +292,7 @@ class House:
                 router=self.router,
                 knowledge=self.knowledge,
                 readiness=Readiness(self.orchestrator, "default"),
+                adapters=self.adapters,
             )
         )
 

@@ -26,6 +26,7 @@ BY = {
     "retrieve": "retriever",
     "grade": "rule",
     "expert": "model",
+    "conform": "rule",
     "frontier": "model",
     "answer": "model",
     "verify": "rule",
@@ -56,9 +57,10 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
     branch("answer", knowledge.after_answer, "verify", "detour", "end")
     branch("verify", knowledge.after_verify, "quote", "end")
     branch("quote", facts.after_quote, "detour", "end", *unanswered)
-    branch("expert", nodes.after_model, "detour", "end")
-    branch("frontier", nodes.after_model, "detour", "abstain", "end")
-    branch("detour", nodes.after_decide, *starts)
+    branch("expert", nodes.after_expert, "conform", "detour", "end")
+    branch("conform", nodes.after_conform, "expert", "detour", "end")
+    branch("frontier", nodes.after_frontier, "detour", "abstain", "end")
+    branch("detour", nodes.after_detour, *starts, "end")
     graph.add_edge("escalate", "frontier")
     graph.add_edge("abstain", END)
     return graph.compile()
