@@ -75,11 +75,16 @@ class Registry:
     def serving(self) -> dict[str, list[int]]:
         """Versions of each name that was promoted: the current one, then earlier ones.
 
-        A listing and one small read for each name: cheap enough to look again every few seconds.
+        None of a name whose record is damaged: that is no word on what shall serve. It takes a
+        listing and one small read for each name: cheap enough to look again every few seconds.
         """
-        found = {}
+        found: dict[str, list[int]] = {}
         for name in self._folders(self._root):
-            state = self.current(name)
+            try:
+                state = self.current(name)
+            except Unavailable:
+                found[name] = []
+                continue
             if state["version"] is not None:
                 earlier = [event["version"] for event in reversed(state["history"])]
                 found[name] = list(dict.fromkeys([state["version"], *earlier]))

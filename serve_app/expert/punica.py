@@ -64,8 +64,9 @@ class GroupedPunica(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is untyped
         **_: Any,
     ) -> None:
         for first, end, slot in self._samples:
-            inner = x[first:end] @ lora_a_stacked[slot, 0].T
-            y[first:end].addmm_(inner, lora_b_stacked[slot, 0].T, alpha=scale)
+            # Logits may be wider than the model: `head_dtype` is an option of its own.
+            inner = (x[first:end] @ lora_a_stacked[slot, 0].T).to(y.dtype)
+            y[first:end].addmm_(inner, lora_b_stacked[slot, 0].T.to(y.dtype), alpha=scale)
 
 
 def runs(slots: torch.Tensor) -> list[Run]:

@@ -51,7 +51,11 @@ class Adapters:
     """The adapters that can be named in a request.
 
     Args:
+        registry: `None` where adapters are not served.
         prepare: Lets the expert load a release and answer through it; raises `AdapterUnusable`.
+
+    Attributes:
+        tried: The registry was looked at, with success or not: nobody need wait any longer.
     """
 
     def __init__(
@@ -66,7 +70,8 @@ class Adapters:
         self._current: dict[str, Adapter] = {}
         self._refused: dict[str, _Refused] = {}
         self._pinned: dict[Release, Adapter] = {}
-        self.looked = registry is None
+        self._looked = registry is None
+        self.tried = registry is None
 
     def current(self, name: str) -> Adapter | None:
         """The version of a name that serves now."""
@@ -82,8 +87,11 @@ class Adapters:
 
         Raises:
             ModelNotFound: There is no such adapter or version; lists those that exist.
-            Unavailable: The registry cannot be read.
+            AdapterUnusable: There is, and it was refused before any version of it served.
+            Unavailable: The registry could not be read yet.
         """
+        if not self._looked:
+            raise Unavailable("adapters are not known yet; try again shortly", retry_after_s=2.0)
         if version is None:
             if found := self._current.get(name):
                 return found
@@ -111,6 +119,7 @@ class Adapters:
             except Exception as error:
                 # Whatever serves goes on serving.
                 log.warning("the adapters' registry cannot be read: %s", error)
+            self.tried = True
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:
@@ -126,11 +135,14 @@ class Adapters:
             del self._current[name]
         self._refused = {name: each for name, each in self._refused.items() if name in found}
         await asyncio.gather(*(self._follow(name, found[name]) for name in found))
-        self.looked = True
+        self._looked = True
 
     async def _follow(self, name: str, versions: list[int]) -> None:
         """Serve the first of the versions that can be, the one in service at the latest."""
         serving, refused = self._current.get(name), self._refused.get(name)
+        if not versions:
+            log.warning("which version of %s shall serve cannot be read; nothing changes", name)
+            return
         if serving and serving.release.version == versions[0]:
             self._refused.pop(name, None)
             return

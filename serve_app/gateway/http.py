@@ -211,7 +211,7 @@ def create_app(services: Services) -> FastAPI:
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
         waiting = services.readiness.waiting
-        waiting += [] if services.adapters.looked else ["adapters"]
+        waiting += [] if services.adapters.tried else ["adapters"]
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,

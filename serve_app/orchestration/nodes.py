@@ -230,7 +230,7 @@ class Nodes:
             },
             adapter=release,
         )
-        run.model = f"{name}:{release}" if release else name
+        before, run.model = run.model, f"{name}:{release}" if release else name
         purpose = "repair" if through and through.violations else instructions.name
         span = {
             "trivium.prompt.name": instructions.name,
@@ -252,6 +252,7 @@ class Nodes:
             except TriviumError as error:
                 if run.started:
                     raise
+                run.model = before
                 return {"error": error}
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.

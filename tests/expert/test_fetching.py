@@ -51,6 +51,12 @@ def _rewrite(root: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_damaged_record_of_what_serves_is_no_word_that_nothing_does(root: Path) -> None:
+    release(root, "house", 1)
+    (root / "house" / "current.json").write_text("{")
+    assert Registry(str(root)).serving() == {"house": []}
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "outside"])
 def test_damaged_release_is_refused_and_says_how(root: Path, tmp_path: Path, damage: str) -> None:
     release(root, "house", 1)

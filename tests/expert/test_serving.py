@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from serve_app.domain import Release
-from serve_app.errors import AdapterUnusable, InvalidRequest, ModelNotFound, Overloaded
+from serve_app.errors import (
+    AdapterUnusable,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+    Unavailable,
+)
 from serve_app.expert import serving
 from serve_app.expert.adapters import Registry
 from serve_app.expert.serving import Adapter, Adapters
@@ -160,14 +166,17 @@ async def test_registry_that_cannot_be_read_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.promote(1)
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def gone() -> dict[str, list[int]]:
+        loop.call_soon_threadsafe(looked.set)
         raise OSError("no route to host")
 
-    watching = asyncio.create_task(world.adapters.watch())
     with monkeypatch.context() as broken:
         broken.setattr(world.registry, "serving", gone)
-        await asyncio.sleep(0.05)
+        watching = asyncio.create_task(world.adapters.watch())
+        await asyncio.wait_for(looked.wait(), 5)
         assert world.serves() == 1
     world.registry.promote("house", 2, tolerance=1.0)
     async with asyncio.timeout(5):
@@ -176,9 +185,37 @@ async def test_registry_that_cannot_be_read_changes_nothing(
     watching.cancel()
 
 
+async def test_before_the_registry_was_ever_read_nothing_is_said_not_to_exist(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> dict[str, list[int]]:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(world.registry, "serving", gone)
+    watching = asyncio.create_task(world.adapters.watch())
+    async with asyncio.timeout(5):
+        while not world.adapters.tried:  # noqa: ASYNC110 - nobody tells that it has looked
+            await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable, match="not known yet"):
+        await world.adapters.find("house", None)
+    watching.cancel()
+
+
+async def test_damaged_record_of_one_name_leaves_it_in_service_and_others_alone(
+    world: World,
+) -> None:
+    await world.promote(1)
+    world.add(1, name="other")
+    world.registry.promote("other", 1, tolerance=1.0)
+    (world.root / "house" / "current.json").write_text("{")
+    await world.adapters.refresh()
+    assert world.serves() == 1
+    assert world.adapters.current("other") is not None
+
+
 async def test_without_a_registry_there_are_no_adapters() -> None:
     adapters = Adapters(None, Expert().prepare)
-    assert adapters.looked
+    assert adapters.tried
     for version in (None, 1):
         with pytest.raises(ModelNotFound, match="there are: none"):
             await adapters.find("house", version)

@@ -131,6 +131,17 @@ async def test_with_no_road_left_the_broken_answer_is_sent_and_says_so() -> None
     assert answer.degraded == ("expert-format", "frontier-not-configured")
 
 
+async def test_stream_of_a_broken_answer_names_the_adapter_that_wrote_it() -> None:
+    house = House(expert=Replies(BAD, BAD), frontier=ScriptedModel(FrontierNotConfigured("no")))
+    async with house.orchestrator.answering(context(), through(DATED), streaming=True) as (
+        run,
+        task,
+    ):
+        assert [piece async for piece in run.text()] == [BAD]
+        assert run.model == f"{EXPERT}:house@3"
+        await task
+
+
 async def test_repair_that_does_not_fit_the_context_is_not_the_callers_fault() -> None:
     house = House(expert=Replies(BAD, ContextLengthExceeded("too long")))
     answer = await ask(house, through(DATED))
