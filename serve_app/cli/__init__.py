@@ -16,6 +16,7 @@ from serve_app.cli import (
     generation,
     layers,
     local,
+    proving,
     questions,
     stack,
     tuning,
@@ -47,6 +48,7 @@ app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
 app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
+evaluate.evaluate.command("expert")(proving.evaluate_expert)
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")
 
 

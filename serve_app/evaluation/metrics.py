@@ -59,3 +59,22 @@ def call_share(scores: Vector, weak: Vector, strong: Vector, target: float) -> f
     """CPT: the least share of strong calls that recovers `target` of the quality gap."""
     calls, recovered = gap_recovered(scores, weak, strong)
     return float(calls[np.argmax(recovered >= target - 1e-9)])
+
+
+def ratio_interval(
+    tops: Vector, bottoms: Vector, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """A ratio of sums over rows, and its 95 % bootstrap interval over rows drawn again.
+
+    Args:
+        tops: What counts, row by row; `bottoms`: out of how much.
+
+    Returns:
+        The ratio, its lower and its upper end; NaN where there is nothing to divide by.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(tops), (draws, len(tops)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = tops.sum() / bottoms.sum()
+        low, high = np.nanpercentile(tops[drawn].sum(1) / bottoms[drawn].sum(1), (2.5, 97.5))
+    return float(ratio), float(low), float(high)
