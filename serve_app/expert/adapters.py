@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -64,6 +66,63 @@ class Registry:
     def current(self, name: str) -> Json:
         """`version` (None before the first promotion) and `history`, oldest first."""
         return self._read(self._path(name, CURRENT)) or {"version": None, "history": []}
+
+    def serving(self) -> dict[str, list[int]]:
+        """Versions of each name that was promoted: the current one, then earlier ones.
+
+        A listing and one small read for each name: cheap enough to look again every few seconds.
+        """
+        found = {}
+        for name in self._folders(self._root):
+            state = self.current(name)
+            if state["version"] is not None:
+                earlier = [event["version"] for event in reversed(state["history"])]
+                found[name] = list(dict.fromkeys([state["version"], *earlier]))
+        return found
+
+    def contract(self, name: str, version: int) -> tuple[str, bytes] | None:
+        """Name and content of the file that says what the output must look like, if there is one.
+
+        Raises:
+            NotFound: There is no such version.
+            Unavailable: The manifest names a file that is not there.
+        """
+        file = self.manifest(name, version)["contract"]
+        if file is None:
+            return None
+        try:
+            content: bytes = self._fs.cat_file(self._path(name, version, file))
+        except FileNotFoundError:
+            raise Unavailable(f"{name} version {version}: its contract {file} is gone") from None
+        return file, content
+
+    def fetch(self, name: str, version: int, target: Path) -> Json:
+        """Copy the files of a version into a folder, as its manifest lists them; returns that.
+
+        Raises:
+            NotFound: There is no such version.
+            Unavailable: A file is missing, is not what it was, or lies outside the version.
+        """
+        manifest = self.manifest(name, version)
+        for file, wanted in manifest["files"].items():
+            local = target / file
+            if not local.resolve().is_relative_to(target.resolve()):
+                raise Unavailable(f"{name} version {version}: {file} lies outside of it")
+            local.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._fs.get_file(self._path(name, version, file), str(local))
+            except FileNotFoundError:
+                raise Unavailable(f"{name} version {version}: {file} is missing") from None
+            except OSError as error:
+                raise Unavailable(f"{name} version {version}: {file}: {error}") from None
+            with local.open("rb") as copied:
+                found = hashlib.file_digest(copied, "sha256").hexdigest()
+            if found != wanted:
+                raise Unavailable(
+                    f"{name} version {version}: {file} is not what was released "
+                    f"(SHA-256 {found[:12]}, and {wanted[:12]} was)"
+                )
+        return manifest
 
     def add(
         self,
