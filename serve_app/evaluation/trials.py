@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -159,7 +160,34 @@ def run(
     return Outcome(answers, time.monotonic() - started)
 
 
-def summary(task: Task, outcome: Outcome, prices: PriceTable, model: str) -> Way:
+def over_http(
+    ask: Callable[[Messages], Mapping[str, Any]], task: Task, at_once: int, on_progress: Progress
+) -> Outcome:
+    """All rows answered by a running stack, which adds its own system message.
+
+    Args:
+        ask: Returns a chat completion for messages.
+    """
+    answers: list[Response] = []
+    started = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        for row, reply in zip(task.rows, pool.map(ask, task.asked), strict=True):
+            choice, usage = reply["choices"][0], reply["usage"]
+            answers.append(
+                Response(
+                    id=row.id,
+                    text=choice["message"]["content"] or "",
+                    finish_reason=choice["finish_reason"],
+                    prompt_tokens=usage["prompt_tokens"],
+                    completion_tokens=usage["completion_tokens"],
+                    seconds=0.0,
+                )
+            )
+            on_progress("stack", len(answers), len(task.rows))
+    return Outcome(answers, time.monotonic() - started)
+
+
+def summary(task: Task, outcome: Outcome, prices: PriceTable | None, model: str) -> Way:
     """A way's scores, and what it took."""
     usage = sum(
         (Usage(each.prompt_tokens, each.completion_tokens) for each in outcome.answers), Usage()
@@ -168,7 +196,7 @@ def summary(task: Task, outcome: Outcome, prices: PriceTable, model: str) -> Way
         task.judge.judge(row, answer.text)
         for row, answer in zip(task.rows, outcome.answers, strict=True)
     ]
-    usd = prices.of(model, usage) if prices.get(model) else None
+    usd = prices.of(model, usage) if prices and prices.get(model) else None
     return way(judged, usage, outcome.seconds, usd)
 
 
