@@ -26,7 +26,8 @@ from serve_app.expert.admission import WEIGHTS
 from serve_app.settings import Settings, load
 
 if TYPE_CHECKING:
-    from serve_app.evaluation.trials import Outcome, Task
+    from serve_app.evaluation.trials import Task
+    from serve_app.expert.batch import Response
 
 _ROWS = "canary.jsonl"
 _AT_ONCE = 8  # requests to a running stack
@@ -94,8 +95,8 @@ def canary(
             _say_unchanged(name, which, records[-1], as_json)
             return
         task = _task(folder, manifest)
-        outcome = _asked(settings, task, folder, f"{name}@{which}", url, api_key)
-    record = _record(name, which, identity, changes, task, outcome, manifest, tolerance)
+        answers = _asked(settings, task, folder, f"{name}@{which}", url, api_key)
+    record = _record(name, which, identity, changes, task, answers, manifest, tolerance)
     past.add(record)
     if metrics:
         drift.write_metrics(metrics, record)
@@ -151,7 +152,7 @@ def _task(folder: Path, manifest: dict[str, Any]) -> Task:
 
 def _asked(
     settings: Settings, task: Task, folder: Path, release: str, url: str | None, key: str | None
-) -> Outcome:
+) -> list[Response]:
     from serve_app.evaluation import trials
     from serve_app.orchestration.prompts import prompt
 
@@ -164,7 +165,12 @@ def _asked(
         engine = open_engine(settings, None, folder)
         system = prompt("expert").render()
         ways = trials.trials(task, adapter=True, structured=False, system=system, prompt=None)
-        return trials.run(engine, task, ways[-1], settings.expert.max_output_tokens, on_progress)
+        size = settings.expert.max_output_tokens
+        return [
+            each
+            for batch in trials.run(engine, task, ways[-1], size, on_progress)
+            for each in batch
+        ]
 
 
 def _answer(client: Client, release: str, messages: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -179,13 +185,13 @@ def _record(
     identity: dict[str, str | None],
     changes: list[str],
     task: Task,
-    outcome: Outcome,
+    answers: list[Response],
     manifest: dict[str, Any],
     tolerance: float,
 ) -> dict[str, Any]:
     from serve_app.evaluation import drift, trials
 
-    scored = trials.summary(task, outcome, None, "")
+    scored = trials.summary(task, answers, None, "")
     scores = {k: round(v[0], 4) for k, v in scored.scores.items() if k in drift.WATCHED}
     own = drift.released(manifest["scores"])
     now = datetime.datetime.now(datetime.UTC)
@@ -195,7 +201,7 @@ def _record(
         "adapter": name,
         "version": number,
         "rows": len(task.rows),
-        "seconds": round(outcome.seconds, 1),
+        "seconds": round(scored.seconds, 1),
         "scores": scores,
         "released": own,
         "alerts": drift.alerts(scores, own, tolerance),

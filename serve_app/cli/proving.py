@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from serve_app.errors import SettingsError
 from serve_app.settings import Settings, load
 
 if TYPE_CHECKING:
+    from serve_app.evaluation.answers import Answers
     from serve_app.evaluation.expert import Report, Way
-    from serve_app.evaluation.trials import Outcome, Task, Trial
     from serve_app.evaluation.trials import Progress as OnProgress
+    from serve_app.evaluation.trials import Task, Trial
+    from serve_app.expert.batch import Response
 
 _ASKED = "How the questions are asked"
 
@@ -75,7 +78,11 @@ def evaluate_expert(
         int | None, typer.Option(min=1, help="Of an answer; default: expert.max_output_tokens.")
     ] = None,
     answers: Annotated[
-        Path | None, typer.Option(help="Write every answer and what is wrong with it here, JSONL.")
+        Path | None,
+        typer.Option(
+            help="Keep every answer here, JSONL, with what is wrong with it; what it holds "
+            "already is not asked again."
+        ),
     ] = None,
     scores: Annotated[
         Path | None,
@@ -98,6 +105,7 @@ def evaluate_expert(
     --adapter configs/demo/adapters/house-style/1 --prompt configs/demo/house_style/prompt.yaml
     """
     from serve_app.evaluation import trials
+    from serve_app.evaluation.answers import Answers
     from serve_app.orchestration.prompts import prompt as stack_prompt
 
     settings = load(config if config.is_file() else None).resolved(Path.cwd())
@@ -112,10 +120,12 @@ def evaluate_expert(
         system=None if as_is else stack_prompt("expert").render(),
         prompt=trials.prompt(prompt) if prompt else None,
     )
-    outcomes = _answered(settings, base, adapter, task, ways, max_tokens)
-    report = _report(settings, base, adapter, task, outcomes)
-    if answers:
-        _write(answers, task, outcomes)
+    known = Answers(answers, hashlib.sha256(data.read_bytes()).hexdigest()[:12])
+    _ask(settings, base, adapter, task, ways, known, max_tokens)
+    known.finish(task.rows, task.judge)
+    report = _report(
+        settings, base, adapter, task, {w.name: known.of(w.name, task.rows) for w in ways}
+    )
     if scores:
         _note(scores, called, report)
     if as_json:
@@ -124,20 +134,31 @@ def evaluate_expert(
         show(report)
 
 
-def _answered(
+def _ask(
     settings: Settings,
     base: str | None,
     adapter: Path | None,
     task: Task,
     ways: list[Trial],
+    known: Answers,
     max_tokens: int | None,
-) -> dict[str, Outcome]:
+) -> None:
+    """Whatever is not answered yet."""
     from serve_app.evaluation import trials
 
+    left = []
+    for each in ways:
+        missing = known.missing(each.name, task.rows)
+        requests = [request for request in each.requests if request.id in missing]
+        left += [dataclasses.replace(each, requests=requests)] if requests else []
+    if not left:
+        return
     with progress() as on_progress:
         engine = open_engine(settings, base, adapter)
         size = max_tokens or settings.expert.max_output_tokens
-        return {each.name: trials.run(engine, task, each, size, on_progress) for each in ways}
+        for each in left:
+            for batch in trials.run(engine, task, each, size, on_progress):
+                known.add(each.name, batch)
 
 
 @contextlib.contextmanager
@@ -167,16 +188,14 @@ def _report(
     base: str | None,
     adapter: Path | None,
     task: Task,
-    outcomes: dict[str, Outcome],
+    answers: dict[str, list[Response]],
 ) -> Report:
     from serve_app.evaluation import trials
     from serve_app.ledger.prices import PriceTable
 
     model = base or settings.expert.model
     prices = PriceTable.load(settings.ledger.prices)
-    ways = {
-        name: trials.summary(task, outcome, prices, model) for name, outcome in outcomes.items()
-    }
+    ways = {name: trials.summary(task, each, prices, model) for name, each in answers.items()}
     return trials.report(task, model, str(adapter) if adapter else None, ways)
 
 
@@ -212,15 +231,6 @@ def _cells(way: Way, names: list[str]) -> list[str]:
         f"{way.seconds:.0f}",
         usd,
     ]
-
-
-def _write(path: Path, task: Task, outcomes: dict[str, Outcome]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for name, outcome in outcomes.items():
-            for row, answer in zip(task.rows, outcome.answers, strict=True):
-                judged = dataclasses.asdict(task.judge.judge(row, answer.text))
-                line = {"id": row.id, "way": name, "text": answer.text, **judged}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _note(path: Path, called: str, report: Report) -> None:

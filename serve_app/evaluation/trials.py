@@ -54,16 +54,6 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Attributes:
-    seconds: From the first question to the last answer, the engine being loaded.
-    """
-
-    answers: list[Response]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """What is asked and how answers are judged.
 
@@ -147,22 +137,21 @@ def trials(
 
 def run(
     engine: Engine, task: Task, trial: Trial, max_tokens: int, on_progress: Progress
-) -> Outcome:
-    """All rows answered in one way."""
+) -> Iterator[list[Response]]:
+    """Rows answered in one way, a batch at a time; an answer's seconds are its share of them."""
     structured = task.form.structured if trial.enforced and task.form else None
-    answers: list[Response] = []
-    started = time.monotonic()
+    done = 0
     for batch in engine.answers(
         trial.requests, max_tokens, adapted=trial.adapted, structured=structured
     ):
-        answers += batch
-        on_progress(trial.name, len(answers), len(task.rows))
-    return Outcome(answers, time.monotonic() - started)
+        done += len(batch)
+        on_progress(trial.name, done, len(trial.requests))
+        yield [replace(each, seconds=each.seconds / len(batch)) for each in batch]
 
 
 def over_http(
     ask: Callable[[Messages], Mapping[str, Any]], task: Task, at_once: int, on_progress: Progress
-) -> Outcome:
+) -> list[Response]:
     """All rows answered by a running stack, which adds its own system message.
 
     Args:
@@ -184,20 +173,18 @@ def over_http(
                 )
             )
             on_progress("stack", len(answers), len(task.rows))
-    return Outcome(answers, time.monotonic() - started)
+    share = (time.monotonic() - started) / len(answers)
+    return [replace(each, seconds=share) for each in answers]
 
 
-def summary(task: Task, outcome: Outcome, prices: PriceTable | None, model: str) -> Way:
+def summary(task: Task, answers: Sequence[Response], prices: PriceTable | None, model: str) -> Way:
     """A way's scores, and what it took."""
-    usage = sum(
-        (Usage(each.prompt_tokens, each.completion_tokens) for each in outcome.answers), Usage()
-    )
+    usage = sum((Usage(each.prompt_tokens, each.completion_tokens) for each in answers), Usage())
     judged = [
-        task.judge.judge(row, answer.text)
-        for row, answer in zip(task.rows, outcome.answers, strict=True)
+        task.judge.judge(row, answer.text) for row, answer in zip(task.rows, answers, strict=True)
     ]
     usd = prices.of(model, usage) if prices and prices.get(model) else None
-    return way(judged, usage, outcome.seconds, usd)
+    return way(judged, usage, sum(each.seconds for each in answers), usd)
 
 
 def report(task: Task, base: str, adapter: str | None, ways: Mapping[str, Way]) -> Report:

@@ -12,6 +12,7 @@ import pytest
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
 from serve_app.evaluation import trials
+from serve_app.evaluation.answers import Answers
 from serve_app.evaluation.expert import Judge, Row, way
 from serve_app.evaluation.forms import MeaningRepresentation, guess
 from serve_app.evaluation.support import Support
@@ -116,8 +117,8 @@ def test_base_and_adapter_are_asked_alike_but_for_the_prompt(task: trials.Task) 
     engine = Parrot()
     scores = {}
     for each in ways:
-        outcome = trials.run(engine, task, each, 64, lambda *_: None)
-        scores[each.name] = trials.summary(task, outcome, None, "").scores
+        batches = list(trials.run(engine, task, each, 64, lambda *_: None))
+        scores[each.name] = trials.summary(task, batches[0], None, "").scores
     question = {"role": "user", "content": "Oslo needs it by 3 July 2026."}
     assert engine.asked[0] == [*shots, question]
     assert engine.asked[1] == [{"role": "system", "content": "You write."}, question]
@@ -138,3 +139,21 @@ def test_a_prompt_without_messages_is_refused(tmp_path: Path) -> None:
     path.write_text("messages: [hello]\n")
     with pytest.raises(SettingsError, match="role and content"):
         trials.prompt(path)
+
+
+def test_answers_are_kept_and_those_to_other_questions_refused(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    rows = [ROW, Row(2, "Dirt.", "inform(name[Dirt])")]
+    first = Answers(path, "aaa")
+    first.add("base", [Response(1, REFERENCE, "stop", 20, 10, 0.5)])
+    with path.open("a") as file:
+        file.write('{"way": "base", "questions": "aa')  # killed in the middle of a line
+    again = Answers(path, "aaa")
+    assert again.missing("base", rows) == {2}
+    assert again.missing("adapter", rows) == {1, 2}
+    again.finish(rows, Judge(MeaningRepresentation(), Support([], {})))
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert line["judged"]["exact"] is True
+    assert Answers(path, "aaa").of("base", rows[:1]) == first.of("base", rows[:1])
+    with pytest.raises(SettingsError, match="other rows"):
+        Answers(path, "bbb")
