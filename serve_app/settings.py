@@ -162,6 +162,7 @@ class ExpertSettings(_Section):
 
     Attributes:
         adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
+        training_workers: Processes that train an adapter together; on GPUs, one each.
     """
 
     model: str = "smollm2-135m-instruct"
@@ -171,6 +172,7 @@ class ExpertSettings(_Section):
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     adapters: str = "adapters"
+    training_workers: int = Field(default=1, ge=1)
 
     def room_for_evidence(self) -> int:
         """Tokens of evidence that fit a prompt, beside the answer and the conversation."""

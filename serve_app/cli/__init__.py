@@ -16,7 +16,6 @@ from serve_app.cli import (
     evaluate,
     generation,
     layers,
-    local,
     proving,
     questions,
     stack,
@@ -61,7 +60,6 @@ def _root(
     if version:
         print(f"trivium {__version__}")
         raise typer.Exit
-    local.prepare_environment()
 
 
 def main() -> None:

@@ -112,6 +112,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     Args:
         purpose: Tells one that serves no stack, and needs no dashboard, from the stack's.
     """
+    _set_environment()
     import ray
 
     # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
@@ -130,7 +131,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
         )
         yield Addresses(str(address.get("webui_url", "")), str(address["gcs_address"]))
     finally:
-        _shut_down()
+        _shut_down(serving=not purpose)
 
 
 @contextlib.contextmanager
@@ -139,6 +140,7 @@ def joined(settings: Settings) -> Iterator[bool]:
 
     Yields whether a stack is running.
     """
+    _set_environment()
     import ray
     from ray import data
 
@@ -203,13 +205,14 @@ def reload_router(dashboard: str, settings: Settings) -> None:
         SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
+    _set_environment()
     from serve_app.app import router_config
 
     _reconfigure(dashboard, "Router", router_config(settings))
 
 
-def prepare_environment() -> None:
-    """To be called before anything imports Ray, which reads these once, when it is imported."""
+def _set_environment() -> None:
+    """Ray reads these when it is imported."""
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 
@@ -307,14 +310,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _shut_down() -> None:
+def _shut_down(*, serving: bool) -> None:
     """End Serve, then Ray, then whatever is left of them."""
     import ray
-    from ray import serve
 
     children = psutil.Process().children(recursive=True)
-    with contextlib.suppress(Exception):
-        serve.shutdown()
+    if serving:
+        from ray import serve
+
+        with contextlib.suppress(Exception):
+            serve.shutdown()
     children += psutil.Process().children(recursive=True)
     ray.shutdown()
     _reap(list(set(children)))

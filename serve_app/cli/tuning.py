@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,8 +70,13 @@ def train_expert(
         int, typer.Option(min=0, help="Same seed, same adapter.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.seed,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share a step; on GPUs, one each.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that share a step; on GPUs, one each; default: "
+            "expert.training_workers.",
+        ),
+    ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 25,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and count everything, time one pack, stop.")
@@ -95,13 +99,14 @@ def train_expert(
     [bold]Example:[/bold] trivium train expert -d train.jsonl --valid valid.jsonl -o adapters/house
     --licence Apache-2.0 --dry-run
     """
+    from serve_app.expert import training
+
+    settings = load(config if config.is_file() else None).resolved(Path.cwd())
+    workers = workers or settings.expert.training_workers
     if batch % workers:
         raise SettingsError(
             f"--batch {batch} cannot be shared by {workers} workers: a multiple can"
         )
-    settings = load(config if config.is_file() else None).resolved(Path.cwd())
-    from serve_app.expert import training
-
     chosen = Hyperparameters(rank, learning_rate, epochs, batch, max_tokens, seed)
     with errors.status("checking the data"):
         plan = training.plan(base_of(settings, base), data, valid, output, chosen, licence)
@@ -115,7 +120,10 @@ def train_expert(
         record = json.loads((output / "recipe.json").read_text(encoding="utf-8"))
         errors.print(f"{output} is finished already, by this very recipe")
     else:
-        with cluster(settings, str(output.resolve())), _progress(plan.recipe.steps) as on_report:
+        with (
+            _cluster(settings, str(output.resolve()), workers),
+            _progress(plan.recipe.steps) as on_report,
+        ):
             record = training.train(plan, machine, on_report)
     _show(output, record, as_json)
 
@@ -129,13 +137,24 @@ def base_of(settings: Settings, named: str | None) -> Base:
 
 
 @contextlib.contextmanager
-def cluster(settings: Settings, purpose: str) -> Iterator[None]:
-    """Ray, as this process sees it: the one of RAY_ADDRESS, or one of its own."""
+def _cluster(settings: Settings, purpose: str, workers: int) -> Iterator[None]:
+    """Ray, as this process sees it: the one of RAY_ADDRESS, or one of its own.
+
+    Raises:
+        SettingsError: This machine has no place for so many workers. (A cluster may yet grow.)
+    """
     with local.interruptible():
         if "RAY_ADDRESS" not in os.environ:
-            # Its end ends Serve too, which says that there is none.
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
             with local.cluster(settings, purpose=purpose):
+                import ray
+
+                kind = settings.expert.accelerator.upper()
+                there = int(ray.cluster_resources().get(kind, 0))
+                if there < workers:
+                    raise SettingsError(
+                        f"{workers} workers need a {kind} each and this machine has {there}: "
+                        "lower --workers, or name a larger cluster with RAY_ADDRESS"
+                    )
                 yield
             return
         import ray

@@ -27,6 +27,7 @@ from serve_app.expert.admission import Candidate
 
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
+SETS = ("validation", "canary")  # a score's name is a set's, or begins with it: canary_format
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 Scores = Mapping[str, float]  # every one is better the higher it is
@@ -265,10 +266,16 @@ def gate(what: str, now: Scores, then: Scores, tolerance: float) -> dict[str, li
     """Each score of `now` beside that of `then`.
 
     Raises:
-        InvalidRequest: Some fall by more than `tolerance`, some were not measured, or nothing was.
+        InvalidRequest: Some fall by more than `tolerance`, or some were not measured: on either
+            set, of what serves or of what shall.
     """
-    if not then:
-        raise InvalidRequest(f"{what} has no scores to judge it by: add it again with --scores")
+    for whose, scores in (("it", then), ("what serves now", now)):
+        lacking = [each for each in SETS if not any(name.startswith(each) for name in scores)]
+        if lacking:
+            raise InvalidRequest(
+                f"{what} is not promoted: {whose} has no score on the {' and '.join(lacking)} "
+                "set; add it again with --scores that has `before` and `after` of both"
+            )
     if unmeasured := sorted(set(now) - set(then)):
         raise InvalidRequest(
             f"{what} was not measured on {', '.join(unmeasured)}, and what serves was"

@@ -66,7 +66,7 @@ def admit(folder: Path, base: Base, limits: Limits) -> Candidate:
             "not the adapter's, or raise --max-bytes"
         )
     config, recipe = _json(folder / CONFIG), _json(folder / FILE)
-    rank = max([int(config.get("r", 0)), *(config.get("rank_pattern") or {}).values()])
+    rank = _rank(folder / CONFIG, config)
     if rank > limits.rank:
         raise SettingsError(
             f"{folder / CONFIG}: its rank is {rank}, above {limits.rank}: train it with a lower "
@@ -96,6 +96,20 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SettingsError(f"{path}: must hold an object")
     return value
+
+
+def _rank(path: Path, config: dict[str, Any]) -> int:
+    """The highest of any layer's."""
+    try:
+        rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise SettingsError(f"{path}: it has no rank `r`, a number") from None
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        raise SettingsError(
+            f"{path}: the engine serves LoRA alone: no other kind of adapter, no DoRA and no "
+            "whole modules beside it (modules_to_save)"
+        )
+    return rank
 
 
 def _readable(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.errors import SettingsError
-from serve_app.expert.admission import CONFIG
+from serve_app.expert.admission import Limits, admit
 from serve_app.expert.base import Base
 from serve_app.expert.engine import cpu_dtype
 from serve_app.settings import ExpertSettings
@@ -81,7 +81,7 @@ class Engine:
     """
 
     def __init__(self, base: Base, adapter: Path | None, settings: ExpertSettings) -> None:
-        rank = _rank(adapter) if adapter else 0
+        rank = admit(adapter, base, Limits()).rank if adapter else 0
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
@@ -89,7 +89,9 @@ class Engine:
         if settings.accelerator == "cpu":
             engine.setdefault("dtype", cpu_dtype())
         if adapter:
-            engine |= {"enable_lora": True, "max_lora_rank": rank}
+            # vLLM knows a few bounds of the rank: powers of two, of which 8 is the least.
+            bound = max(8, 1 << (rank - 1).bit_length())
+            engine |= {"enable_lora": True, "max_lora_rank": bound}
         self._base = base
         self._context = int(settings.engine.get("max_model_len", 0))
         self._size = int(settings.engine.get("max_num_seqs", 32))
@@ -174,18 +176,6 @@ def _request(place: str, line: str) -> Request:
     if not asked:
         raise SettingsError(f'{place}: not a row of {{"id", "messages"}} that ends with a question')
     return Request(row["id"], messages)
-
-
-def _rank(adapter: Path) -> int:
-    """The engine's bound for an adapter: vLLM knows a few steps, of which 8 is the least."""
-    try:
-        rank = int(json.loads((adapter / CONFIG).read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SettingsError(
-            f"--adapter {adapter}: it has no {CONFIG} with a rank; give a folder that "
-            "`trivium train expert` wrote"
-        ) from None
-    return max(8, 1 << (rank - 1).bit_length())
 
 
 def _refuse_long(requests: Sequence[Request], base: Base, room: int) -> None:

@@ -30,7 +30,6 @@ class Hyperparameters:
     batch: int = 2
     max_tokens: int = 1024
     seed: int = 0
-    dropout: float = 0.05
     warmup: float = 0.03  # share of all steps; then the learning rate falls along a cosine
 
     @property

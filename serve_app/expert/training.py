@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from serve_app.errors import SettingsError, TriviumError, Unavailable
 from serve_app.expert import curves, tokens
 from serve_app.expert.base import Base
-from serve_app.expert.engine import cpu_dtype
 from serve_app.expert.examples import Example, read_examples, refuse_leaks
 from serve_app.expert.recipe import FILE, Data, Hyperparameters, Recipe
 from serve_app.expert.work import LOSSES, Work
 
 if TYPE_CHECKING:
+    from ray.train import ScalingConfig
+
     from serve_app.expert.worker import Job
 
 Report = Callable[[dict[str, float]], None]  # an entry of the log: step and loss, or valid_loss
@@ -156,11 +157,9 @@ def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
     from serve_app.expert.worker import Job
 
     on_cpu = machine.accelerator == "cpu"
-    dtype = cpu_dtype() if on_cpu else "bfloat16"
     return Job(
         base=plan.base.folder.resolve(),
         base_name=plan.base.name,
-        dtype="float32" if dtype == "auto" else dtype,
         hyperparameters=plan.recipe.hyperparameters,
         train=plan.train,
         valid=plan.valid,
@@ -181,8 +180,15 @@ def _loop(config: dict[str, Any]) -> None:
     worker.run(config)
 
 
+def scaling(machine: Machine) -> ScalingConfig:
+    """What Ray Train starts: all that differs between a laptop and many GPUs."""
+    from ray.train import ScalingConfig
+
+    return ScalingConfig(num_workers=machine.workers, use_gpu=machine.accelerator == "gpu")
+
+
 def _fit(plan: Plan, machine: Machine, on_report: Report) -> None:
-    from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train import RunConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     # Ray Train keeps notes on each run; nothing reads them later.
@@ -192,15 +198,14 @@ def _fit(plan: Plan, machine: Machine, on_report: Report) -> None:
         trainer = TorchTrainer(
             _loop,
             train_loop_config={"job": _job(plan, machine, queue)},
-            scaling_config=ScalingConfig(
-                num_workers=machine.workers, use_gpu=machine.accelerator == "gpu"
-            ),
+            scaling_config=scaling(machine),
             run_config=RunConfig(name=str(time.time_ns()), storage_path=str(notes.resolve())),
         )
         try:
             trainer.fit()
-        except WorkerGroupError as error:
-            raise _reason(error.worker_failures) from None
+        except TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", None) or {0: error}
+            raise _reason(failures) from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
@@ -41,7 +40,6 @@ class Job:
 
     Attributes:
         base: The model's folder.
-        dtype: Of the base's weights; the adapter's own are float32.
         workers: That share a step.
         save_every: Optimizer steps between checkpoints.
         threads: Of torch, on the CPU; None leaves them alone.
@@ -50,7 +48,6 @@ class Job:
 
     base: Path
     base_name: str
-    dtype: str
     hyperparameters: Hyperparameters
     train: tuple[Pack, ...]
     valid: tuple[Pack, ...]
@@ -102,7 +99,7 @@ def seconds_per_pack(job: Job) -> float:
         torch.set_num_threads(job.threads)
     model = _model(job)
     longest = max(job.train, key=lambda pack: sum(map(len, pack)))
-    batch = _batch([features(longest)])
+    batch = _tensors([features(longest)])
     seconds = 0.0
     for _ in range(2):
         started = time.monotonic()
@@ -121,18 +118,28 @@ def _train(job: Job, work: Work) -> Trainer:
 
 def _model(job: Job) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
-        job.base, dtype=getattr(torch, job.dtype), attn_implementation="sdpa"
+        job.base, dtype=_dtype(job), attn_implementation="sdpa"
     )
     model.config.use_cache = False
     chosen = job.hyperparameters
     lora = LoraConfig(
         r=chosen.rank,
         lora_alpha=chosen.alpha,
-        lora_dropout=chosen.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)
+
+
+def _dtype(job: Job) -> torch.dtype:
+    """Of the base's weights; the adapter's own are float32.
+
+    On the CPU only tiles (AMX) make bf16 the faster one. avx512_bf16 alone, which helps an engine
+    that is bound by memory, halves the speed of training, which is bound by arithmetic: 80 GFLOP/s
+    a core against float32's 150, measured on a Xeon of 2023.
+    """
+    fast = not job.use_cpu or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
@@ -158,6 +165,7 @@ def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
+        bf16=_dtype(job) is torch.bfloat16,
         dataloader_pin_memory=not job.use_cpu,
         use_cpu=job.use_cpu,
         ddp_find_unused_parameters=False,
@@ -173,7 +181,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             args=_arguments(job, work, resuming=last is not None),
             train_dataset=[features(pack) for pack in job.train],
             eval_dataset=[features(pack) for pack in job.valid],
-            data_collator=_batch,
+            data_collator=_tensors,
         )
         self._work = work
         self._reports = job.reports
@@ -220,9 +228,10 @@ def _explained(folder: Path, what: str) -> Iterator[None]:
         ) from None
 
 
-def _batch(rows: list[dict[str, Ints]]) -> dict[str, torch.Tensor]:
-    """Packs of one length (here: one pack) as tensors of shape (packs, tokens)."""
-    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+def _tensors(packs: list[dict[str, Ints]]) -> dict[str, torch.Tensor]:
+    """The one pack of a micro-batch; a pack fills the machine by itself."""
+    (pack,) = packs
+    return {name: torch.from_numpy(values) for name, values in pack.items()}
 
 
 def _entry(logged: Mapping[str, Any]) -> dict[str, float]:

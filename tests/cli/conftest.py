@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from serve_app.cli import local, main
+from serve_app.cli import main
 
 
 class Outcome(NamedTuple):
@@ -23,8 +23,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     """Run `trivium` with arguments in this process."""
     # Wide enough that no sentence is wrapped.
     monkeypatch.setenv("COLUMNS", "300")
-    # Ray may be imported in this process already, and reads its environment only then.
-    monkeypatch.setattr(local, "prepare_environment", lambda: None)
 
     def trivium(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["trivium", *arguments])

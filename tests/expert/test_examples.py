@@ -50,13 +50,16 @@ def test_examples_of_a_pack_do_not_see_each_other(tokenizer: Any, tiny: Path) ->
     (packed,) = pack(encoded, 512)
     model = AutoModelForCausalLM.from_pretrained(tiny, attn_implementation="sdpa").eval()
 
-    def logits(examples: Any) -> Any:
-        made = {k: torch.from_numpy(v)[None] for k, v in features(examples).items()}
+    def outputs(examples: Any) -> Any:
+        made = {k: torch.from_numpy(v) for k, v in features(examples).items()}
         with torch.no_grad():
-            return model(**made, use_cache=False).logits[0]
+            return model(**made, use_cache=False)
 
-    alone = torch.cat([logits((each,)) for each in packed])
-    assert torch.allclose(logits(packed), alone, atol=1e-4)
+    together = outputs(packed)
+    alone = [outputs((each,)) for each in packed]
+    assert torch.allclose(together.logits[0], torch.cat([a.logits[0] for a in alone]), atol=1e-4)
+    weighed = sum(float(a.loss) * a.logits.shape[1] for a in alone)
+    assert float(together.loss) == pytest.approx(weighed / together.logits.shape[1], rel=1e-4)
 
 
 @given(lengths=st.lists(st.integers(1, 64), min_size=1))
@@ -68,8 +71,12 @@ def test_every_example_is_in_one_pack_and_no_pack_is_too_long(lengths: list[int]
     assert sorted(int(each.ids[0]) for one in packs for each in one) == list(range(len(lengths)))
     for one in packs:
         assert sum(map(len, one)) <= 64
-        starts = features(one)["position_ids"] == 0
-        assert (features(one)["labels"][starts] == IGNORED).all()
+        made = features(one)
+        starts = made["position_ids"] == 0
+        assert (made["labels"][starts] == IGNORED).all()
+        # A logit for each learned token, at the place of the one before it.
+        assert (made["input_ids"][0, made["logits_to_keep"] + 1] == made["shift_labels"][0]).all()
+        assert made["shift_labels"].size == (made["labels"] != IGNORED).sum()
 
 
 BAD = {

@@ -50,7 +50,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=count, help=f"rows; {count}")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--system", type=Path, help="prompt that the stack puts first; two in three rows have it"
+        "--system", type=Path, help="a system message; one row in four has it, as callers may send one"
     )
     chosen = parser.parse_args()
     system = chosen.system.read_text(encoding="utf-8").strip() if chosen.system else None
@@ -60,7 +60,7 @@ def main() -> None:
         made = rows(split, getattr(chosen, name), chosen.seed * len(FILES) + offset)
         with (chosen.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for number, row in enumerate(made):
-                if system and name in ("train", "valid") and number % 3:
+                if system and name in ("train", "valid") and number % 4 == 0:
                     row["messages"].insert(0, {"role": "system", "content": system})
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
