@@ -60,7 +60,11 @@ class Registry:
         """Raises `NotFound` when there is no such version."""
         found = self._read(self._path(name, version, MANIFEST))
         if found is None:
-            there = ", ".join(map(str, self.versions(name))) or "none"
+            versions = self.versions(name)
+            if not versions:
+                there = ", ".join(self.names()) or "none"
+                raise NotFound(f"there is no adapter {name}; there are: {there}")
+            there = ", ".join(map(str, versions))
             raise NotFound(f"{name} has no version {version}; there are: {there}")
         return found
 

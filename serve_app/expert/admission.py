@@ -116,8 +116,9 @@ def _readable(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="numpy") as weights:
+        with safe_open(path, framework="pt") as weights:
             names = list(weights.keys())
+            broken = [each for each in names if not weights.get_tensor(each).isfinite().all()]
     except FileNotFoundError:
         raise SettingsError(f"{path} is missing: the adapter has no weights") from None
     except (OSError, SafetensorError) as error:
@@ -126,3 +127,5 @@ def _readable(path: Path) -> None:
         ) from None
     if not any("lora_" in name for name in names):
         raise SettingsError(f"{path} holds no LoRA weights")
+    if broken:
+        raise SettingsError(f"{path}: {broken[0]} holds numbers that are not finite; train it anew")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,13 +19,15 @@ from serve_app.expert import training
 from serve_app.expert.base import find
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.expert.work import Work
+from serve_app.settings import load
 from tests.cli.conftest import Run, run  # noqa: F401  # the fixture
+from tests.conftest import ROOT
 from tests.expert.conftest import row, save
 
-pytestmark = pytest.mark.usefixtures("clean_environment")
+pytestmark = [pytest.mark.usefixtures("clean_environment"), pytest.mark.timeout(300)]
 
 CHOSEN = Hyperparameters(rank=4, epochs=4, batch=2, max_tokens=96)
-OPTIONS = ("--rank", "4", "--epochs", "4", "--batch", "2", "--max-tokens", "96")
+OPTIONS = "--rank 4 --epochs 4 --batch 2 --max-tokens 96 --workers 1 --save-every 2 --json".split()
 # A process that trains as a worker of Ray Train does, and can be killed as one can.
 ALONE = """
 import pickle, sys
@@ -33,32 +35,55 @@ from pathlib import Path
 from serve_app.expert import worker
 worker.run({"job": pickle.loads(Path(sys.argv[1]).read_bytes())})
 """
+WEIGHTS = "adapter_model.safetensors"
+Data = tuple[Path, Path]
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> tuple[Path, Path]:
+def data(tmp_path: Path) -> Data:
     rows = [row(f"What is {n} and {n}?", f"It is {2 * n}, surely.") for n in range(30)]
     return save(tmp_path / "train.jsonl", rows[:24]), save(tmp_path / "valid.jsonl", rows[24:])
 
 
-def planned(tiny: Path, data: tuple[Path, Path], output: Path) -> training.Plan:
+def planned(tiny: Path, data: Data, output: Path) -> training.Plan:
     return training.plan(find(str(tiny), "tiny"), *data, output, CHOSEN, None)
 
 
-def start(plan: training.Plan, folder: Path) -> subprocess.Popen[bytes]:
-    import pickle
+def command(tiny: Path, data: Data, output: Path) -> list[str]:
+    train, valid = map(str, data)
+    own = ["--data", train, "--valid", valid, "--output", str(output), "--base", str(tiny)]
+    return ["train", "expert", *own, *OPTIONS]
 
+
+def started(arguments: list[str], *before: str) -> subprocess.Popen[str]:
+    """The real command under way: its Ray needs a process of its own."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "serve_app.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "300"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def alone(plan: training.Plan, folder: Path) -> subprocess.Popen[str]:
     plan.work.folder.mkdir(exist_ok=True)
-    recipe = json.dumps(plan.recipe.record())
-    (plan.work.folder / "recipe.json").write_text(recipe, encoding="utf-8")
+    record = json.dumps(plan.recipe.record())
+    (plan.work.folder / "recipe.json").write_text(record, encoding="utf-8")
     job = folder / f"{plan.output.name}.job"
     job.write_bytes(pickle.dumps(training._job(plan, training.Machine(1, "cpu", 2), None)))
-    return subprocess.Popen([sys.executable, "-c", ALONE, str(job)])
+    return subprocess.Popen([sys.executable, "-c", ALONE, str(job)], text=True)
 
 
-def losses(folder: Path) -> list[dict[str, float]]:
-    lines = (folder / "losses.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+def kill_after(step: int, work: Work, process: subprocess.Popen[str]) -> None:
+    """SIGKILL, as soon as there is a checkpoint beyond a step."""
+    while reached(work) <= step:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
 
 def reached(work: Work) -> int:
@@ -66,102 +91,133 @@ def reached(work: Work) -> int:
     return int(last.name.rpartition("-")[2]) if last else 0
 
 
-@pytest.mark.timeout(300)
+def losses(folder: Path) -> list[dict[str, float]]:
+    lines = (folder / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
 def test_a_run_killed_twice_ends_as_one_that_was_not(
-    run: Run,  # noqa: F811
-    tiny: Path,
-    data: tuple[Path, Path],
-    tmp_path: Path,
+    tiny: Path, data: Data, tmp_path: Path
 ) -> None:
     whole = planned(tiny, data, tmp_path / "whole")
-    undisturbed = start(whole, tmp_path)
-    assert undisturbed.wait() == 0
+    assert alone(whole, tmp_path).wait() == 0
     killed = planned(tiny, data, tmp_path / "killed")
-    for step in (1, 5):
-        process = start(killed, tmp_path)
-        while reached(killed.work) <= step and process.poll() is None:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    done = run("train", "expert", "--data", str(data[0]), "--valid", str(data[1]), "--output",
-               str(killed.output), "--base", str(tiny), *OPTIONS, "--json")  # fmt: skip
-    assert done.code == 0, done.err
-    record = json.loads(done.out)
-    assert record["steps"] == killed.recipe.steps
+    kill_after(1, killed.work, alone(killed, tmp_path))
+    kill_after(4, killed.work, started(command(tiny, data, killed.output)))
+    last = started(command(tiny, data, killed.output))
+    out, err = last.communicate()
+    assert last.returncode == 0, err
+    record = json.loads(out)
+    assert record["steps"] == killed.recipe.steps > 6
     assert losses(killed.output) == losses(whole.work.adapter)
-    weights = "adapter_model.safetensors"
-    assert (killed.output / weights).read_bytes() == (whole.work.adapter / weights).read_bytes()
+    assert (killed.output / WEIGHTS).read_bytes() == (whole.work.adapter / WEIGHTS).read_bytes()
     assert record["losses"]["valid_after"] < record["losses"]["valid_before"]
     assert (killed.output / "losses.png").stat().st_size > 0
     assert not killed.work.folder.exists()
-    again = run("train", "expert", "--data", str(data[0]), "--valid", str(data[1]), "--output",
-                str(killed.output), "--base", str(tiny), *OPTIONS, "--rank", "8")  # fmt: skip
-    assert again.code == 2
-    assert "rank 4 → 8" in again.err
+
+
+def test_a_disk_that_fills_up_within_a_checkpoint_costs_no_earlier_one(
+    tiny: Path, data: Data, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    # A file system of its own, which only the shell and its children see: it has room for one
+    # checkpoint and not for two, and a new one is complete before an old one goes.
+    script = f"""
+        mount -t tmpfs -o size=500k none {small} || exit 77
+        "$@"; echo "exit $?"
+        ls {small}/.out.work/checkpoints
+        mount -o remount,size=8m {small}
+        "$@"; echo "exit $?"
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    process = started(command(tiny, data, small / "out"), *namespace)
+    out, err = process.communicate()
+    if process.returncode == 77 or "unshare failed" in err:
+        pytest.skip("this machine lets nobody mount a file system")
+    first, second = out.split("exit ")[1:]
+    assert first.split() == ["1", "checkpoint-2", *first.split()[2:]], (out, err)
+    assert second.startswith("0"), err
+    assert "the checkpoint of step 4 cannot be written" in err
+    assert "No space left on device" in err
+    assert "the same command goes on from checkpoint-2" in err
+    assert "Traceback" not in err
 
 
 def test_a_dry_run_counts_and_writes_nothing(
     run: Run,  # noqa: F811
     tiny: Path,
-    data: tuple[Path, Path],
+    data: Data,
     tmp_path: Path,
 ) -> None:
     before = set(tmp_path.iterdir())
-    shown = run("train", "expert", "--data", str(data[0]), "--valid", str(data[1]), "--output",
-                str(tmp_path / "new"), "--base", str(tiny), *OPTIONS,
-                "--dry-run", "--json")  # fmt: skip
-    counted = json.loads(shown.out)
+    counted = json.loads(run(*command(tiny, data, tmp_path / "new"), "--dry-run").out)
     assert counted["train"]["rows"] == 24
     assert counted["estimated_seconds"] > 0
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_missing_base_is_one_line(
+BAD: dict[str, tuple[list[str], str]] = {
+    "a base that is not there": (["--base", "nowhere"], "there is no such folder"),
+    "a batch nobody can share": (["--batch", "3", "--workers", "2"], "a multiple can"),
+    "a folder that is not there": (["--output", "nowhere/new"], "no such folder to write new to"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), BAD.values(), ids=BAD)
+def test_bad_options_are_one_line(
     run: Run,  # noqa: F811
-    data: tuple[Path, Path],
+    tiny: Path,
+    data: Data,
     tmp_path: Path,
+    options: list[str],
+    reason: str,
 ) -> None:
-    done = run("train", "expert", "--data", str(data[0]), "--valid", str(data[1]), "--output",
-               str(tmp_path / "new"), "--base", str(tmp_path / "nowhere"))  # fmt: skip
+    done = run(*command(tiny, data, tmp_path / "new"), *options)
     assert done.code == 2
-    assert "there is no such folder" in done.err
+    assert reason in done.err
     assert done.err.count("\n") == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """A file system of 3 MB, where this user may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a full disk needs the right to mount one")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(
-    tiny: Path, data: tuple[Path, Path], small_disk: Path, tmp_path: Path
-) -> None:
-    plan = planned(tiny, data, small_disk / "out")
-    process = start(plan, tmp_path)
-    while not reached(plan.work) and process.poll() is None:
-        time.sleep(0.01)
-    (small_disk / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(small_disk).free - 4096)))
-    assert process.wait() != 0
-    last = plan.work.last_checkpoint()
-    assert last is not None
-    assert (last / "trainer_state.json").is_file()
-    (small_disk / "ballast").unlink()
-    assert start(plan, tmp_path).wait() == 0
-
-
-def test_an_unfinished_run_of_another_recipe_is_not_mixed_in(
-    tiny: Path, data: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_another_recipe_is_not_mixed_in(tiny: Path, data: Data, tmp_path: Path) -> None:
     plan = planned(tiny, data, tmp_path / "out")
     plan.work.folder.mkdir()
     other = {**plan.recipe.record(), "id": "another", "licence": "MIT"}
     (plan.work.folder / "recipe.json").write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(SettingsError, match="licence MIT → None"):
         planned(tiny, data, tmp_path / "out")
+
+
+def test_on_gpus_only_the_machine_differs(
+    tiny: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of eight GPUs, resolved to what Ray Train and transformers are given."""
+    from serve_app.expert import worker
+
+    path = tmp_path / "gpus.yaml"
+    path.write_text("expert: {accelerator: gpu, training_workers: 8}", encoding="utf-8")
+    expert = load(path).expert
+    plan = training.plan(
+        find(str(tiny), "tiny"), *data, tmp_path / "out", Hyperparameters(batch=16), None
+    )
+    machines = (
+        training.Machine(1, "cpu", 25),
+        training.Machine(expert.training_workers, expert.accelerator, 25),
+    )
+    here, there = map(training.scaling, machines)
+    assert (here.num_workers, here.use_gpu) == (1, False)
+    assert (there.num_workers, there.use_gpu) == (8, True)
+    assert there._resources_per_worker_not_none == {"GPU": 1}
+    made = []
+    for machine in machines:
+        job = training._job(plan, machine, None)
+        # Transformers looks for a GPU that can bf16, and this machine has none.
+        monkeypatch.setattr(worker, "TrainingArguments", dict)
+        made.append(dict(worker._arguments(job, plan.work, resuming=False)))
+    changed: dict[str, Any] = {k: (v, made[1][k]) for k, v in made[0].items() if v != made[1][k]}
+    assert changed.pop("bf16")[1] is True
+    assert changed == {
+        "gradient_accumulation_steps": (16, 2),
+        "use_cpu": (True, False),
+        "dataloader_pin_memory": (False, True),
+    }
