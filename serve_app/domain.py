@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter"]
+FormatOutcome = Literal["kept", "repaired", "broken", "cut"]
 
 
 class Route(StrEnum):
@@ -163,10 +164,27 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """One version of an adapter. Its text is how the engine and the wire name it."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Release:
+        name, _, version = text.partition("@")
+        return cls(name, int(version))
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """One request to a language model.
 
     Attributes:
+        adapter: Through which the expert answers; `None` is the base alone.
         options: Sampling parameters under their OpenAI names, only those the caller set
             (`temperature`, `top_p`, `seed`, `stop`, `response_format`, …).
     """
@@ -174,6 +192,7 @@ class Generation:
     messages: tuple[Message, ...]
     max_tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Release | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +211,13 @@ class ModelCall:
     Attributes:
         model: Key into the price table.
         purpose: Which step of the graph asked (`answer`, `rewrite`, …).
+        adapter: Through which the model answered; it costs what its base costs.
     """
 
     model: str
     purpose: str
     usage: Usage
+    adapter: Release | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@
     ├── Overloaded                    429  overloaded
     ├── Unavailable                   503  service_unavailable
     │   ├── FrontierNotConfigured     503  frontier-not-configured
+    │   ├── AdapterUnusable           503  adapter_unusable
+    │   ├── FormatBroken              503  format
     │   └── DeadlineExceeded          503  deadline_exceeded
     ├── InternalError                 500  internal_error
     └── SettingsError                 (start-up only, never on the wire)
@@ -113,6 +115,18 @@ class Unavailable(TriviumError):
 
 class FrontierNotConfigured(Unavailable):
     code = "frontier-not-configured"
+
+
+class AdapterUnusable(Unavailable):
+    """A release that cannot be served: damaged, of another base, or refused by the engine."""
+
+    code = "adapter_unusable"
+
+
+class FormatBroken(Unavailable):
+    """An answer that breaks the adapter's contract, after one repair."""
+
+    code = "format"
 
 
 class DeadlineExceeded(Unavailable):

@@ -157,11 +157,39 @@ class RouterSettings(_Section):
         )
 
 
+class LoraSettings(_Section):
+    """Adapters on the expert's base, by vLLM's multi-LoRA. Off, they cost nothing.
+
+    Attributes:
+        max_loras: Most adapters in one batch; each takes memory beside the base.
+        max_cpu_loras: Most adapters that a replica keeps loaded; the others are read again.
+        max_lora_rank: Highest rank; every adapter takes the memory of one with this.
+        poll_s: How often a gateway looks for promotions.
+        cache: Where replicas keep the files of adapters: a folder in `state_dir`.
+    """
+
+    enabled: bool = False
+    max_loras: int = Field(default=4, ge=1)
+    max_cpu_loras: int = Field(default=16, ge=1)
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 16
+    poll_s: Seconds = 2.0
+    cache: Path = Path("adapter-cache")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LoraSettings:
+        if self.max_cpu_loras < self.max_loras:
+            raise ValueError(
+                f"max_cpu_loras ({self.max_cpu_loras}) is below max_loras ({self.max_loras})"
+            )
+        return self
+
+
 class ExpertSettings(_Section):
     """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
 
     Attributes:
         adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
+        lora: Whether and how they are served.
         training_workers: Processes that train an adapter together; on GPUs, one each.
     """
 
@@ -172,6 +200,7 @@ class ExpertSettings(_Section):
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     adapters: str = "adapters"
+    lora: LoraSettings = LoraSettings()
     training_workers: int = Field(default=1, ge=1)
 
     def room_for_evidence(self) -> int:
@@ -351,13 +380,14 @@ class Settings(BaseSettings):
         uri, adapters = retrieval.milvus_uri, self.expert.adapters
         if "://" not in adapters:
             adapters = str(state / adapters)
+        lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
         if retrieval.embedded:
             uri = str(state / uri)
         return self.model_copy(
             update={
                 "state_dir": state,
                 "router": router.resolved(root),
-                "expert": self.expert.model_copy(update={"adapters": adapters}),
+                "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
                 "retrieval": retrieval.model_copy(update={"milvus_uri": uri}),
             }

@@ -28,7 +28,7 @@ from serve_app.expert.admission import Candidate
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
 SETS = ("validation", "canary")  # a score's name is a set's, or begins with it: canary_format
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 Scores = Mapping[str, float]  # every one is better the higher it is
 Json = dict[str, Any]
@@ -145,7 +145,7 @@ class Registry:
         Returns:
             The manifest.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise SettingsError(f"{name!r} is no name for an adapter: use a-z, 0-9, - and _")
         taken = [int(each) for each in self._folders(self._path(name)) if each.isdigit()]
         version = max(taken, default=0) + 1

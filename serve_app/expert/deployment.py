@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from serve_app.domain import Delta, Generation, Message, RequestContext
+from ray import serve
+
+from serve_app.domain import Delta, Generation, Message, Release, RequestContext
+from serve_app.errors import AdapterUnusable
 from serve_app.expert.engine import coalesce, llm_config
+from serve_app.expert.loading import Shelf
 from serve_app.settings import ExpertSettings
 from serve_app.telemetry import tracing
 
@@ -29,6 +34,7 @@ class ExpertServer:
         tracing.configure(otlp_endpoint, "expert")
         self._model = settings.model
         self._server = await ChatServer.started(llm_config(settings, model_source, otlp_endpoint))
+        self._load = self._loader(settings, model_source)
         await self._warm_up()
 
     async def generate(
@@ -38,18 +44,22 @@ class ExpertServer:
 
         Raises:
             InvalidRequest: The model refuses the request, e.g. a prompt beyond its context.
+            AdapterUnusable: The adapter cannot be loaded.
         """
+        model = self._model
+        if generation.adapter:
+            model = await self._load(str(generation.adapter))
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "vllm",
-            "gen_ai.request.model": self._model,
+            "gen_ai.request.model": model,
             "gen_ai.request.max_tokens": generation.max_tokens,
         }
-        with tracing.span(f"chat {self._model}", attributes, parent=context.trace) as span:
+        with tracing.span(f"chat {model}", attributes, parent=context.trace) as span:
             headers = {**tracing.outgoing(), "x-request-id": context.request_id}
             last = Delta()
             try:
-                deltas = self._server.deltas(generation, self._model, headers)
+                deltas = self._server.deltas(generation, model, headers)
                 async with aclosing(coalesce(deltas)) as merged:
                     async for delta in merged:
                         last = delta
@@ -66,12 +76,35 @@ class ExpertServer:
         """Raises when the engine is dead; Serve then replaces the replica."""
         await self._server.check_health()
 
+    def _loader(
+        self, settings: ExpertSettings, model_source: str
+    ) -> Callable[[str], Awaitable[str]]:
+        """Loads an adapter by its text, once; Serve then prefers this replica for it."""
+        lora = settings.lora
+        if not lora.enabled:
+            return _off
+        shelf = Shelf.of(settings, model_source)
+
+        async def load(adapter: str) -> str:
+            release = Release.parse(adapter)
+            folder = await asyncio.to_thread(shelf.take, release)
+            return await self._server.load(release, folder)
+
+        # vLLM counts with the same bound, and reads again what it dropped: nothing to unload here.
+        loader: Callable[[str], Awaitable[str]]
+        loader = serve.multiplexed(max_num_models_per_replica=lora.max_cpu_loras)(load)
+        return loader
+
     async def _warm_up(self) -> None:
         for words in (4, 400):
             prompt = Message("user", "Say something about tents. " * (words // 4))
             generation = Generation((prompt,), max_tokens=8)
             async for _ in self._server.deltas(generation, self._model, {}):
                 pass
+
+
+async def _off(adapter: str) -> str:
+    raise AdapterUnusable(f"{adapter}: adapters are not served here (expert.lora.enabled)")
 
 
 def environment(settings: ExpertSettings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.domain import Delta, FinishReason, Generation, Usage
 from serve_app.errors import ContextLengthExceeded, InternalError, InvalidRequest
-from serve_app.settings import ExpertSettings
+from serve_app.settings import ExpertSettings, LoraSettings
 
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
@@ -26,7 +26,7 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
     """
     from ray.serve.llm import LLMConfig
 
-    engine = dict(settings.engine)
+    engine = {**settings.engine, **lora_arguments(settings.lora)}
     if settings.accelerator == "cpu":
         engine.setdefault("dtype", cpu_dtype())
     if otlp_endpoint:
@@ -39,6 +39,18 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
         log_engine_metrics=True,
         **_CPU if settings.accelerator == "cpu" else {},
     )
+
+
+def lora_arguments(settings: LoraSettings) -> dict[str, Any]:
+    """Engine arguments for adapters; none when they are off, as enabled ones cost memory."""
+    if not settings.enabled:
+        return {}
+    return {
+        "enable_lora": True,
+        "max_loras": settings.max_loras,
+        "max_cpu_loras": settings.max_cpu_loras,
+        "max_lora_rank": settings.max_lora_rank,
+    }
 
 
 def cpu_dtype() -> str:

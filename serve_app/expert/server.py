@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
-from serve_app.domain import Delta, Generation
+from serve_app.domain import Delta, Generation, Release
+from serve_app.errors import AdapterUnusable
+from serve_app.expert import punica
 from serve_app.expert.engine import chat_request, engine_error, parse
 
 
@@ -41,6 +44,7 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     async def started(cls, config: LLMConfig) -> ChatServer:
         """A server whose engine runs."""
         on_cpu = isinstance(config.accelerator_config, CPUConfig)
+        punica.install()
         weights = Path(config.get_engine_config().actual_hf_model_id)
         if await asyncio.to_thread(weights.is_dir):
             # Nothing to download: Ray would start a worker, load vLLM in it, and find that out.
@@ -50,6 +54,25 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
         )
         await server.start()
         return server
+
+    async def load(self, release: Release, folder: Path) -> str:
+        """Take an adapter in; returns the name that requests use.
+
+        A version has a name of its own, so nothing of another, cached prefixes included, is taken
+        for it. vLLM itself drops the least recently used and reads them again when asked.
+
+        Raises:
+            AdapterUnusable: The engine refuses it.
+        """
+        name = str(release)
+        wanted = DiskMultiplexConfig(
+            model_id=name, local_path=str(folder), max_total_tokens=None, lora_assigned_int_id=0
+        )
+        try:
+            await self.engine.resolve_lora(wanted)
+        except ValueError as error:
+            raise AdapterUnusable(f"the engine refuses {release}: {error}") from None
+        return name
 
     async def deltas(
         self, generation: Generation, model: str, headers: dict[str, str]
