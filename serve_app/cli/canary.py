@@ -154,7 +154,6 @@ def _asked(
     settings: Settings, task: Task, folder: Path, release: str, url: str | None, key: str | None
 ) -> list[Response]:
     from serve_app.evaluation import trials
-    from serve_app.orchestration.prompts import prompt
 
     with progress() as on_progress:
         if url:
@@ -163,8 +162,7 @@ def _asked(
                     lambda messages: _answer(client, release, messages), task, _AT_ONCE, on_progress
                 )
         engine = open_engine(settings, None, folder)
-        system = prompt("expert").render()
-        ways = trials.trials(task, adapter=True, structured=False, system=system, prompt=None)
+        ways = trials.trials(task, adapter=True, structured=False, prompt=None)
         size = settings.expert.max_output_tokens
         return [
             each

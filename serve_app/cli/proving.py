@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from serve_app.evaluation.trials import Task, Trial
     from serve_app.expert.batch import Response
 
-_ASKED = "How the questions are asked"
-
 
 def evaluate_expert(
     data: Annotated[
@@ -52,18 +50,8 @@ def evaluate_expert(
     ] = None,
     prompt: Annotated[
         Path | None,
-        typer.Option(
-            help="YAML: `messages` that the base alone is given first.", rich_help_panel=_ASKED
-        ),
+        typer.Option(help="YAML: `messages` that the base alone is given first."),
     ] = None,
-    as_is: Annotated[
-        bool,
-        typer.Option(
-            "--as-is",
-            help="Add no system message to rows without one; else the stack's own is added.",
-            rich_help_panel=_ASKED,
-        ),
-    ] = False,
     structured: Annotated[
         bool,
         typer.Option(
@@ -96,7 +84,8 @@ def evaluate_expert(
 ) -> None:
     """Measure an adapter beside its base: exact match, fields, form, faithfulness, time and cost.
 
-    Answers come from vLLM in this process, greedily decoded, with 95 % bootstrap intervals.
+    Answers come from vLLM in this process, greedily decoded, with 95 % bootstrap intervals. Rows
+    are asked as they are, but for [bold]--prompt[/bold].
     Fields are those of the contract; without one, those of JSON or of a meaning representation
     such as [bold]inform(name[…])[/bold], if all references are one. An answer is faithful if the
     user's turns support every figure, date, time, code and name in it.
@@ -106,7 +95,6 @@ def evaluate_expert(
     """
     from serve_app.evaluation import trials
     from serve_app.evaluation.answers import Answers
-    from serve_app.orchestration.prompts import prompt as stack_prompt
 
     settings = load(config if config.is_file() else None).resolved(Path.cwd())
     if adapter:
@@ -117,7 +105,6 @@ def evaluate_expert(
         task,
         adapter=adapter is not None,
         structured=structured,
-        system=None if as_is else stack_prompt("expert").render(),
         prompt=trials.prompt(prompt) if prompt else None,
     )
     known = Answers(answers, hashlib.sha256(data.read_bytes()).hexdigest()[:12])

@@ -109,27 +109,19 @@ def prompt(path: Path) -> Messages:
         raise SettingsError(f"{path}: `messages` must be a list of role and content") from None
 
 
-def trials(
-    task: Task, *, adapter: bool, structured: bool, system: str | None, prompt: Messages | None
-) -> list[Trial]:
+def trials(task: Task, *, adapter: bool, structured: bool, prompt: Messages | None) -> list[Trial]:
     """Every way to answer, the base's first.
 
     Args:
-        system: Put first where a row has no system message, as the stack does.
-        prompt: What the base alone is told instead: the best prompt there is for it.
+        prompt: What the base alone is told before each question, instead of the row's own system
+            message: the best prompt there is for it.
     """
-    plain = [
-        messages
-        if system is None or messages[0]["role"] == "system"
-        else [{"role": "system", "content": system}, *messages]
-        for messages in task.asked
-    ]
-    told = plain
+    told = task.asked
     if prompt:
         told = [[*prompt, *(m for m in each if m["role"] != "system")] for each in task.asked]
     made = [Trial("base", _requests(task, told), adapted=False, enforced=False)]
     if adapter:
-        made.append(Trial("adapter", _requests(task, plain), adapted=True, enforced=False))
+        made.append(Trial("adapter", _requests(task, task.asked), adapted=True, enforced=False))
     if structured and task.form and task.form.structured:
         made += [replace(each, name=f"{each.name}, structured", enforced=True) for each in made]
     return made
@@ -152,7 +144,7 @@ def run(
 def over_http(
     ask: Callable[[Messages], Mapping[str, Any]], task: Task, at_once: int, on_progress: Progress
 ) -> list[Response]:
-    """All rows answered by a running stack, which adds its own system message.
+    """All rows answered by a running stack.
 
     Args:
         ask: Returns a chat completion for messages.

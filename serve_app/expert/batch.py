@@ -85,6 +85,9 @@ class Engine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
+        from serve_app.expert import punica
+
+        punica.install()
         engine = dict(settings.engine)
         if settings.accelerator == "cpu":
             engine.setdefault("dtype", cpu_dtype())

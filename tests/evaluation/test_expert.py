@@ -113,7 +113,7 @@ def task(tmp_path: Path) -> trials.Task:
 
 def test_base_and_adapter_are_asked_alike_but_for_the_prompt(task: trials.Task) -> None:
     shots = [{"role": "system", "content": "Rules."}, {"role": "user", "content": "An example."}]
-    ways = trials.trials(task, adapter=True, structured=True, system="You write.", prompt=shots)
+    ways = trials.trials(task, adapter=True, structured=True, prompt=shots)
     engine = Parrot()
     scores = {}
     for each in ways:
@@ -121,7 +121,7 @@ def test_base_and_adapter_are_asked_alike_but_for_the_prompt(task: trials.Task) 
         scores[each.name] = trials.summary(task, batches[0], None, "").scores
     question = {"role": "user", "content": "Oslo needs it by 3 July 2026."}
     assert engine.asked[0] == [*shots, question]
-    assert engine.asked[1] == [{"role": "system", "content": "You write."}, question]
+    assert engine.asked[1] == [question]
     got = {
         name: (s["adherence"][0], s["faithfulness"][0], s["fields"][0])
         for name, s in scores.items()
