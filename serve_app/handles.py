@@ -68,12 +68,21 @@ class Remote:
         except Exception as error:
             raise self._translated(error) from error
 
-    async def stream(self, method: str, context: RequestContext, *args: Any) -> AsyncGenerator[Any]:
+    async def stream(
+        self, method: str, context: RequestContext, *args: Any, replica_with: str = ""
+    ) -> AsyncGenerator[Any]:
         """Call a method that yields results; the deadline covers the whole stream.
 
         Closing this generator cancels the work at the other end.
+
+        Args:
+            replica_with: Something that replicas load (`serve.multiplexed`); one that has it is
+                preferred.
         """
-        response = getattr(self._streaming, method).remote(self.onward(context), *args)
+        handle = self._streaming
+        if replica_with:
+            handle = handle.options(multiplexed_model_id=replica_with)
+        response = getattr(handle, method).remote(self.onward(context), *args)
         try:
             async with asyncio.timeout(self._patience(context)):
                 async for item in response:

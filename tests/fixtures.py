@@ -15,14 +15,17 @@ from serve_app.domain import (
     Decision,
     Delta,
     Document,
+    FormatOutcome,
     Generation,
     Message,
     ModelCall,
+    Release,
     RequestContext,
     Route,
     SearchQuery,
     Usage,
 )
+from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
@@ -177,6 +180,17 @@ class FixedKnowledge(RemoteKnowledge):
         return result
 
 
+class FixedAdapters(Adapters):
+    """Those given, as if they had been promoted."""
+
+    def __init__(self, adapters: Sequence[Adapter] = ()) -> None:
+        super().__init__(None, self._never)
+        self._current = {each.release.name: each for each in adapters}
+
+    async def _never(self, adapter: Adapter) -> None:
+        raise AssertionError("there is no registry to prepare releases of")
+
+
 class RecordedMetrics(GatewayMetrics):
     """Keeps what was counted: outcome, whether degraded, and the model calls of each answer."""
 
@@ -184,6 +198,10 @@ class RecordedMetrics(GatewayMetrics):
         self.outcomes: list[str] = []
         self.degraded: list[bool] = []
         self.calls: list[ModelCall] = []
+        self.formats: list[tuple[Release, str]] = []
+
+    def formatted(self, release: Release, outcome: FormatOutcome) -> None:
+        self.formats.append((release, outcome))
 
     def answered(
         self,
@@ -211,7 +229,9 @@ class House:
         gateway: Mapping[str, Any] | None = None,
         verify: bool = True,
         whole_tokens: int = 0,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
+        self.adapters = FixedAdapters(adapters)
         self.router = router or FixedRouter()
         self.expert = expert or ScriptedModel("Hello", " there.")
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
@@ -229,6 +249,7 @@ class House:
                 top_k=4,
                 min_relevance=0.04,
                 verify=verify,
+                adapters=self.adapters,
                 whole_tokens=whole_tokens,
             )
         )
@@ -244,6 +265,7 @@ class House:
                 router=self.router,
                 knowledge=self.knowledge,
                 readiness=Readiness(self.orchestrator, "default"),
+                adapters=self.adapters,
             )
         )
 

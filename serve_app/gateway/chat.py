@@ -116,7 +116,7 @@ class Chat:
             sse.kept_alive(head, opened, self._keep_alive_s),
             media_type="text/event-stream",
             headers={
-                **_headers(run.decision, run.degraded, None),
+                **_headers(run.decision, run.degraded, run.model),
                 "cache-control": "no-cache",
                 "x-accel-buffering": "no",
             },
@@ -160,6 +160,8 @@ class Chat:
             return
         span.set_attribute("trivium.route", run.decision.route.value)
         self._metrics.answered(run.decision, outcome, bool(run.degraded), run.calls, cost)
+        for release, form in run.formats:
+            self._metrics.formatted(release, form)
         log.info(
             "answer request_id=%s tenant=%s route=%s outcome=%s degraded=%s prompt_tokens=%d "
             "completion_tokens=%d cost_usd=%.9f seconds=%.3f",
@@ -203,7 +205,10 @@ async def _next(pieces: AsyncIterator[str]) -> str | None:
 
 
 def _model(answer: Answer) -> str | None:
-    return answer.calls[-1].model if answer.calls else None
+    if not answer.calls:
+        return None
+    last = answer.calls[-1]
+    return f"{last.model}:{last.adapter}" if last.adapter else last.model
 
 
 def _headers(decision: Decision, degraded: list[str], model: str | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,7 +10,9 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.domain import Route
+from serve_app.domain import Generation, Message, RequestContext, Route
+from serve_app.expert.adapters import Registry
+from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
@@ -18,7 +21,8 @@ from serve_app.handles import Remote
 from serve_app.ledger.prices import CostMeter, PriceTable
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.nodes import Nodes
-from serve_app.settings import Settings
+from serve_app.orchestration.run import Model
+from serve_app.settings import ExpertSettings, Settings
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import GatewayMetrics
 
@@ -42,11 +46,13 @@ class GatewayServer:
             settings.router.scaling.max_replicas,
             settings.router.max_batch_size,
         )
+        model = RemoteModel(Remote(expert, "expert", patience))
+        adapters = _adapters(settings.expert, model, patience)
         knowledge = RemoteKnowledge(Remote(retriever, "knowledge", settings.retrieval.timeout_s))
         orchestrator = Orchestrator(
             Nodes(
                 decider,
-                RemoteModel(Remote(expert, "expert", patience)),
+                model,
                 RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s)),
                 knowledge,
                 models={
@@ -67,6 +73,7 @@ class GatewayServer:
                 ),
                 grade=settings.orchestration.grade,
                 verify=settings.orchestration.verify,
+                adapters=adapters,
                 zones=lambda tenant: ZoneInfo(
                     settings.orchestration.time_zones.get(tenant, settings.orchestration.time_zone)
                 ),
@@ -83,7 +90,28 @@ class GatewayServer:
             router=decider,
             knowledge=knowledge,
             readiness=Readiness(orchestrator, settings.retrieval.collection),
+            adapters=adapters,
         )
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._services)
+
+
+def _adapters(settings: ExpertSettings, expert: Model, patience_s: float) -> Adapters:
+    """The adapters of the settings' registry; a version serves once it has answered."""
+
+    async def prepare(adapter: Adapter) -> None:
+        context = RequestContext("adapter", time.time() + patience_s)
+        structured = adapter.contract and adapter.contract.structured
+        asked = Generation(
+            (Message("user", "Hello"),),
+            max_tokens=1,
+            # The engine compiles the contract's grammar, which no request waits for then.
+            options={"structured_outputs": structured} if structured else {},
+            adapter=adapter.release,
+        )
+        async for _ in expert.generate(context, asked):
+            pass
+
+    registry = Registry(settings.adapters) if settings.lora.enabled else None
+    return Adapters(registry, prepare, settings.lora.poll_s)

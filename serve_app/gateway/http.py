@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app import __version__
 from serve_app.domain import RequestContext
+from serve_app.expert.serving import Adapters
 from serve_app.gateway import failures, responses
 from serve_app.gateway.access import Admission, Keyring, Principal
 from serve_app.gateway.chat import Chat
@@ -29,6 +30,7 @@ from serve_app.gateway.schema import (
     IngestRequest,
     RouteRequest,
     SearchRequest,
+    adapter,
     resolve,
 )
 from serve_app.orchestration.run import Router
@@ -54,6 +56,7 @@ class Services:
     router: Router
     knowledge: RemoteKnowledge
     readiness: Readiness
+    adapters: Adapters
 
 
 def create_app(services: Services) -> FastAPI:
@@ -64,9 +67,13 @@ def create_app(services: Services) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(services.readiness.warm_up())
+        async def serve_adapters() -> None:
+            await services.readiness.warm_up()
+            await services.adapters.watch()
+
+        working = asyncio.create_task(serve_adapters())
         yield
-        warming.cancel()
+        working.cancel()
 
     app = FastAPI(
         title="Trivium",
@@ -91,6 +98,9 @@ def create_app(services: Services) -> FastAPI:
         """Answer a conversation by the road that does it best for least money."""
         caller.require("chat")
         question = body.question(services.settings.retrieval.collection)
+        if named := adapter(body.model):
+            # Found once: whatever is promoted meanwhile, the answer is of this version.
+            question = replace(question, adapter=await services.adapters.find(*named))
         here = context(request, caller)
         form = ChatFormat(
             f"chatcmpl-{here.request_id}",
@@ -117,11 +127,16 @@ def create_app(services: Services) -> FastAPI:
     @app.get("/v1/models")
     async def models(caller: Caller) -> dict[str, Any]:
         """The models that can be named in a request."""
-        return {"object": "list", "data": [_model(name, started) for name in MODELS]}
+        adapters = [_adapter(each, started) for each in services.adapters.catalogue()]
+        roads = [_model(name, started) for name in MODELS]
+        return {"object": "list", "data": roads + adapters}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, caller: Caller) -> dict[str, Any]:
         resolve(model)
+        if named := adapter(model):
+            found = await services.adapters.find(*named)
+            return _adapter({"name": named[0], "version": found.release.version}, started)
         return _model(model, started)
 
     @app.put("/v1/collections/{collection}/documents")
@@ -196,6 +211,7 @@ def create_app(services: Services) -> FastAPI:
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
         waiting = services.readiness.waiting
+        waiting += [] if services.adapters.looked else ["adapters"]
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,
@@ -218,3 +234,14 @@ _PLAYGROUND_POLICY = (
 
 def _model(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "trivium"}
+
+
+def _adapter(described: dict[str, Any], created: int) -> dict[str, Any]:
+    """As vLLM lists an adapter: by `parent` and `root`, which here name the version too."""
+    name, version = described["name"], described["version"]
+    return {
+        **_model(f"trivium/expert:{name}", created),
+        "parent": "trivium/expert",
+        "root": f"trivium/expert:{name}@{version}" if version else None,
+        **({"refused": described["refused"]} if described.get("refused") else {}),
+    }

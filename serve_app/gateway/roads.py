@@ -39,7 +39,7 @@ class RemoteRouter:
 
 
 class RemoteModel:
-    """The expert, or the frontier's proxy."""
+    """The expert, or the frontier's proxy. Replicas that have an adapter loaded are preferred."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
@@ -47,7 +47,9 @@ class RemoteModel:
     async def generate(
         self, context: RequestContext, generation: Generation
     ) -> AsyncIterator[Delta]:
-        async with aclosing(self._remote.stream("generate", context, generation)) as deltas:
+        adapter = str(generation.adapter) if generation.adapter else ""
+        stream = self._remote.stream("generate", context, generation, replica_with=adapter)
+        async with aclosing(stream) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -24,6 +24,8 @@ MODELS: dict[str, Route | None] = {
     **{f"trivium/{route.value}": route for route in Route},
 }
 
+_ADAPTER = "trivium/expert:"
+
 # OpenAI parameters that no road honours yet, with the values that ask for nothing special.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (None,),
@@ -216,12 +218,28 @@ def resolve(model: str) -> Route | None:
     Raises:
         ModelNotFound: No such model; the message lists those that exist.
     """
+    if model.startswith(_ADAPTER):
+        return Route.EXPERT
     if model not in MODELS:
         raise ModelNotFound(
             f"there is no model {model!r}; there are: {', '.join(MODELS)}",
             param="model",
         )
     return MODELS[model]
+
+
+def adapter(model: str) -> tuple[str, int | None] | None:
+    """Name and pinned version of the adapter that `trivium/expert:<name>[@<version>]` names.
+
+    Raises:
+        ModelNotFound: What stands behind the @ is no version.
+    """
+    if not model.startswith(_ADAPTER):
+        return None
+    name, at, version = model.removeprefix(_ADAPTER).partition("@")
+    if at and not (version.isascii() and version.isdigit() and len(version) < 10):
+        raise ModelNotFound(f"{model!r}: a version is a number, as in name@3", param="model")
+    return name, int(version) if at else None
 
 
 class RouteRequest(Body):

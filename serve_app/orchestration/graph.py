@@ -28,6 +28,7 @@ def build(steps: Nodes | type[Nodes]) -> Any:
         "retrieve",
         "grade",
         "expert",
+        "conform",
         "frontier",
         "answer",
         "verify",
@@ -48,9 +49,16 @@ def build(steps: Nodes | type[Nodes]) -> Any:
         nodes.after_answer,
         {"verify": "verify", "detour": "detour", "end": END},
     )
-    for model in ("expert", "frontier"):
-        graph.add_conditional_edges(model, nodes.after_model, {"detour": "detour", "end": END})
-    graph.add_conditional_edges("detour", nodes.after_decide, roads)
+    graph.add_conditional_edges("frontier", nodes.after_model, {"detour": "detour", "end": END})
+    graph.add_conditional_edges(
+        "expert", nodes.after_expert, {"conform": "conform", "detour": "detour", "end": END}
+    )
+    graph.add_conditional_edges(
+        "conform", nodes.after_conform, {"expert": "expert", "detour": "detour", "end": END}
+    )
+    graph.add_conditional_edges(
+        "detour", nodes.after_detour, {**{road: road for road in roads}, "end": END}
+    )
     graph.add_edge("verify", END)
     graph.add_edge("abstain", END)
     return graph.compile()

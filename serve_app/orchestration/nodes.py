@@ -30,8 +30,17 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.orchestration import evidence, timespans
+from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.prompts import Prompt, prompt
-from serve_app.orchestration.run import Knowledge, Model, Question, Router, Run
+from serve_app.orchestration.run import (
+    Adapter,
+    Adapters,
+    Knowledge,
+    Model,
+    Question,
+    Router,
+    Run,
+)
 from serve_app.telemetry import tracing
 
 NOT_FOUND = "The knowledge base does not say."
@@ -52,6 +61,9 @@ class State(TypedDict, total=False):
     text: str
     finish_reason: FinishReason
     citations: tuple[Citation, ...]
+    adapter: Adapter | None
+    held: str
+    violations: list[str]
     error: TriviumError | None
     first_error: TriviumError
 
@@ -83,6 +95,7 @@ class Nodes:
         whole_tokens: int = 0,
         grade: bool = True,
         verify: bool = True,
+        adapters: Adapters | None = None,
         zones: Callable[[str], ZoneInfo] = lambda tenant: ZoneInfo("UTC"),
     ) -> None:
         self._router = router
@@ -96,6 +109,7 @@ class Nodes:
         self._whole_tokens = whole_tokens
         self._grade = grade
         self._verify = verify
+        self._adapters = adapters or NoAdapters()
         self._zones = zones
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
@@ -120,6 +134,7 @@ class Nodes:
             "road": decision.route,
             "tried": (),
             "rewrites": 0,
+            "adapter": question.adapter or chosen(decision, self._adapters),
         }
 
     async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
@@ -168,8 +183,43 @@ class Nodes:
         return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
 
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
-        """Answer by the small model, streaming."""
-        return await self._answer(state, runtime.context, Route.EXPERT, prompt("expert"))
+        """Answer by the small model, streaming; through an adapter as its contract says."""
+        run, adapter = runtime.context, state["adapter"]
+        if adapter is None:
+            return await self._answer(state, run, Route.EXPERT, prompt("expert"))
+        through = Through.of(
+            adapter, state["question"], state.get("held", ""), state.get("violations", [])
+        )
+        try:
+            done = await self._answer(
+                state, run, Route.EXPERT, prompt("adapter"), hold=through.held, through=through
+            )
+        except InvalidRequest:
+            if not through.violations:
+                raise
+            # It was we who asked for a repair: the caller's request was not at fault.
+            return {"error": through.broken(through.violations)}
+        if done["error"] is None and not through.held:
+            _note(run, through, done["text"], done["finish_reason"])
+        if "draft" in done:
+            return {"held": done["draft"], "finish_reason": done["finish_reason"], "error": None}
+        return done
+
+    async def conform(self, state: State, runtime: Runtime[Run]) -> State:
+        """Check an answer that was held back. One repair is tried, then another road."""
+        run, adapter, text = runtime.context, state["adapter"], state["held"]
+        assert adapter is not None
+        assert adapter.contract is not None
+        through = Through.of(adapter, state["question"], text, state.get("violations", []))
+        outcome = through.outcome(text, state["finish_reason"])
+        violations = adapter.contract.violations(text) if outcome == "broken" else []
+        if violations and not through.violations:
+            return {"violations": violations}
+        _note(run, through, text, state["finish_reason"])
+        if violations:
+            return {"error": through.broken(violations)}
+        run.emit(text)
+        return {"text": text, "citations": (), "violations": []}
 
     async def frontier(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by the outside model, streaming, with evidence when there is any."""
@@ -214,6 +264,8 @@ class Nodes:
     async def detour(self, state: State, runtime: Runtime[Run]) -> State:
         """A road failed before its first byte: take the next one, and say why.
 
+        An answer in the wrong form is better than none: with no road left it is sent after all.
+
         Raises:
             TriviumError: The first road's error, when no road is left.
         """
@@ -230,6 +282,9 @@ class Nodes:
                     "error": error,
                     "first_error": state.get("first_error", error),
                 }
+        if "held" in state:
+            runtime.context.emit(state["held"])
+            return {"text": state["held"], "citations": (), "finish_reason": "stop", "error": None}
         raise state.get("first_error", error)
 
     async def _answer(
@@ -241,15 +296,24 @@ class Nodes:
         sources: list[Chunk] | None = None,
         *,
         hold: bool = False,
+        through: Through | None = None,
     ) -> State:
         model = self._expert if road is Route.EXPERT else self._frontier
         name, bound = self._models[road]
-        question = state["question"]
+        question, release = state["question"], through.adapter.release if through else None
+        asked = _instructed(question.messages, instructions, sources)
         generation = Generation(
-            messages=_instructed(question.messages, instructions, sources),
+            messages=(*asked, *(through.turns if through else ())),
             max_tokens=min(question.max_tokens or bound, bound),
-            options={**instructions.options, **question.options},
+            options={
+                **instructions.options,
+                **question.options,
+                **(through.options if through else {}),
+            },
+            adapter=release,
         )
+        run.model = f"{name}:{release}" if release else name
+        purpose = "repair" if through and through.violations else instructions.name
         span = {
             "trivium.prompt.name": instructions.name,
             "trivium.prompt.version": instructions.version,
@@ -274,7 +338,7 @@ class Nodes:
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.
                 if usage.total_tokens:
-                    run.calls.append(ModelCall(name, instructions.name, usage))
+                    run.calls.append(ModelCall(name, purpose, usage, release))
         text = "".join(pieces)
         done: State = {"finish_reason": finish, "error": None}
         if hold:
@@ -319,6 +383,25 @@ def after_model(state: State) -> str:
     return "detour" if state["error"] else "end"
 
 
+def after_expert(state: State) -> str:
+    """An answer that was held back is checked."""
+    if state["error"]:
+        return "detour"
+    return "conform" if "held" in state else "end"
+
+
+def after_conform(state: State) -> str:
+    """Kept: the end. Broken: once more, then another road."""
+    if state["error"]:
+        return "detour"
+    return "expert" if state["violations"] else "end"
+
+
+def after_detour(state: State) -> str:
+    """The next road, or the end where an answer that was held back had to do."""
+    return after_decide(state) if state["error"] else "end"
+
+
 def after_answer(state: State) -> str:
     if state["error"]:
         return "detour"
@@ -352,4 +435,11 @@ def _instructed(
     ours = instructions.render(sources=sources or [])
     theirs = [m.content for m in messages if m.role in ("system", "developer")]
     rest = [m for m in messages if m.role not in ("system", "developer")]
-    return (Message("system", "\n\n".join([ours, *theirs])), *rest)
+    # Through an adapter there are none of ours: its weights hold them.
+    said = [each for each in (ours, *theirs) if each]
+    return (Message("system", "\n\n".join(said)), *rest) if said else tuple(rest)
+
+
+def _note(run: Run, through: Through, text: str, finish_reason: FinishReason) -> None:
+    if outcome := through.outcome(text, finish_reason):
+        run.formats.append((through.adapter.release, outcome))

@@ -11,9 +11,11 @@ from serve_app.domain import (
     Chunk,
     Decision,
     Delta,
+    FormatOutcome,
     Generation,
     Message,
     ModelCall,
+    Release,
     RequestContext,
     Route,
     SearchQuery,
@@ -28,6 +30,40 @@ class Model(Protocol):
     """A language model: the expert, or the frontier's proxy."""
 
     def generate(self, context: RequestContext, generation: Generation) -> AsyncIterator[Delta]: ...
+
+
+class Contract(Protocol):
+    """What an adapter's answers must look like."""
+
+    @property
+    def structured(self) -> dict[str, Any] | None:
+        """The engine's option that enforces what it can of it."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether what the engine enforces needs no check."""
+        ...
+
+    def violations(self, text: str) -> list[str]:
+        """What is wrong, in plain words; empty when nothing is."""
+        ...
+
+
+class Adapter(Protocol):
+    """A version of an adapter of the expert."""
+
+    @property
+    def release(self) -> Release: ...
+
+    @property
+    def contract(self) -> Contract | None: ...
+
+
+class Adapters(Protocol):
+    def current(self, name: str) -> Adapter | None:
+        """The version of a name that serves now."""
+        ...
 
 
 class Knowledge(Protocol):
@@ -50,6 +86,7 @@ class Question:
         pinned: The road the caller named, which no router overrules.
         max_tokens: The caller's bound on the answer; `None` leaves it to the road.
         options: Sampling parameters under their OpenAI names.
+        adapter: The expert's adapter that the caller named.
     """
 
     messages: tuple[Message, ...]
@@ -57,6 +94,7 @@ class Question:
     pinned: Route | None = None
     max_tokens: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
 
 
 @dataclass(eq=False)
@@ -65,6 +103,10 @@ class Run:
 
     `emit` hands text to whoever iterates `text()`. Once the first piece of a stream has left, no
     road may take over from another; an answer that is sent whole leaves only at its end.
+
+    Attributes:
+        model: What was asked last, as `x-trivium-model` names it.
+        formats: Answers that a contract held for, and whether they kept it.
     """
 
     context: RequestContext
@@ -72,6 +114,8 @@ class Run:
     calls: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     decision: Decision | None = None
+    model: str | None = None
+    formats: list[tuple[Release, FormatOutcome]] = field(default_factory=list)
     started: bool = False
     _pieces: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
 

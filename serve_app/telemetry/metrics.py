@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from serve_app.domain import Cost, Decision, ModelCall
+from serve_app.domain import Cost, Decision, FormatOutcome, ModelCall, Release
 
 
 class GatewayMetrics:
@@ -39,6 +39,17 @@ class GatewayMetrics:
             "Time in the router replica.",
             boundaries=[1, 2, 5, 10, 20, 50, 100, 500],
         )
+
+        self._formats = Counter(
+            "trivium_format_total",
+            "Answers that an adapter's contract held for, by how they kept it: kept, repaired, "
+            "broken, or cut by the bound on tokens.",
+            tag_keys=("adapter", "outcome"),
+        )
+
+    def formatted(self, release: Release, outcome: FormatOutcome) -> None:
+        """Count one answer under a contract."""
+        self._formats.inc(1, {"adapter": release.name, "outcome": outcome})
 
     def answered(
         self,
