@@ -50,7 +50,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=count, help=f"rows; {count}")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--system", type=Path, help="a system message; one row in four has it, as callers may send one"
+        "--system",
+        type=Path,
+        help="a system message; one row in four has it, as callers may send one",
     )
     chosen = parser.parse_args()
     system = chosen.system.read_text(encoding="utf-8").strip() if chosen.system else None
