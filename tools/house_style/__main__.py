@@ -16,6 +16,11 @@ from tools.house_style.phrases import phrases
 # Name of a file, whose sentences it uses, and its seed's offset.
 FILES = {"train": ("train", 0), "valid": ("valid", 1), "test": ("held", 2), "canary": ("held", 3)}
 
+# Callers may send a system message, and mostly do not: one row in four has this one.
+SYSTEM = (
+    "You are the company's writer. Do exactly what is asked, in plain English, and nothing more."
+)
+
 
 def rows(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Notes with their documents, each kind as often as the others; none twice.
@@ -46,24 +51,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.house_style", description=__doc__)
     parser.add_argument("output", type=Path, help="folder for train, valid, test, canary .jsonl")
     parser.add_argument("--only", choices=FILES, action="append", help="these files alone")
-    for name, count in (("train", 3000), ("valid", 200), ("test", 260), ("canary", 40)):
+    for name, count in (("train", 1000), ("valid", 100), ("test", 260), ("canary", 40)):
         parser.add_argument(f"--{name}", type=int, default=count, help=f"rows; {count}")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument(
-        "--system",
-        type=Path,
-        help="a system message; one row in four has it, as callers may send one",
-    )
     chosen = parser.parse_args()
-    system = chosen.system.read_text(encoding="utf-8").strip() if chosen.system else None
     chosen.output.mkdir(parents=True, exist_ok=True)
     for name in chosen.only or FILES:
         split, offset = FILES[name]
         made = rows(split, getattr(chosen, name), chosen.seed * len(FILES) + offset)
         with (chosen.output / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for number, row in enumerate(made):
-                if system and name in ("train", "valid") and number % 4 == 0:
-                    row["messages"].insert(0, {"role": "system", "content": system})
+                if name in ("train", "valid") and number % 4 == 0:
+                    row["messages"].insert(0, {"role": "system", "content": SYSTEM})
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
