@@ -71,12 +71,14 @@ def test_every_example_is_in_one_pack_and_no_pack_is_too_long(lengths: list[int]
     assert sorted(int(each.ids[0]) for one in packs for each in one) == list(range(len(lengths)))
     for one in packs:
         assert sum(map(len, one)) <= 64
-        made = features(one)
-        starts = made["position_ids"] == 0
-        assert (made["labels"][starts] == IGNORED).all()
+        inputs = features(one)
+        starts = inputs["position_ids"] == 0
+        assert (inputs["labels"][starts] == IGNORED).all()
         # A logit for each learned token, at the place of the one before it.
-        assert (made["input_ids"][0, made["logits_to_keep"] + 1] == made["shift_labels"][0]).all()
-        assert made["shift_labels"].size == (made["labels"] != IGNORED).sum()
+        assert (
+            inputs["input_ids"][0, inputs["logits_to_keep"] + 1] == inputs["shift_labels"][0]
+        ).all()
+        assert inputs["shift_labels"].size == (inputs["labels"] != IGNORED).sum()
 
 
 BAD = {
