@@ -52,7 +52,12 @@ def train_expert(
         int, typer.Option(min=1, help="Of the LoRA matrices.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.rank,
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="Its peak.", rich_help_panel=_LEARNING)
+        float,
+        typer.Option(
+            min=0.0,
+            help="Its peak; the smaller the model, the higher: 135M takes 1e-3.",
+            rich_help_panel=_LEARNING,
+        ),
     ] = _DEFAULT.learning_rate,
     epochs: Annotated[
         int, typer.Option(min=1, help="Times through the data.", rich_help_panel=_LEARNING)
