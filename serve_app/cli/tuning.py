@@ -125,11 +125,15 @@ def train_expert(
         record = json.loads((output / "recipe.json").read_text(encoding="utf-8"))
         errors.print(f"{output} is finished already, by this very recipe")
     else:
-        with (
-            _cluster(settings, str(output.resolve()), workers),
-            _progress(plan.recipe.steps) as on_report,
-        ):
-            record = training.train(plan, machine, on_report)
+        try:
+            with (
+                _cluster(settings, str(output.resolve()), workers),
+                _progress(plan.recipe.steps) as on_report,
+            ):
+                record = training.train(plan, machine, on_report)
+        except KeyboardInterrupt:
+            errors.print("stopped; the same command goes on from the last checkpoint")
+            raise
     _show(output, record, as_json)
 
 

@@ -206,6 +206,9 @@ def _fit(plan: Plan, machine: Machine, on_report: Report) -> None:
         except TrainingFailedError as error:
             failures = getattr(error, "worker_failures", None) or {0: error}
             raise _reason(failures) from None
+        except SystemExit:
+            # How Ray Train answers Ctrl-C: as if all were well.
+            raise KeyboardInterrupt from None
 
 
 @contextlib.contextmanager
