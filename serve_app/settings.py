@@ -216,6 +216,17 @@ class ExpertSettings(_Section):
 
     scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
 
+    @model_validator(mode="after")
+    def _one_worker(self) -> ExpertSettings:
+        if self.accelerator == "cpu" and self.lora.enabled:
+            for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+                if int(self.engine.get(name, 1)) > 1:
+                    raise ValueError(
+                        f"engine.{name} must be 1 where adapters are served on the CPU: "
+                        "scale by replicas instead"
+                    )
+        return self
+
 
 BUNDLED = "all-MiniLM-L6-v2"
 

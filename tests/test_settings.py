@@ -26,6 +26,29 @@ def refusal(file: Path, text: str) -> str:
     return caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("lora: {max_loras: 8, max_cpu_loras: 4}", "max_cpu_loras (4) is below max_loras (8)"),
+        ("lora: {max_lora_rank: 12}", "max_lora_rank"),
+        (
+            "lora: {enabled: true}\n  engine: {tensor_parallel_size: 2}",
+            "engine.tensor_parallel_size must be 1",
+        ),
+    ],
+)
+def test_adapters_that_could_not_be_served_are_refused(file: Path, text: str, named: str) -> None:
+    assert named in refusal(file, f"expert:\n  {text}\n")
+
+
+def test_adapters_lie_in_the_state_folder_or_where_a_url_says(tmp_path: Path) -> None:
+    here = from_args({"state_dir": "state"}).resolved(tmp_path).expert
+    assert here.adapters == str(tmp_path / "state" / "adapters")
+    assert here.lora.cache == tmp_path / "state" / "adapter-cache"
+    there = from_args({"expert": {"adapters": "s3://bucket/adapters"}}).resolved(tmp_path).expert
+    assert there.adapters == "s3://bucket/adapters"
+
+
 def test_missing_file_is_named_with_the_option_to_choose_another(file: Path) -> None:
     with pytest.raises(SettingsError, match="--config") as caught:
         load(file)

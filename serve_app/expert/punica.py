@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 Run = tuple[int, int, int]
 """First row, row after the last, slot."""
@@ -78,8 +79,14 @@ def runs(slots: torch.Tensor) -> list[Run]:
     return found
 
 
-def install() -> None:
-    """Let engines that are made in this process compute adapters so; only the CPU's need it."""
-    if current_platform.is_cpu():
-        path = f"{__name__}.{GroupedPunica.__name__}"
-        type(current_platform).get_punica_wrapper = classmethod(lambda cls: path)
+class InlineExecutor(UniProcExecutor):  # type: ignore[misc]  # vLLM is untyped
+    """vLLM's worker inside the engine's own process, computing adapters so.
+
+    That process is not ours: vLLM starts it anew, and knows the executor by its import path only.
+    """
+
+    def _init_executor(self) -> None:
+        if current_platform.is_cpu():
+            path = f"{__name__}.{GroupedPunica.__name__}"
+            type(current_platform).get_punica_wrapper = classmethod(lambda cls: path)
+        super()._init_executor()

@@ -18,8 +18,8 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from serve_app.domain import Delta, Generation, Release
 from serve_app.errors import AdapterUnusable
-from serve_app.expert import punica
 from serve_app.expert.engine import chat_request, engine_error, parse
+from serve_app.expert.punica import InlineExecutor
 
 
 class SingleProcessEngine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
@@ -30,10 +30,8 @@ class SingleProcessEngine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
     """
 
     def _start_async_llm_engine(self, args: Any, config: Any, placement_group: Any) -> Any:
-        from vllm.v1.executor.uniproc_executor import UniProcExecutor
-
         if config.parallel_config.world_size == 1:
-            config.parallel_config.distributed_executor_backend = UniProcExecutor
+            config.parallel_config.distributed_executor_backend = InlineExecutor
         return super()._start_async_llm_engine(args, config, placement_group)
 
 
@@ -44,7 +42,6 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     async def started(cls, config: LLMConfig) -> ChatServer:
         """A server whose engine runs."""
         on_cpu = isinstance(config.accelerator_config, CPUConfig)
-        punica.install()
         weights = Path(config.get_engine_config().actual_hf_model_id)
         if await asyncio.to_thread(weights.is_dir):
             # Nothing to download: Ray would start a worker, load vLLM in it, and find that out.

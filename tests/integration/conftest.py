@@ -86,6 +86,7 @@ def stack() -> Iterator[Stack]:
     environment = {
         **os.environ,
         "TRIVIUM_STATE_DIR": str(STATE),
+        "TRIVIUM_EXPERT__LORA__POLL_S": "0.5",
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
     }
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):

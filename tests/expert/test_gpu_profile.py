@@ -1,0 +1,109 @@
+"""`configs/gpu.yaml` without a GPU: what it says resolves to what Ray Serve and vLLM take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.expert.deployment import environment, placement
+from serve_app.expert.engine import llm_config
+from serve_app.ledger.prices import PriceTable
+from serve_app.settings import Settings, load
+
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load(Path("configs/gpu.yaml"))
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    """The shape of Llama 3.1 8B, without its weights."""
+    shape = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "vocab_size": 128256,
+        "torch_dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    return str(tmp_path)
+
+
+def command_line(arguments: dict[str, Any]) -> list[str]:
+    """As `vllm serve` takes them, which knows the values that each may have."""
+    line = []
+    for name, value in arguments.items():
+        flag = "--" + name.replace("_", "-")
+        line += [flag] if value is True else [flag, str(value)]
+    return line
+
+
+def test_settings_are_an_llm_config_of_two_gpus_with_adapters(
+    settings: Settings, base: str
+) -> None:
+    config = llm_config(settings.expert, base, None)
+    engine = config.get_engine_config()
+    arguments = engine.get_initialization_kwargs()
+    assert engine.tensor_parallel_degree == 2
+    assert arguments["enable_lora"] is True
+    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (8, 32)
+    assert arguments["enable_prefix_caching"] is True
+    assert engine.placement_bundles == [{"GPU": 1.0}] * 2
+
+
+def test_engine_arguments_are_ones_that_vllm_takes(settings: Settings, base: str) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    given = llm_config(settings.expert, base, None).engine_kwargs
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    parsed = AsyncEngineArgs.from_cli_args(
+        parser.parse_args(["--model", base, *command_line(given)])
+    )
+    for name, value in given.items():
+        assert getattr(parsed, name) == value
+    assert parsed.create_model_config().max_model_len == 32768
+
+
+@pytest.mark.parametrize("wrong", [{"kv_cache_dtype": "fp7"}, {"tensor_paralel_size": 2}])
+def test_mistaken_engine_argument_would_be_found(
+    settings: Settings, base: str, wrong: dict[str, Any]
+) -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    given = {**llm_config(settings.expert, base, None).engine_kwargs, **wrong}
+    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--model", base, *command_line(given)])
+
+
+def test_replica_reserves_its_gpus_and_scales_by_ongoing_requests(settings: Settings) -> None:
+    options = placement(settings.expert)
+    assert options["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 1.0}, {"GPU": 1.0}]
+    assert options["ray_actor_options"]["num_cpus"] == 0
+    assert "OMP_NUM_THREADS" not in environment(settings.expert)
+    scaling = settings.expert.scaling
+    assert scaling.min_replicas > 1
+    assert scaling.target_ongoing_requests < scaling.max_ongoing_requests
+    assert scaling.max_ongoing_requests <= settings.expert.engine["max_num_seqs"]
+
+
+def test_its_base_has_a_price(settings: Settings) -> None:
+    PriceTable.load(settings.ledger.prices).require(settings.expert.model)
+
+
+def test_base_without_adapters_gives_the_engine_nothing_of_them(base: str) -> None:
+    config = llm_config(load(None).expert, base, None)
+    assert [name for name in config.engine_kwargs if "lora" in name] == []
