@@ -161,13 +161,11 @@ def _asked(
                 return trials.over_http(
                     lambda messages: _answer(client, release, messages), task, _AT_ONCE, on_progress
                 )
-        engine = open_engine(settings, None, folder)
-        ways = trials.trials(task, adapter=True, structured=False, prompt=None)
+        through = trials.trials(task, adapter=True, structured=False, prompt=None)[-1]
         size = settings.expert.max_output_tokens
+        engine = open_engine(settings, None, folder, through.requests, size)
         return [
-            each
-            for batch in trials.run(engine, task, ways[-1], size, on_progress)
-            for each in batch
+            each for batch in trials.run(engine, task, through, size, on_progress) for each in batch
         ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,7 @@ def generate(
         size = max_tokens or settings.expert.max_output_tokens
         with Progress(console=errors, transient=True) as progress:
             task = progress.add_task("starting vLLM", total=len(left))
-            engine = open_engine(settings, base, adapter)
+            engine = open_engine(settings, base, adapter, left, size)
             for answers in engine.answers(left, size, adapted=adapter is not None):
                 batch.write(output, answers)
                 tokens += sum(each.completion_tokens for each in answers)
@@ -79,12 +80,23 @@ def generate(
     )
 
 
-def open_engine(settings: Settings, base: str | None, adapter: Path | None) -> batch.Engine:
-    """vLLM in this process."""
-    from serve_app.expert.batch import Engine
+def open_engine(
+    settings: Settings,
+    base: str | None,
+    adapter: Path | None,
+    requests: Sequence[batch.Request],
+    max_tokens: int,
+) -> batch.Engine:
+    """vLLM in this process, once it is clear that it can take the requests.
+
+    Raises:
+        SettingsError: A request is too long, or the adapter cannot be used.
+    """
+    from serve_app.expert.batch import Engine, refuse_long
     from serve_app.expert.deployment import environment
 
     model = base_of(settings, base)
+    refuse_long(requests, model, settings.expert, max_tokens)
     # vLLM reads these when it is imported; with one process there is nothing to leave behind.
     os.environ.update(environment(settings.expert))
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}

@@ -141,8 +141,9 @@ def _ask(
     if not left:
         return
     with progress() as on_progress:
-        engine = open_engine(settings, base, adapter)
         size = max_tokens or settings.expert.max_output_tokens
+        asked = [request for each in left for request in each.requests]
+        engine = open_engine(settings, base, adapter, asked, size)
         for each in left:
             for batch in trials.run(engine, task, each, size, on_progress):
                 known.add(each.name, batch)

@@ -85,18 +85,16 @@ class Engine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        from serve_app.expert import punica
+        from serve_app.expert.punica import InlineExecutor
 
-        punica.install()
         engine = dict(settings.engine)
         if settings.accelerator == "cpu":
             engine.setdefault("dtype", cpu_dtype())
+            engine.setdefault("distributed_executor_backend", InlineExecutor)
         if adapter:
             # vLLM knows a few bounds of the rank: powers of two, of which 8 is the least.
             bound = max(8, 1 << (rank - 1).bit_length())
             engine |= {"enable_lora": True, "max_lora_rank": bound}
-        self._base = base
-        self._context = int(settings.engine.get("max_model_len", 0))
         self._size = int(settings.engine.get("max_num_seqs", 32))
         self._llm = LLM(model=str(base.folder), **engine)
         self._adapter = LoRARequest(adapter.name, 1, str(adapter.resolve())) if adapter else None
@@ -114,11 +112,7 @@ class Engine:
         Args:
             adapted: With the adapter; else by the base alone.
             structured: What the engine enforces, as `Contract.structured` has it.
-
-        Raises:
-            SettingsError: A row does not fit the model's context.
         """
-        _refuse_long(requests, self._base, self._context - max_tokens)
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -181,7 +175,15 @@ def _request(place: str, line: str) -> Request:
     return Request(row["id"], messages)
 
 
-def _refuse_long(requests: Sequence[Request], base: Base, room: int) -> None:
+def refuse_long(
+    requests: Sequence[Request], base: Base, settings: ExpertSettings, max_tokens: int
+) -> None:
+    """Say so before the engine is loaded.
+
+    Raises:
+        SettingsError: A row does not fit the model's context beside its answer.
+    """
+    room = int(settings.engine.get("max_model_len", 0)) - max_tokens
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
