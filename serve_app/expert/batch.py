@@ -120,8 +120,9 @@ class Engine:
         sampling = SamplingParams(
             temperature=0.0, max_tokens=max_tokens, structured_outputs=enforced
         )
-        for start in range(0, len(requests), self._size):
-            batch = requests[start : start + self._size]
+        # The first alone: what all prompts begin with is then computed once, not by a whole batch.
+        for start in (0, *range(1, len(requests), self._size)):
+            batch = requests[start : start + (self._size if start else 1)]
             began = time.monotonic()
             outputs = self._llm.chat(
                 [each.messages for each in batch],
