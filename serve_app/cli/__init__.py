@@ -11,10 +11,12 @@ from serve_app import __version__
 from serve_app.cli import (
     adapters,
     advice,
+    canary,
     documents,
     evaluate,
     generation,
     layers,
+    proving,
     questions,
     searching,
     stack,
@@ -46,7 +48,9 @@ app.command(rich_help_panel="Knowledge")(searching.search)
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
+adapters.adapters.command()(canary.canary)
 app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
+evaluate.evaluate.command("expert")(proving.evaluate_expert)
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
@@ -16,7 +17,10 @@ from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.tuning import base_of
 from serve_app.errors import SettingsError
-from serve_app.settings import load
+from serve_app.settings import Settings, load
+
+if TYPE_CHECKING:
+    from serve_app.expert import batch
 
 
 def generate(
@@ -47,7 +51,6 @@ def generate(
     [bold]Example:[/bold] trivium generate --adapter adapters/house -i asked.jsonl -o made.jsonl
     """
     from serve_app.expert import batch
-    from serve_app.expert.deployment import environment
 
     settings = load(config if config.is_file() else None).resolved(Path.cwd())
     requests = batch.read_requests(input_)
@@ -57,14 +60,11 @@ def generate(
     left = [each for each in requests if each.id not in done]
     started, tokens = time.monotonic(), 0
     if left:
-        model = base_of(settings, base)
-        # vLLM reads these when it is imported; with one process there is nothing to leave behind.
-        os.environ.update(environment(settings.expert))
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
         size = max_tokens or settings.expert.max_output_tokens
         with Progress(console=errors, transient=True) as progress:
             task = progress.add_task("starting vLLM", total=len(left))
-            for answers in batch.generate(left, model, adapter, settings.expert, size):
+            engine = open_engine(settings, base, adapter, left, size)
+            for answers in engine.answers(left, size, adapted=adapter is not None):
                 batch.write(output, answers)
                 tokens += sum(each.completion_tokens for each in answers)
                 progress.update(task, description="answering", advance=len(answers))
@@ -78,3 +78,26 @@ def generate(
         f"{output}: {counted['rows']} rows answered ({tokens:,} tokens) in {seconds} s, "
         f"{counted['skipped']} were there already"
     )
+
+
+def open_engine(
+    settings: Settings,
+    base: str | None,
+    adapter: Path | None,
+    requests: Sequence[batch.Request],
+    max_tokens: int,
+) -> batch.Engine:
+    """vLLM in this process, once it is clear that it can take the requests.
+
+    Raises:
+        SettingsError: A request is too long, or the adapter cannot be used.
+    """
+    from serve_app.expert.batch import Engine, refuse_long
+    from serve_app.expert.deployment import environment
+
+    model = base_of(settings, base)
+    refuse_long(requests, model, settings.expert, max_tokens)
+    # vLLM reads these when it is imported; with one process there is nothing to leave behind.
+    os.environ.update(environment(settings.expert))
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    return Engine(model, adapter, settings.expert)

@@ -21,6 +21,7 @@ from serve_app.errors import SettingsError, Unavailable
 from serve_app.settings import Settings, load
 
 _HANDBOOK = Path("configs/demo/handbook")
+_ADAPTERS = Path("configs/demo/adapters")
 _READY_S = 420.0
 
 Config = Annotated[
@@ -59,6 +60,8 @@ def up(
         # Entered in order, so that Ctrl-C at any point ends what has been started so far.
         with local.interruptible(), contextlib.ExitStack() as stack:
             steps.prepare(settings, models.missing(settings))
+            if demo and settings.expert.lora.enabled:
+                _seed(settings)
             with errors.status("starting Ray") as status:
                 addresses = stack.enter_context(local.cluster(settings))
                 run_file.write(url, addresses)
@@ -122,6 +125,16 @@ def reload(
     with errors.status("handing them to the replicas"):
         local.reload_router(addresses.dashboard, settings)
     out.print("the router has its new heads and policy")
+
+
+def _seed(settings: Settings) -> None:
+    """The demo company's adapters, if this base is theirs."""
+    from serve_app.expert.base import find
+    from serve_app.expert.shipped import seed
+
+    base = find(models.base_model(settings), settings.expert.model)
+    for name in seed(_ADAPTERS, settings.expert.adapters, base):
+        errors.print(f"adapter {name} serves as trivium/expert:{name}")
 
 
 def _settings(config: Path | None, port: int | None) -> Settings:

@@ -73,3 +73,22 @@ def paired_p(left: Vector, right: Vector, rounds: int = 10_000, seed: int = 0) -
     # Not quite `>=`: the same sum in another order differs in its last digits.
     as_large = np.sum(chance >= np.abs(differences.sum()) * (1 - 1e-12))
     return float((as_large + 1) / (rounds + 1))
+
+
+def ratio_interval(
+    tops: Vector, bottoms: Vector, seed: int = 0, draws: int = 2000
+) -> tuple[float, float, float]:
+    """A ratio of sums over rows, and its 95 % bootstrap interval over rows drawn again.
+
+    Args:
+        tops: What counts, row by row; `bottoms`: out of how much.
+
+    Returns:
+        The ratio, its lower and its upper end; NaN where there is nothing to divide by.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(tops), (draws, len(tops)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = tops.sum() / bottoms.sum()
+        low, high = np.nanpercentile(tops[drawn].sum(1) / bottoms[drawn].sum(1), (2.5, 97.5))
+    return float(ratio), float(low), float(high)

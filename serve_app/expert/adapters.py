@@ -187,6 +187,14 @@ class Registry:
             raise
         return manifest
 
+    def put(self, folder: Path, name: str) -> None:
+        """Copy a name's folder in from another registry, its pointer last."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        for path in sorted(paths, key=lambda each: each.name == CURRENT):
+            target = self._path(name, *path.relative_to(folder).parts)
+            self._fs.makedirs(self._parent(target), exist_ok=True)
+            self._fs.put_file(str(path), target)
+
     def promote(self, name: str, version: int, tolerance: float, *, dry_run: bool = False) -> Json:
         """Let a version serve, if no score falls against what serves now.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,45 +73,68 @@ def answered(path: Path) -> set[str | int]:
         ) from None
 
 
-def generate(
-    requests: Sequence[Request],
-    base: Base,
-    adapter: Path | None,
-    settings: ExpertSettings,
-    max_tokens: int,
-) -> Iterator[list[Response]]:
-    """Answers, greedily decoded, a batch at a time. The engine's environment must be set.
+class Engine:
+    """vLLM in this process, for the base and perhaps an adapter. Its environment must be set.
 
     Raises:
-        SettingsError: A row does not fit the model's context, or the adapter cannot be used.
+        SettingsError: The adapter cannot be used.
     """
-    rank = admit(adapter, base, Limits()).rank if adapter else 0
-    _refuse_long(requests, base, int(settings.engine.get("max_model_len", 0)) - max_tokens)
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
 
-    engine = dict(settings.engine)
-    if settings.accelerator == "cpu":
-        engine.setdefault("dtype", cpu_dtype())
-    if adapter:
-        # vLLM knows a few bounds of the rank: powers of two, of which 8 is the least.
-        bound = max(8, 1 << (rank - 1).bit_length())
-        engine |= {"enable_lora": True, "max_lora_rank": bound}
-    llm = LLM(model=str(base.folder), **engine)
-    lora = LoRARequest(adapter.name, 1, str(adapter.resolve())) if adapter else None
-    sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    size = int(settings.engine.get("max_num_seqs", 32))
-    for start in range(0, len(requests), size):
-        batch = requests[start : start + size]
-        began = time.monotonic()
-        outputs = llm.chat(
-            [each.messages for each in batch], sampling, use_tqdm=False, lora_request=lora
+    def __init__(self, base: Base, adapter: Path | None, settings: ExpertSettings) -> None:
+        rank = admit(adapter, base, Limits()).rank if adapter else 0
+        from vllm import LLM
+        from vllm.lora.request import LoRARequest
+
+        from serve_app.expert.punica import InlineExecutor
+
+        engine = dict(settings.engine)
+        if settings.accelerator == "cpu":
+            engine.setdefault("dtype", cpu_dtype())
+            engine.setdefault("distributed_executor_backend", InlineExecutor)
+        if adapter:
+            # vLLM knows a few bounds of the rank: powers of two, of which 8 is the least.
+            bound = max(8, 1 << (rank - 1).bit_length())
+            engine |= {"enable_lora": True, "max_lora_rank": bound}
+        self._size = int(settings.engine.get("max_num_seqs", 32))
+        self._llm = LLM(model=str(base.folder), **engine)
+        self._adapter = LoRARequest(adapter.name, 1, str(adapter.resolve())) if adapter else None
+
+    def answers(
+        self,
+        requests: Sequence[Request],
+        max_tokens: int,
+        *,
+        adapted: bool,
+        structured: Mapping[str, Any] | None = None,
+    ) -> Iterator[list[Response]]:
+        """Greedily decoded, a batch at a time.
+
+        Args:
+            adapted: With the adapter; else by the base alone.
+            structured: What the engine enforces, as `Contract.structured` has it.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        enforced = StructuredOutputsParams(**structured) if structured else None
+        sampling = SamplingParams(
+            temperature=0.0, max_tokens=max_tokens, structured_outputs=enforced
         )
-        seconds = round(time.monotonic() - began, 3)
-        yield [
-            _response(request.id, output, seconds)
-            for request, output in zip(batch, outputs, strict=True)
-        ]
+        # The first alone: what all prompts begin with is then computed once, not by a whole batch.
+        for start in (0, *range(1, len(requests), self._size)):
+            batch = requests[start : start + (self._size if start else 1)]
+            began = time.monotonic()
+            outputs = self._llm.chat(
+                [each.messages for each in batch],
+                sampling,
+                use_tqdm=False,
+                lora_request=self._adapter if adapted else None,
+            )
+            seconds = round(time.monotonic() - began, 3)
+            yield [
+                _response(request.id, output, seconds)
+                for request, output in zip(batch, outputs, strict=True)
+            ]
 
 
 def write(path: Path, responses: Sequence[Response]) -> None:
@@ -153,7 +176,15 @@ def _request(place: str, line: str) -> Request:
     return Request(row["id"], messages)
 
 
-def _refuse_long(requests: Sequence[Request], base: Base, room: int) -> None:
+def refuse_long(
+    requests: Sequence[Request], base: Base, settings: ExpertSettings, max_tokens: int
+) -> None:
+    """Say so before the engine is loaded.
+
+    Raises:
+        SettingsError: A row does not fit the model's context beside its answer.
+    """
+    room = int(settings.engine.get("max_model_len", 0)) - max_tokens
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.folder)

@@ -40,7 +40,10 @@ def release(
         "name": name,
         "version": version,
         "base": base or BASE,
-        "scores": {"before": {"validation": 0.1}, "after": {"validation": 0.9}},
+        "scores": {
+            "before": {"validation": 0.1, "canary": 0.1},
+            "after": {"validation": 0.9, "canary": 0.9},
+        },
         "rank": int((config or {"r": 8})["r"]),
         "files": files,
         "contract": "contract.yaml" if contract is not None else None,
