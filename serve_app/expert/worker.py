@@ -157,7 +157,10 @@ def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
         seed=chosen.seed,
         # What the base itself loses, to measure the gain by.
         eval_on_start=not resuming,
-        eval_strategy="epoch",
+        # After each epoch; not by "epoch", which evaluates after the checkpoint of the same step: a
+        # run killed between the two would never do it.
+        eval_strategy="steps",
+        eval_steps=-(-len(job.train) // chosen.batch),
         save_strategy="steps",
         save_steps=job.save_every,
         logging_steps=1,
