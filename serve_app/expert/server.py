@@ -52,6 +52,9 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
         await server.start()
         return server
 
+    async def _maybe_resolve_lora_from_multiplex(self) -> None:
+        """Nothing: `load` has resolved it. Ray's own would fetch it again, and from clouds only."""
+
     async def load(self, release: Release, folder: Path) -> str:
         """Take an adapter in; returns the name that requests use.
 
