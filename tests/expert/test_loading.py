@@ -53,7 +53,7 @@ def test_damaged_release_is_refused_and_leaves_nothing_behind(root: Path) -> Non
 
 
 def test_release_that_is_not_there_is_refused(root: Path) -> None:
-    with pytest.raises(AdapterUnusable, match="no version 1"):
+    with pytest.raises(AdapterUnusable, match="no adapter house"):
         shelf(root).take(HOUSE)
 
 
