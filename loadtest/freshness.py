@@ -66,7 +66,7 @@ async def written(http: httpx.AsyncClient) -> tuple[float, float]:
 
 
 async def measure(
-    url: str, queries: list[str], clients: int, writes: int
+    url: str, queries: list[str], clients: int, writes: int, pause_s: float
 ) -> tuple[list[tuple[float, float]], float]:
     """What `written` takes, each time, and searches a second meanwhile."""
     stop = asyncio.Event()
@@ -77,6 +77,7 @@ async def measure(
         while not stop.is_set():
             await search(http, queries[(number + searches) % len(queries)])
             searches += 1
+            await asyncio.sleep(pause_s)
 
     async with httpx.AsyncClient(base_url=url, timeout=30) as http:
         began = time.perf_counter()
@@ -91,11 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--clients", type=int, default=8, help="searching meanwhile")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds between a client's searches"
+    )
     parser.add_argument("--writes", type=int, default=60)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     queries = [row.turns.last for row in read_rows(QUERIES)]
-    taken, rate = asyncio.run(measure(options.url, queries, options.clients, options.writes))
+    taken, rate = asyncio.run(
+        measure(options.url, queries, options.clients, options.writes, options.pause)
+    )
     figures = {
         what: dict(zip(("p50_s", "p95_s"), np.percentile(times, [50, 95]), strict=True))
         for what, times in zip(("found", "answered"), zip(*taken, strict=True), strict=True)
