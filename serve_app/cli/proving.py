@@ -91,7 +91,7 @@ def evaluate_expert(
     user's turns support every figure, date, time, code and name in it.
 
     [bold]Example:[/bold] trivium evaluate expert -d configs/demo/house_style/test.jsonl
-    --adapter configs/demo/adapters/house-style/1 --prompt configs/demo/house_style/prompt.yaml
+    --adapter my-adapter --contract configs/demo/house_style/contract.yaml
     """
     from serve_app.evaluation import trials
     from serve_app.evaluation.answers import Answers
@@ -163,7 +163,8 @@ def progress() -> Iterator[OnProgress]:
         bars: dict[str, Any] = {}
 
         def on_progress(name: str, done: int, total: int) -> None:
-            shown.remove_task(starting) if not bars else None
+            if not bars:
+                shown.remove_task(starting)
             if name not in bars:
                 bars[name] = shown.add_task(name, total=total)
             shown.update(bars[name], completed=done)
