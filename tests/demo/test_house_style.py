@@ -50,11 +50,11 @@ def test_validation_shares_no_sentence_with_training() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_split_can_say_every_fact(split: str) -> None:
+def test_every_split_can_say_whatever_is_asked_of_the_model(split: str) -> None:
     def paths(lists: Any) -> set[str]:
         return {place for place, _ in entries(lists)}
 
-    assert paths(phrases(split)) == paths(phrases("held"))
+    assert paths(phrases(split)) >= paths(phrases("held"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
