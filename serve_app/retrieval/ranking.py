@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from serve_app.domain import Chunk
 
 RRF_K = 60
+
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Hit:
     chunk: Chunk
     time: int = 0
     series: str = ""
-    vector: tuple[float, ...] = ()
+    vector: Floats = field(default_factory=lambda: np.zeros(0, np.float32), compare=False)
 
 
 def fuse(rankings: Sequence[Sequence[Hit]], weights: Sequence[float]) -> list[Hit]:
@@ -72,7 +77,7 @@ def diverse(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
     best = max((hit.chunk.score for hit in rest), default=0.0) or 1.0
 
     def gain(hit: Hit) -> float:
-        likeness = max((_dot(hit.vector, other.vector) for other in chosen), default=0.0)
+        likeness = max((float(hit.vector @ other.vector) for other in chosen), default=0.0)
         return (1 - diversity) * hit.chunk.score / best - diversity * likeness
 
     while rest and len(chosen) < k:
@@ -80,7 +85,3 @@ def diverse(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
         rest.remove(following)
         chosen.append(following)
     return chosen
-
-
-def _dot(left: Sequence[float], right: Sequence[float]) -> float:
-    return sum(x * y for x, y in zip(left, right, strict=True))

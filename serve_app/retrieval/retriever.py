@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from serve_app.domain import Chunk, Document, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.retrieval import index, ranking
@@ -15,7 +17,7 @@ from serve_app.retrieval.filters import Where
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.nearness import Nearness
-from serve_app.retrieval.ranking import Hit
+from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
@@ -219,7 +221,8 @@ class Retriever:
             hits = await self._store.search(
                 source, "sparse", query.text, where, depth, vectors=True
             )
-            return [_with_cosine(hit, vector) for hit in hits]
+            asked = np.asarray(vector, dtype=np.float32)
+            return [_with_cosine(hit, asked) for hit in hits]
 
         if query.mode == "dense" or not source.sparse:
             return await near()
@@ -249,6 +252,5 @@ class Retriever:
         return await asyncio.to_thread(self._models.model, of.model)
 
 
-def _with_cosine(hit: Hit, vector: Sequence[float]) -> Hit:
-    cosine = sum(x * y for x, y in zip(vector, hit.vector, strict=True))
-    return replace(hit, chunk=replace(hit.chunk, relevance=cosine))
+def _with_cosine(hit: Hit, vector: Floats) -> Hit:
+    return replace(hit, chunk=replace(hit.chunk, relevance=float(hit.vector @ vector)))

@@ -130,8 +130,8 @@ async def test_questions_are_answered_while_milvus_is_dead_and_looked_up_when_it
                 await callers.had(lambda each: "knowledge" in each.degraded)
                 await asyncio.to_thread(milvus.start)
                 await callers.had(lambda each: each.looked_up)
-                for each in asking:
-                    each.cancel()
+                for caller in asking:
+                    caller.cancel()
     seen = callers.seen
 
     assert {each.status for each in seen} == {200}
