@@ -16,6 +16,9 @@ from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import errors, out
 from serve_app.cli.documents import Collection
 from serve_app.errors import SettingsError
+from serve_app.jsonl import objects
+
+_WANTED = '{"id","query"}'
 
 
 def search(
@@ -64,17 +67,8 @@ def search(
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    try:
-        # Not splitlines: JSON may hold other line separators inside a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            rows.append({"id": row["id"], "query": str(row["query"])})
-        except (ValueError, KeyError, TypeError):
-            raise SettingsError(f'{path}:{number}: not a row of {{"id", "query"}}') from None
+    for number, row in objects(path, _WANTED):
+        if not isinstance(row.get("query"), str) or "id" not in row:
+            raise SettingsError(f"{path}:{number}: not a row of {_WANTED}")
+        rows.append({"id": row["id"], "query": row["query"]})
     return rows

@@ -15,6 +15,7 @@ from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import SettingsError, UnprocessableDocument
+from serve_app.jsonl import objects
 from serve_app.retrieval import formats
 
 
@@ -78,19 +79,11 @@ def _blank(line: bytes) -> str | None:
 
 
 def _queries(path: Path, documents: set[str]) -> list[Query]:
-    try:
-        lines = _data(path).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
     queries = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, row in objects(path, '{"id","query","relevant"}'):
         try:
-            query = _query(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise SettingsError(f"{path}:{number}: not JSON: {error}") from None
-        except (ValueError, RecursionError) as error:
+            query = _query(row)
+        except ValueError as error:
             raise SettingsError(f"{path}:{number}: {error}") from None
         if strange := sorted(query.relevant - documents):
             raise SettingsError(
@@ -104,14 +97,12 @@ def _queries(path: Path, documents: set[str]) -> list[Query]:
     return queries
 
 
-def _query(row: Any) -> Query:
+def _query(row: Mapping[str, Any]) -> Query:
     """One row.
 
     Raises:
         ValueError: It is malformed; says how.
     """
-    if not isinstance(row, Mapping):
-        raise ValueError('a row must be an object of "id", "query" and "relevant"')
     name, text, relevant = (row.get(field) for field in ("id", "query", "relevant"))
     if not (isinstance(name, str) and name.strip()):
         raise ValueError("id must be a text that is not empty")

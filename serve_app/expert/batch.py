@@ -13,7 +13,10 @@ from serve_app.errors import SettingsError
 from serve_app.expert.admission import Limits, admit
 from serve_app.expert.base import Base
 from serve_app.expert.engine import cpu_dtype
+from serve_app.jsonl import objects
 from serve_app.settings import ExpertSettings
+
+_WANTED = '{"id", "messages"}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,9 @@ class Response:
 
 def read_requests(path: Path) -> list[Request]:
     """Raises `SettingsError` for a bad row: names file and line, says what is wanted."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
     requests: dict[str | int, Request] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        request = _request(f"{path}:{number}", line)
+    for number, row in objects(path, _WANTED):
+        request = _request(f"{path}:{number}", row)
         if request.id in requests:
             raise SettingsError(f"{path}:{number}: the id {request.id!r} is taken already")
         requests[request.id] = request
@@ -155,9 +152,8 @@ def _response(number: str | int, output: Any, seconds: float) -> Response:
     )
 
 
-def _request(place: str, line: str) -> Request:
+def _request(place: str, row: Mapping[str, Any]) -> Request:
     try:
-        row = json.loads(line)
         if not isinstance(row["id"], str | int):
             raise TypeError
         # As in serving: templates of small models know no developer role.
@@ -172,7 +168,7 @@ def _request(place: str, line: str) -> Request:
     except (ValueError, KeyError, TypeError):
         asked = False
     if not asked:
-        raise SettingsError(f'{place}: not a row of {{"id", "messages"}} that ends with a question')
+        raise SettingsError(f"{place}: not a row of {_WANTED} that ends with a question")
     return Request(row["id"], messages)
 
 

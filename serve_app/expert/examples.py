@@ -6,16 +6,17 @@ An assistant message with `"weight": 0` is read and not learned, as OpenAI has i
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from serve_app.domain import Message, Role
 from serve_app.errors import SettingsError
+from serve_app.jsonl import objects
 
 _ROLES = get_args(Role)
+_WANTED = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 _NAMED = 5  # rows that a message lists before it only counts
 
 
@@ -46,15 +47,7 @@ def read_examples(path: Path) -> list[Example]:
         SettingsError: The file cannot be read, has no rows, or a row is not an example; names file
             and line, and says what is wanted.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    rows = [
-        _example(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    rows = [_example(f"{path}:{number}", row) for number, row in objects(path, _WANTED)]
     if not rows:
         raise SettingsError(f'{path}: it has no rows; each line is {{"messages": […]}}')
     return rows
@@ -82,16 +75,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _example(place: str, line: str) -> Example:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise SettingsError(
-            f"{place}: not JSON ({error}); each line is one object, "
-            '{"messages": [{"role": "user", "content": "…"}, '
-            '{"role": "assistant", "content": "…"}]}'
-        ) from None
-    turns = row.get("messages") if isinstance(row, dict) else None
+def _example(place: str, row: Mapping[str, Any]) -> Example:
+    turns = row.get("messages")
     if not isinstance(turns, list) or not turns:
         raise SettingsError(f"{place}: it has no `messages`, a list of role and content")
     messages = tuple(_message(f"{place}: messages[{i}]", turn) for i, turn in enumerate(turns))

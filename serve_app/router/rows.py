@@ -19,7 +19,6 @@ What was good confirms its road, what was bad says nothing of any road unless a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,10 @@ from typing import Any
 
 from serve_app.domain import Message, Route
 from serve_app.errors import SettingsError
+from serve_app.jsonl import objects
 from serve_app.router.turns import Turns, cut, turns
 
+_WANTED = '{"query": …} or {"messages": […]}, and labels'
 WEAK, STRONG = "mistralai/mixtral-8x7b-chat", "gpt-4-1106-preview"
 
 
@@ -58,7 +59,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         SettingsError: The file cannot be read, is empty, or a row is bad (which one, and why).
     """
-    rows = [_row(path, number, data) for number, data in _objects(path)]
+    rows = [_row(path, number, data) for number, data in objects(path, _WANTED)]
     if not rows:
         raise SettingsError(f"{path}: holds no rows; each line is a JSON object with a query")
     return rows
@@ -85,29 +86,11 @@ def read_turns(path: Path) -> Iterator[tuple[str, Turns]]:
     Raises:
         SettingsError: As `read_rows`.
     """
-    for number, data in _objects(path):
+    for number, data in objects(path, _WANTED):
         try:
             yield str(data.get("id", number)), _turns(data)
         except (ValueError, KeyError, TypeError) as error:
             raise SettingsError(f"{path}:{number}: {_reason(error)}") from None
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        # Not splitlines: JSON may hold other line separators inside a text.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise SettingsError(f"{path}:{number}: not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise SettingsError(f"{path}:{number}: a row must be a JSON object")
-        yield number, data
 
 
 def _row(path: Path, number: int, data: Mapping[str, Any]) -> Row:

@@ -159,7 +159,7 @@ def test_reads_rows_and_knows_documents_without_text(tmp_path: Path) -> None:
     ("documents", "queries", "problem"),
     [
         ([TENT], ["{"], "q.jsonl:1: not JSON"),
-        ([TENT], [ASKED, [1]], "q.jsonl:2: a row must be an object"),
+        ([TENT], [ASKED, [1]], "q.jsonl:2: a row must be a JSON object"),
         ([TENT], [{**ASKED, "id": 7}], "q.jsonl:1: id must be a text"),
         ([TENT], [{**ASKED, "query": " "}], "q.jsonl:1: query must be a text"),
         ([TENT], [{**ASKED, "relevant": []}], "q.jsonl:1: relevant must be a list"),
