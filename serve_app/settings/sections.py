@@ -1,16 +1,10 @@
-"""One settings tree, from a YAML file and the environment.
-
-`TRIVIUM_` variables override the file; `__` descends: `TRIVIUM_EXPERT__MODEL=/models/llama`.
-Unknown keys are refused, so a typing error cannot silently fall back to a default.
-This is the only module that reads the environment.
-"""
+"""The sections of the settings: what can be set, what is allowed, and what holds by default."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -20,21 +14,11 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import SettingsError as SourceError
 
 from serve_app.domain import Route
-from serve_app.errors import SettingsError
 
 Seconds = Annotated[float, Field(gt=0)]
 _CONVERSATION_TOKENS = 1024
@@ -377,187 +361,3 @@ class TelemetrySettings(_Section):
     """Where spans go, by OTLP over HTTP; follows the standard OTEL_* variables. Unset: off."""
 
     otlp_traces_endpoint: str | None = None
-
-
-class Settings(BaseSettings):
-    """The whole tree. Build it with `load`, or from plain data with `from_args`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="TRIVIUM_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
-
-    state_dir: Path = Path(".trivium")
-    gateway: GatewaySettings = GatewaySettings()
-    router: RouterSettings = RouterSettings()
-    expert: ExpertSettings = ExpertSettings()
-    retrieval: RetrievalSettings = RetrievalSettings()
-    frontier: FrontierSettings = FrontierSettings()
-    orchestration: OrchestrationSettings = OrchestrationSettings()
-    ledger: LedgerSettings = LedgerSettings()
-    telemetry: TelemetrySettings = TelemetrySettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment overrides the file; conventional variables come last."""
-        conventional = InitSettingsSource(settings_cls, _conventional())
-        return _Environment(settings_cls), init_settings, conventional
-
-    @property
-    def models_dir(self) -> Path:
-        return self.state_dir / "models"
-
-    def resolved(self, root: Path) -> Settings:
-        """The same settings with every relative path made absolute against `root`."""
-        router, ledger, retrieval = self.router, self.ledger, self.retrieval
-        state = root / self.state_dir
-        uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
-        if "://" not in adapters:
-            adapters = str(state / adapters)
-        lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
-        if retrieval.embedded:
-            uri = str(state / uri)
-        return self.model_copy(
-            update={
-                "state_dir": state,
-                "router": router.resolved(root),
-                "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
-                "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
-                "retrieval": retrieval.model_copy(
-                    update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
-                ),
-            }
-        )
-
-    def to_args(self) -> dict[str, Any]:
-        """Plain data for `serve_app.app:build`, as a RayService carries it. Holds no secrets."""
-        return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
-
-
-class _Environment(EnvSettingsSource):
-    """`TRIVIUM_` variables. Names under `expert.environment` are variables too: they keep case."""
-
-    _VARIABLES = "TRIVIUM_EXPERT__ENVIRONMENT__"
-
-    def __call__(self) -> dict[str, Any]:
-        data = super().__call__()
-        length = len(self._VARIABLES)
-        exact = {k[length:]: v for k, v in os.environ.items() if k.startswith(self._VARIABLES)}
-        if exact:
-            data["expert"] = {**data.get("expert", {}), "environment": exact}
-        return data
-
-
-_SECRETS: Any = {"frontier": {"api_key"}, "retrieval": {"milvus_token"}}
-
-
-def _conventional() -> dict[str, Any]:
-    """Settings from variables that other tools define."""
-    found: dict[str, Any] = {}
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
-        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
-            base and base.rstrip("/") + "/v1/traces"
-        )
-        if endpoint:
-            found["telemetry"] = {"otlp_traces_endpoint": endpoint}
-    return found
-
-
-def load(path: Path | None) -> Settings:
-    """Read settings from a YAML file (or defaults) and the environment.
-
-    Raises:
-        SettingsError: The file is missing, is not YAML, or a key is unknown or has a value that
-            is not allowed; the message names file, line, key and what is allowed.
-    """
-    if path is None:
-        return from_args({})
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{path}: cannot be read ({error}); name another with --config"
-        ) from None
-    try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"{where}: {problem}") from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SettingsError(f"{path}:1: settings must be a mapping of sections, e.g. `gateway:`")
-    try:
-        return Settings(**data)
-    except ValidationError as error:
-        raise SettingsError(_explain(error, str(path), text)) from None
-    except SourceError as error:
-        raise SettingsError(f"environment: {error}") from None
-
-
-def from_args(args: Mapping[str, Any]) -> Settings:
-    """Settings from plain data, as `build(args)` receives them.
-
-    Raises:
-        SettingsError: As `load`, without a line number.
-    """
-    try:
-        return Settings(**dict(args))
-    except ValidationError as error:
-        raise SettingsError(_explain(error, "args", None)) from None
-    except SourceError as error:
-        raise SettingsError(f"environment: {error}") from None
-
-
-def _explain(error: ValidationError, source: str, text: str | None) -> str:
-    """A line per mistake: place, key, what is wrong and allowed. Values stay out: secrets."""
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        keys = tuple(str(part) for part in item["loc"])
-        where = source
-        line = _line_of(text, keys) if text else None
-        if line:
-            where = f"{source}:{line}"
-        problem = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            problem = f"unknown key; allowed here: {', '.join(_allowed(keys[:-1]))}"
-        lines.append(f"{where}: {'.'.join(keys)}: {problem}")
-    return "\n".join(lines)
-
-
-def _line_of(text: str, keys: tuple[str, ...]) -> int | None:
-    """Line (from 1) of the deepest key of the path that the YAML text has."""
-    node: yaml.Node | None = yaml.compose(text)
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == key), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _allowed(section: tuple[str, ...]) -> list[str]:
-    """Keys that a section may have; `section` is a path like `("gateway", "api_keys", "0")`."""
-    model: Any = Settings
-    for key in section:
-        if key.isdigit():
-            model = get_args(model)[0]
-        elif key in getattr(model, "model_fields", {}):
-            model = model.model_fields[key].annotation
-        else:
-            return []
-    return sorted(getattr(model, "model_fields", {}))

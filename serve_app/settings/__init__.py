@@ -1,0 +1,35 @@
+"""One settings tree, from a YAML file and the environment.
+
+`TRIVIUM_` variables override the file; `__` descends: `TRIVIUM_EXPERT__MODEL=/models/llama`.
+Unknown keys are refused, so a typing error cannot silently fall back to a default.
+This is the only package that reads the environment.
+"""
+
+from serve_app.settings.loading import from_args, load
+from serve_app.settings.sections import (
+    BUNDLED,
+    ApiKey,
+    ExpertSettings,
+    FrontierSettings,
+    LoraSettings,
+    OrchestrationSettings,
+    RetrievalSettings,
+    RouterSettings,
+    Scaling,
+)
+from serve_app.settings.tree import Settings
+
+__all__ = [
+    "BUNDLED",
+    "ApiKey",
+    "ExpertSettings",
+    "FrontierSettings",
+    "LoraSettings",
+    "OrchestrationSettings",
+    "RetrievalSettings",
+    "RouterSettings",
+    "Scaling",
+    "Settings",
+    "from_args",
+    "load",
+]

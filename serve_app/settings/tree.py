@@ -1,0 +1,117 @@
+"""The tree of all sections, and how the environment comes into it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from serve_app.settings.sections import (
+    ExpertSettings,
+    FrontierSettings,
+    GatewaySettings,
+    LedgerSettings,
+    OrchestrationSettings,
+    RetrievalSettings,
+    RouterSettings,
+    TelemetrySettings,
+)
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `load`, or from plain data with `from_args`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRIVIUM_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path = Path(".trivium")
+    gateway: GatewaySettings = GatewaySettings()
+    router: RouterSettings = RouterSettings()
+    expert: ExpertSettings = ExpertSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    frontier: FrontierSettings = FrontierSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment overrides the file; conventional variables come last."""
+        conventional = InitSettingsSource(settings_cls, _conventional())
+        return _Environment(settings_cls), init_settings, conventional
+
+    @property
+    def models_dir(self) -> Path:
+        return self.state_dir / "models"
+
+    def resolved(self, root: Path) -> Settings:
+        """The same settings with every relative path made absolute against `root`."""
+        router, ledger, retrieval = self.router, self.ledger, self.retrieval
+        state = root / self.state_dir
+        uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
+        if "://" not in adapters:
+            adapters = str(state / adapters)
+        lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
+        if retrieval.embedded:
+            uri = str(state / uri)
+        return self.model_copy(
+            update={
+                "state_dir": state,
+                "router": router.resolved(root),
+                "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
+                "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
+                "retrieval": retrieval.model_copy(
+                    update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
+                ),
+            }
+        )
+
+    def to_args(self) -> dict[str, Any]:
+        """Plain data for `serve_app.app:build`, as a RayService carries it. Holds no secrets."""
+        return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
+
+
+class _Environment(EnvSettingsSource):
+    """`TRIVIUM_` variables. Names under `expert.environment` are variables too: they keep case."""
+
+    _VARIABLES = "TRIVIUM_EXPERT__ENVIRONMENT__"
+
+    def __call__(self) -> dict[str, Any]:
+        data = super().__call__()
+        length = len(self._VARIABLES)
+        exact = {k[length:]: v for k, v in os.environ.items() if k.startswith(self._VARIABLES)}
+        if exact:
+            data["expert"] = {**data.get("expert", {}), "environment": exact}
+        return data
+
+
+_SECRETS: Any = {"frontier": {"api_key"}, "retrieval": {"milvus_token"}}
+
+
+def _conventional() -> dict[str, Any]:
+    """Settings from variables that other tools define."""
+    found: dict[str, Any] = {}
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
+        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
+            base and base.rstrip("/") + "/v1/traces"
+        )
+        if endpoint:
+            found["telemetry"] = {"otlp_traces_endpoint": endpoint}
+    return found
