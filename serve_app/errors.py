@@ -14,6 +14,8 @@
     ├── Overloaded                    429  overloaded
     ├── Unavailable                   503  service_unavailable
     │   ├── FrontierNotConfigured     503  frontier-not-configured
+    │   ├── FrontierRefused           503  refused
+    │   ├── FrontierResting           503  resting
     │   ├── AdapterUnusable           503  adapter_unusable
     │   ├── FormatBroken              503  format
     │   └── DeadlineExceeded          503  deadline_exceeded
@@ -115,6 +117,18 @@ class Unavailable(TriviumError):
 
 class FrontierNotConfigured(Unavailable):
     code = "frontier-not-configured"
+
+
+class FrontierRefused(Unavailable):
+    """The provider turns us away: a wrong key, or a model that it does not have."""
+
+    code = "refused"
+
+
+class FrontierResting(Unavailable):
+    """The provider has failed so often that it is left alone for a while."""
+
+    code = "resting"
 
 
 class AdapterUnusable(Unavailable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 import anthropic
@@ -29,7 +29,7 @@ class AnthropicProvider:
             max_retries=0,
         )
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         request = self._request(generation)
         try:
             async with self._client.messages.stream(**request) as stream:
@@ -42,7 +42,7 @@ class AnthropicProvider:
         except TriviumError:
             raise
         except anthropic.APIError as error:
-            raise failure(getattr(error, "status_code", None)) from error
+            raise failure(getattr(error, "response", None)) from error
         except Exception as error:
             # Whatever a broken server makes the SDK or its transport stumble over.
             raise failure(None) from error

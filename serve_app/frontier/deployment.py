@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from serve_app.domain import Delta, Generation, RequestContext
 from serve_app.frontier.providers import provider
+from serve_app.frontier.retrying import Retrying
 from serve_app.settings import FrontierSettings
 from serve_app.telemetry import tracing
 
@@ -16,7 +17,7 @@ class FrontierServer:
     def __init__(self, settings: FrontierSettings, otlp_endpoint: str | None) -> None:
         tracing.configure(otlp_endpoint, "frontier")
         self._settings = settings
-        self._provider = provider(settings)
+        self._provider = Retrying(provider(settings), settings)
 
     async def generate(
         self, context: RequestContext, generation: Generation
@@ -30,7 +31,7 @@ class FrontierServer:
         }
         name = f"chat {self._settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
-            async for delta in self._provider.generate(generation):
+            async for delta in self._provider.generate(generation, context.deadline):
                 if delta.usage:
                     span.set_attribute("gen_ai.usage.input_tokens", delta.usage.prompt_tokens)
                     span.set_attribute("gen_ai.usage.output_tokens", delta.usage.completion_tokens)

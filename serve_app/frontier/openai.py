@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import openai
@@ -23,7 +23,7 @@ class OpenAIProvider:
             max_retries=0,
         )
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         messages: Any = [{"role": m.role, "content": m.content} for m in generation.messages]
         try:
             stream = await self._client.chat.completions.create(
@@ -45,7 +45,7 @@ class OpenAIProvider:
         except TriviumError:
             raise
         except openai.APIError as error:
-            raise failure(getattr(error, "status_code", None)) from error
+            raise failure(getattr(error, "response", None)) from error
         except Exception as error:
             # Whatever a broken server makes the SDK or its transport stumble over.
             raise failure(None) from error

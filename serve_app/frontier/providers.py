@@ -6,12 +6,17 @@ are off; retrying is the business of the road, not of the wire.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import email.utils
+import time
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
+
+import httpx
 
 from serve_app.domain import Delta, FinishReason, Generation
 from serve_app.errors import (
     FrontierNotConfigured,
+    FrontierRefused,
     InvalidRequest,
     Overloaded,
     TriviumError,
@@ -23,7 +28,7 @@ from serve_app.settings import FrontierSettings
 class Provider(Protocol):
     """Somebody else's model."""
 
-    def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+    def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         """Stream an answer; raises `TriviumError` before or between deltas."""
         ...
 
@@ -46,7 +51,7 @@ def provider(settings: FrontierSettings) -> Provider:
 class NoProvider:
     """No key, no frontier: says so, and lets the graph choose another road."""
 
-    async def generate(self, generation: Generation) -> AsyncIterator[Delta]:
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         raise FrontierNotConfigured(
             "no frontier provider is configured; set frontier.provider, frontier.model and its key"
         )
@@ -64,17 +69,42 @@ def finish_reason(theirs: str | None) -> FinishReason:
             return "stop"
 
 
-def failure(status: int | None) -> TriviumError:
-    """Our error for a provider's HTTP status; `None` when there was no answer at all.
+def failure(response: httpx.Response | None) -> TriviumError:
+    """Our error for a provider's; `None` when there was no answer at all.
 
     The provider's own text is not passed on: it may name accounts or keys.
     """
-    if status is None or status < 400:
+    if response is None or response.is_success:
         return Unavailable("the frontier provider cannot be reached, or broke off")
+    status, after = response.status_code, retry_after_s(response.headers)
     match status:
         case 400 | 413 | 422:
             return InvalidRequest(f"the frontier provider refused the request ({status})")
+        case 401 | 403:
+            return FrontierRefused(
+                f"the frontier provider refuses our key ({status}); set frontier.api_key anew"
+            )
+        case 404:
+            return FrontierRefused(
+                "the frontier provider has no such model (404); mend frontier.model or base_url"
+            )
         case 429:
-            return Overloaded("the frontier provider is at its limit", retry_after_s=2.0)
+            return Overloaded("the frontier provider is at its limit", retry_after_s=after or 2.0)
         case _:
-            return Unavailable(f"the frontier provider failed ({status})")
+            return Unavailable(f"the frontier provider failed ({status})", retry_after_s=after)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a provider asks us to wait: `retry-after-ms`, or `retry-after` (RFC 9110).
+
+    `None` when it asks for nothing that can be understood.
+    """
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        value = headers.get("retry-after", "")
+        if value.strip().isdigit():
+            return float(value)
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -9,6 +9,7 @@ from serve_app.settings.loading import from_args, load
 from serve_app.settings.sections import (
     BUNDLED,
     ApiKey,
+    CircuitSettings,
     ExpertSettings,
     FrontierSettings,
     LoraSettings,
@@ -22,6 +23,7 @@ from serve_app.settings.tree import Settings
 __all__ = [
     "BUNDLED",
     "ApiKey",
+    "CircuitSettings",
     "ExpertSettings",
     "FrontierSettings",
     "LoraSettings",

@@ -277,8 +277,24 @@ class RetrievalSettings(_Section):
         return self
 
 
+class CircuitSettings(_Section):
+    """When a provider that keeps failing is left alone.
+
+    Attributes:
+        failures: So many in a row.
+        rest_s: Then so long, before one request finds out whether it answers again.
+    """
+
+    failures: int = Field(default=5, ge=1)
+    rest_s: Seconds = 10.0
+
+
 class FrontierSettings(_Section):
-    """The outside model. Without `provider` the road is not configured, and says so."""
+    """The outside model. Without `provider` the road is not configured, and says so.
+
+    Attributes:
+        retries: Tries after the first, before the first byte and the deadline.
+    """
 
     provider: Literal["openai", "anthropic"] | None = None
     model: str = ""
@@ -286,6 +302,8 @@ class FrontierSettings(_Section):
     api_key: SecretStr = SecretStr("")
     timeout_s: Seconds = 60.0
     max_output_tokens: int = Field(default=1024, ge=1)
+    retries: int = Field(default=2, ge=0, le=10)
+    circuit: CircuitSettings = CircuitSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
 
     @model_validator(mode="before")

@@ -1,0 +1,105 @@
+"""One retry policy for all providers: again where that may help, before the first byte, in time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    before_sleep_log,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from serve_app.domain import Delta, Generation
+from serve_app.errors import (
+    FrontierNotConfigured,
+    FrontierRefused,
+    FrontierResting,
+    Overloaded,
+    Unavailable,
+)
+from serve_app.frontier.circuit import Circuit
+from serve_app.frontier.providers import Provider
+from serve_app.settings import FrontierSettings
+
+log = logging.getLogger(__name__)
+
+# "Full jitter" (Brooker, Exponential Backoff and Jitter, AWS 2015): at most .25 s, .5 s, 1 s, …
+_backoff = wait_random_exponential(multiplier=0.25, max=8)
+
+_Answer = AsyncGenerator[Delta]
+
+
+class Retrying:
+    """A provider that is asked again when it fails, and left alone while it keeps failing."""
+
+    def __init__(self, provider: Provider, settings: FrontierSettings) -> None:
+        self._provider = provider
+        self._tries = 1 + settings.retries
+        self._circuit = Circuit(settings.circuit)
+
+    async def generate(self, generation: Generation, deadline: float) -> AsyncIterator[Delta]:
+        """As `Provider.generate`. Once text has come out, a failure is final.
+
+        Args:
+            deadline: Unix seconds. No pause goes beyond it.
+        """
+        begun, rest = await self._begun(generation, deadline)
+        async with aclosing(rest):
+            for delta in begun:
+                yield delta
+            try:
+                async for delta in rest:
+                    yield delta
+            except Unavailable:
+                self._circuit.failed()
+                raise
+
+    async def _begun(self, generation: Generation, deadline: float) -> tuple[list[Delta], _Answer]:
+        """The deltas up to the first that says something, and those that follow."""
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(self._tries) | stop_before_delay(deadline - time.time()),
+            wait=_pause,
+            retry=retry_if_exception(_may_pass),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+            reraise=True,
+        )
+        return await tries(self._first, generation)
+
+    async def _first(self, generation: Generation) -> tuple[list[Delta], _Answer]:
+        self._circuit.enter()
+        answer = self._provider.generate(generation)
+        begun: list[Delta] = []
+        try:
+            async for delta in answer:
+                begun.append(delta)
+                if delta.text or delta.finish_reason:
+                    break
+        except BaseException as error:
+            if isinstance(error, Unavailable) and _may_pass(error):
+                self._circuit.failed()
+            await answer.aclose()
+            raise
+        self._circuit.succeeded()
+        return begun, answer
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed in a moment."""
+    if isinstance(error, FrontierNotConfigured | FrontierRefused | FrontierResting):
+        return False
+    return isinstance(error, Unavailable | Overloaded)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next try: what the provider asks for, or else a random few."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = getattr(error, "retry_after_s", None) or 0.0
+    return max(asked, _backoff(state))

@@ -1,0 +1,207 @@
+"""When a provider is asked again, and when it is left alone. Real SDKs, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.domain import Delta
+from serve_app.errors import FrontierResting, Overloaded, TriviumError, Unavailable
+from serve_app.frontier.circuit import Circuit
+from serve_app.frontier.providers import retry_after_s
+from serve_app.frontier.retrying import Retrying
+from serve_app.settings import CircuitSettings, FrontierSettings
+from tests.frontier.wire import (
+    ASK,
+    BOTH,
+    PART,
+    Kind,
+    answering,
+    chunked,
+    events,
+    receive,
+    serving,
+    start,
+)
+
+
+class Server:
+    """Answers each request with the next of its steps; the last one repeats.
+
+    A step is a status, a status with a header, "good", "half" (breaks after some text) or "drop".
+    """
+
+    def __init__(self, kind: Kind, *steps: int | str | tuple[int, str]) -> None:
+        self._kind = kind
+        self._steps = list(steps)
+        self.requests = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests += 1
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if step == "good":
+            await answering(self._kind)(reader, writer)
+            return
+        await receive(reader)
+        if step == "half":
+            start(writer)
+            writer.write(chunked(events(self._kind, PART[self._kind])))
+        elif step != "drop":
+            status, header = step if isinstance(step, tuple) else (step, "x-nothing: 0")
+            body = json.dumps({"type": "error", "error": {"type": "x", "message": "no"}}).encode()
+            head = f"HTTP/1.1 {status} No\r\n{header}\r\ncontent-type: application/json\r\n"
+            writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+
+@asynccontextmanager
+async def retrying(
+    kind: Kind, *steps: int | str | tuple[int, str], **settings: Any
+) -> AsyncIterator[tuple[Retrying, Server]]:
+    server = Server(kind, *steps)
+    async with serving(kind, server.handle) as model:
+        yield Retrying(model, FrontierSettings(**settings)), server
+
+
+async def answered(model: Retrying, patience_s: float = 20.0) -> str:
+    deadline = time.time() + patience_s
+    return "".join([delta.text async for delta in model.generate(ASK, deadline)])
+
+
+async def read(model: Retrying, seen: list[Delta]) -> None:
+    async for delta in model.generate(ASK, time.time() + 20):
+        seen.append(delta)  # noqa: PERF401
+
+
+@BOTH
+@pytest.mark.parametrize("fault", [500, 529, (429, "retry-after-ms: 20"), "drop"])
+async def test_a_passing_fault_is_not_seen(kind: Kind, fault: Any) -> None:
+    async with retrying(kind, fault, fault, "good") as (model, server):
+        assert await answered(model) == "Héllo"
+        assert server.requests == 3
+
+
+@BOTH
+async def test_a_lasting_fault_is_told_after_the_last_try(kind: Kind) -> None:
+    async with retrying(kind, 503, retries=1) as (model, server):
+        with pytest.raises(Unavailable):
+            await answered(model)
+        assert server.requests == 2
+
+
+@BOTH
+async def test_after_the_first_text_nothing_is_tried_again(kind: Kind) -> None:
+    seen: list[Delta] = []
+    async with retrying(kind, "half", "good") as (model, server):
+        with pytest.raises(Unavailable):
+            await read(model, seen)
+        assert "".join(delta.text for delta in seen) == "Hé"
+        assert server.requests == 1
+
+
+@BOTH
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+async def test_what_will_not_pass_is_not_tried_again(kind: Kind, status: int) -> None:
+    async with retrying(kind, status, "good") as (model, server):
+        with pytest.raises(TriviumError):
+            await answered(model)
+        assert server.requests == 1
+
+
+@BOTH
+async def test_a_pause_that_ends_after_the_deadline_is_not_begun(kind: Kind) -> None:
+    async with retrying(kind, (429, "retry-after: 30"), "good") as (model, server):
+        asked = time.monotonic()
+        with pytest.raises(Overloaded) as caught:
+            await answered(model, patience_s=10)
+        assert time.monotonic() - asked < 5
+        assert caught.value.retry_after_s == 30
+        assert server.requests == 1
+
+
+@BOTH
+async def test_a_provider_that_keeps_failing_is_left_alone(kind: Kind) -> None:
+    circuit = {"failures": 3, "rest_s": 300}
+    async with retrying(kind, 500, retries=0, circuit=circuit) as (model, server):
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await answered(model)
+        with pytest.raises(FrontierResting, match="3 times in a row") as caught:
+            await answered(model)
+        assert 0 < (caught.value.retry_after_s or 0) <= 300
+        assert server.requests == 3
+
+
+@BOTH
+async def test_answers_that_break_off_count_as_failures(kind: Kind) -> None:
+    circuit = {"failures": 1, "rest_s": 300}
+    async with retrying(kind, "half", retries=0, circuit=circuit) as (model, server):
+        with pytest.raises(Unavailable):
+            await answered(model)
+        with pytest.raises(FrontierResting):
+            await answered(model)
+        assert server.requests == 1
+
+
+@BOTH
+async def test_leaving_closes_the_connection(kind: Kind) -> None:
+    closed = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])))
+        await reader.read()
+        closed.set()
+
+    async with serving(kind, handler) as provider:
+        answer: Any = Retrying(provider, FrontierSettings()).generate(ASK, time.time() + 20)
+        while not (await anext(answer)).text:
+            pass
+        await answer.aclose()
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+def test_after_a_rest_one_finds_out_for_all() -> None:
+    now = 0.0
+    circuit = Circuit(CircuitSettings(failures=2, rest_s=10), lambda: now)
+    circuit.failed()
+    circuit.enter()
+    circuit.failed()
+    now = 9.9
+    with pytest.raises(FrontierResting):
+        circuit.enter()
+    now = 10.0
+    circuit.enter()
+    with pytest.raises(FrontierResting):  # the others still stay away
+        circuit.enter()
+    now = 20.0
+    circuit.enter()  # that one has left without a word
+    circuit.succeeded()
+    circuit.enter()
+    circuit.enter()
+
+
+@given(st.text() | st.floats().map(str) | st.integers().map(str))
+def test_whatever_a_provider_asks_for_is_no_negative_time(value: str) -> None:
+    for name in ("retry-after", "retry-after-ms"):
+        asked = retry_after_s({name: value})
+        assert asked is None or asked >= 0
+
+
+def test_a_date_to_wait_for_is_read() -> None:
+    date = formatdate(time.time() + 60, usegmt=True)
+    assert 55 < (retry_after_s({"retry-after": date}) or 0) <= 60
+    assert retry_after_s({"retry-after": formatdate(0, usegmt=True)}) == 0
+    assert retry_after_s({"retry-after": "2"}) == 2
+    assert retry_after_s({"retry-after-ms": "20", "retry-after": "9"}) == 0.02
+    assert retry_after_s({}) is None

@@ -1,0 +1,154 @@
+"""A real server on this machine that speaks, or fails to speak, the providers' wire."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
+
+import pytest
+
+from serve_app.domain import Generation, Message
+from serve_app.frontier.providers import Provider, provider
+from serve_app.settings import FrontierSettings
+
+Kind = Literal["openai", "anthropic"]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+BOTH = pytest.mark.parametrize("kind", ["openai", "anthropic"])
+
+KEY = "sk-secret-key-123"
+SECRETS = (KEY, "org-acme-account", "sk-***")
+ASK = Generation((Message("system", "Be brief."), Message("user", "hi")), 32)
+
+OPENAI: list[dict[str, Any]] = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+    {"choices": [{"index": 0, "delta": {"content": "Hé"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "llo"}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]},
+    {
+        "choices": [],
+        "usage": {
+            "prompt_tokens": 20,
+            "completion_tokens": 5,
+            "total_tokens": 25,
+            "prompt_tokens_details": {"cached_tokens": 8},
+        },
+    },
+]
+ANTHROPIC: list[dict[str, Any]] = [
+    {
+        "type": "message_start",
+        "message": {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": "x",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 10,
+                "cache_read_input_tokens": 8,
+                "cache_creation_input_tokens": 2,
+                "output_tokens": 1,
+            },
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hé"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "llo"}},
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "max_tokens", "stop_sequence": None},
+        "usage": {"output_tokens": 5},
+    },
+    {"type": "message_stop"},
+]
+
+
+def events(kind: Kind, upto: int | None = None) -> bytes:
+    """The stream of a good answer, or its beginning."""
+    if kind == "anthropic":
+        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in ANTHROPIC[:upto]]
+    else:
+        head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "x"}
+        made = [f"data: {json.dumps({**head, **e})}\n\n" for e in OPENAI[:upto]]
+        made += ["data: [DONE]\n\n"] if upto is None else []
+    return "".join(made).encode()
+
+
+# Up to here both streams have said "Hé" and are not finished.
+PART = {"openai": 2, "anthropic": 4}
+
+
+class Wire:
+    """What a provider received."""
+
+    def __init__(self) -> None:
+        self.head = ""
+        self.body: dict[str, Any] = {}
+
+
+async def receive(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length:")[1].split("\r\n")[0])
+    return head, json.loads(await reader.readexactly(length))
+
+
+def start(
+    writer: asyncio.StreamWriter, status: str = "200 OK", kind: str = "text/event-stream"
+) -> None:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+    writer.write(head.encode())
+
+
+def chunked(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(kind: Kind, handler: Handler, timeout_s: float = 5.0) -> AsyncIterator[Provider]:
+    """A provider client whose server answers by `handler`."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await handler(reader, writer)
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    suffix = "/v1" if kind == "openai" else ""
+    try:
+        yield client(kind, f"http://127.0.0.1:{port}{suffix}", timeout_s)
+    finally:
+        server.close()
+
+
+def client(kind: Kind, url: str, timeout_s: float = 5.0) -> Provider:
+    return provider(
+        FrontierSettings.model_validate(
+            {
+                "provider": kind,
+                "model": "the-model",
+                "base_url": url,
+                "api_key": KEY,
+                "timeout_s": timeout_s,
+            }
+        )
+    )
+
+
+def answering(kind: Kind, wire: Wire | None = None) -> Handler:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, body = await receive(reader)
+        if wire:
+            wire.head, wire.body = head, body
+        start(writer)
+        writer.write(chunked(events(kind)) + chunked(b""))
+        await writer.drain()
+
+    return handler
