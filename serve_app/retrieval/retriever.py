@@ -21,6 +21,9 @@ from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
+# Searches under way at once. More would finish no sooner, and hold up what is written: with eight a
+# write is found in twice the time (docs/lab-notes.md).
+_SEARCHES = 3
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
 
 
@@ -86,6 +89,7 @@ class Retriever:
         self._rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
+        self._searches = asyncio.Semaphore(_SEARCHES)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(
@@ -142,11 +146,12 @@ class Retriever:
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
                 param="mode",
             )
-        hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
-        if query.recent:
-            hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
-        if self._reranker and query.rerank:
-            hits = await self._reranked(query.text, hits)
+        async with self._searches:
+            hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
+            if query.recent:
+                hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
+            if self._reranker and query.rerank:
+                hits = await self._reranked(query.text, hits)
         if query.diversity:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]

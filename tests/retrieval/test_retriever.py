@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,26 @@ async def test_tenant_and_document_are_not_confused_by_slashes(
     await put(retriever, collection, "a", "b/c", "of tenant a")
     await put(retriever, collection, "a/b", "c", "of tenant a/b")
     assert await texts_of(retriever, collection, "a", "b/c") == ["of tenant a"]
+
+
+async def test_searches_do_not_hold_up_what_is_written(
+    retriever: Retriever, uri: str, collection: str
+) -> None:
+    if "://" in uri:
+        pytest.skip("a server searches in a process of its own, and takes longer to write")
+    await put(retriever, collection, "default", "tents", "tent pole rope")
+    done: list[str] = []
+
+    async def search() -> None:
+        await found(retriever, collection, "default", "tent")
+        done.append("search")
+
+    async def write() -> None:
+        await put(retriever, collection, "default", "boots", "boot lace sole")
+        done.append("write")
+
+    await asyncio.gather(*(search() for _ in range(30)), write())
+    assert done.index("write") < 20
 
 
 async def test_documents_are_listed_by_id(retriever: Retriever, collection: str) -> None:
