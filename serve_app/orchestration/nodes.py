@@ -26,6 +26,7 @@ from serve_app.domain import (
 from serve_app.errors import (
     FrontierNotConfigured,
     InvalidRequest,
+    PermissionDenied,
     TriviumError,
     Unavailable,
 )
@@ -97,21 +98,36 @@ class Nodes:
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
-        """Choose the road: the one the caller named, or the router's."""
+        """Choose the road: the one the caller named, or the router's.
+
+        The policy's pins hold for a named road too: they say what may not leave the house.
+
+        Raises:
+            PermissionDenied: The named road is barred.
+            TriviumError: It is the frontier, and the router cannot be asked whether it is barred.
+        """
         run, question = runtime.context, state["question"]
+        try:
+            decision = await self._router.decide(run.context, question.messages)
+        except TriviumError as error:
+            # Without a router the cheapest road still answers, and nothing leaves the house.
+            if question.pinned is Route.FRONTIER:
+                raise
+            run.degraded.append(reason("router", error))
+            decision = replace(
+                _pinned(Route.EXPERT, "the router is not reachable"),
+                stage="fallback",
+                confidence=0.0,
+                barred=(Route.FRONTIER,),
+            )
         if question.pinned:
-            decision = _pinned(question.pinned)
-        else:
-            try:
-                decision = await self._router.decide(run.context, question.messages)
-            except TriviumError as error:
-                # Without a router the cheapest road still answers.
-                run.degraded.append(reason("router", error))
-                decision = replace(
-                    _pinned(Route.EXPERT, "the router is not reachable"),
-                    stage="fallback",
-                    confidence=0.0,
+            if question.pinned in decision.barred:
+                raise PermissionDenied(
+                    f"the policy does not let this question go to trivium/{question.pinned}; "
+                    "ask trivium/auto",
+                    param="model",
                 )
+            decision = replace(_pinned(question.pinned), barred=decision.barred)
         run.decision = decision
         return {
             "decision": decision,

@@ -13,6 +13,7 @@ from serve_app.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    PermissionDenied,
     TriviumError,
     Unavailable,
 )
@@ -61,12 +62,11 @@ async def test_expert_answers_what_is_static() -> None:
     assert house.frontier.asked == []
 
 
-async def test_road_that_the_caller_names_is_not_routed() -> None:
+async def test_road_that_the_caller_names_is_taken() -> None:
     house = House()
     answer = await ask(house, question(pinned=Route.FRONTIER))
     assert answer.text == "Deep thought."
     assert answer.decision.stage == "pinned"
-    assert house.router.asked == []
 
 
 async def test_conversation_is_routed() -> None:
@@ -220,6 +220,30 @@ async def test_road_that_a_pin_forbids_does_not_stand_in(results: list[Any], tex
         without_evidence="frontier",
     )
     assert (await ask(house)).text == text
+    assert house.frontier.asked == []
+
+
+async def test_road_that_a_pin_forbids_is_not_taken_by_name() -> None:
+    house = House(router=FixedRouter(decision(barred=(Route.FRONTIER,))))
+    with pytest.raises(PermissionDenied, match="trivium/frontier"):
+        await ask(house, question(pinned=Route.FRONTIER))
+    assert house.frontier.asked == []
+
+
+async def test_road_that_a_pin_forbids_does_not_stand_in_for_a_named_one() -> None:
+    house = House(
+        router=FixedRouter(decision(barred=(Route.FRONTIER,))), expert=ScriptedModel(DOWN)
+    )
+    with pytest.raises(Unavailable):
+        await ask(house, question(pinned=Route.EXPERT))
+    assert house.frontier.asked == []
+
+
+@pytest.mark.parametrize("pinned", [Route.FRONTIER, Route.EXPERT, None])
+async def test_nothing_leaves_the_house_while_the_router_is_down(pinned: Route | None) -> None:
+    house = House(router=FixedRouter(DOWN), expert=ScriptedModel(DOWN))
+    with pytest.raises(Unavailable):
+        await ask(house, question(pinned=pinned))
     assert house.frontier.asked == []
 
 
