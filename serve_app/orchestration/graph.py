@@ -13,10 +13,11 @@ from langgraph.runtime import Runtime
 
 from serve_app.domain import Answer, RequestContext, Usage
 from serve_app.errors import DeadlineExceeded
-from serve_app.orchestration import knowledge, nodes
+from serve_app.orchestration import branches, knowledge
 from serve_app.orchestration.knowledge import KnowledgeNodes
-from serve_app.orchestration.nodes import Node, Nodes, State
+from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question, Run
+from serve_app.orchestration.state import Node, State
 from serve_app.telemetry import tracing
 
 # Who does each step; the trace shows it.
@@ -50,17 +51,17 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
     unanswered = ("rewrite", "abstain", "escalate")
     starts = ("expert", "rewrite", "frontier")
     graph.add_edge(START, "decide")
-    branch("decide", nodes.after_decide, *starts)
+    branch("decide", branches.after_decide, *starts)
     graph.add_edge("rewrite", "retrieve")
     branch("retrieve", knowledge.after_retrieve, "grade", "frontier", "detour")
     branch("grade", facts.after_grade, "answer", "quote", "frontier", *unanswered)
     branch("answer", knowledge.after_answer, "verify", "detour", "end")
     branch("verify", knowledge.after_verify, "quote", "end")
     branch("quote", facts.after_quote, "detour", "end", *unanswered)
-    branch("expert", nodes.after_expert, "conform", "detour", "end")
-    branch("conform", nodes.after_conform, "expert", "detour", "end")
-    branch("frontier", nodes.after_frontier, "detour", "abstain", "end")
-    branch("detour", nodes.after_detour, *starts, "end")
+    branch("expert", branches.after_expert, "conform", "detour", "end")
+    branch("conform", branches.after_conform, "expert", "detour", "end")
+    branch("frontier", branches.after_frontier, "detour", "abstain", "end")
+    branch("detour", branches.after_detour, *starts, "end")
     graph.add_edge("escalate", "frontier")
     graph.add_edge("abstain", END)
     return graph.compile()

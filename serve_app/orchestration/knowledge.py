@@ -12,8 +12,8 @@ from opentelemetry import trace
 from serve_app.domain import Chunk, Route, SearchQuery
 from serve_app.errors import NotFound, TriviumError
 from serve_app.orchestration import evidence, quoting, timespans
-from serve_app.orchestration.nodes import State, reason
 from serve_app.orchestration.run import Knowledge, Run
+from serve_app.orchestration.state import State, reason
 from serve_app.settings import OrchestrationSettings
 
 NOT_FOUND = "The knowledge base does not say."

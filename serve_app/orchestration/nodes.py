@@ -5,26 +5,22 @@ Those that find evidence and answer from it by rule are in `knowledge`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict
 
 from langgraph.runtime import Runtime
 
 from serve_app.domain import (
     Chunk,
-    Citation,
     Decision,
     FinishReason,
     Generation,
     Message,
     ModelCall,
     Route,
-    SearchQuery,
     Usage,
 )
 from serve_app.errors import (
-    FrontierNotConfigured,
     InvalidRequest,
     PermissionDenied,
     TriviumError,
@@ -33,41 +29,9 @@ from serve_app.errors import (
 from serve_app.orchestration import evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.prompts import Prompt, prompt
-from serve_app.orchestration.run import Adapter, Adapters, Model, Question, Router, Run
+from serve_app.orchestration.run import Adapters, Model, Router, Run
+from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
-
-
-class State(TypedDict, total=False):
-    """What the steps pass to each other.
-
-    Attributes:
-        road: The one being tried now.
-        found: What the last search that found anything found, before it was graded.
-        escalated: There is no evidence, and the frontier is asked instead.
-    """
-
-    question: Question
-    decision: Decision
-    road: Route
-    tried: tuple[Route, ...]
-    query: SearchQuery
-    rewrites: int
-    found: list[Chunk]
-    chunks: list[Chunk]
-    whole: bool
-    draft: str
-    text: str
-    finish_reason: FinishReason
-    citations: tuple[Citation, ...]
-    escalated: bool
-    adapter: Adapter | None
-    held: str
-    violations: list[str]
-    error: TriviumError | None
-    first_error: TriviumError
-
-
-Node = Callable[[State, Runtime[Run]], Coroutine[Any, Any, State]]
 
 
 class Nodes:
@@ -285,55 +249,9 @@ class Nodes:
         }
 
 
-def after_decide(state: State) -> str:
-    """Straight to the expert; to retrieval for facts, and for reasoning over what changes."""
-    match state["road"]:
-        case Route.KNOWLEDGE:
-            return "rewrite"
-        case Route.FRONTIER if state["decision"].volatile and "chunks" not in state:
-            return "rewrite"
-        case Route.FRONTIER:
-            return "frontier"
-        case Route.EXPERT:
-            return "expert"
-
-
-def after_frontier(state: State) -> str:
-    if not state["error"]:
-        return "end"
-    # It stood in for evidence, which no other road has either.
-    return "abstain" if state.get("escalated") else "detour"
-
-
-def after_expert(state: State) -> str:
-    """An answer that was held back is checked."""
-    if state["error"]:
-        return "detour"
-    return "conform" if "held" in state else "end"
-
-
-def after_conform(state: State) -> str:
-    """Kept: the end. Broken: once more, then another road."""
-    if state["error"]:
-        return "detour"
-    return "expert" if state["violations"] else "end"
-
-
-def after_detour(state: State) -> str:
-    """The next road, or the end where an answer that was held back had to do."""
-    return after_decide(state) if state["error"] else "end"
-
-
 def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:
     scores = {road: float(road is route) for road in Route}
     return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
-
-
-def reason(road: str, error: TriviumError) -> str:
-    """A token for the `x-trivium-degraded` header."""
-    if isinstance(error, FrontierNotConfigured):
-        return error.code
-    return f"{road}-{error.code.replace('_', '-')}"
 
 
 def _instructed(

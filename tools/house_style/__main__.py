@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.house_style", description=__doc__)
     parser.add_argument("output", type=Path, help="folder for train, valid, test, canary .jsonl")
     parser.add_argument("--only", choices=FILES, action="append", help="these files alone")
-    for name, count in (("train", 1000), ("valid", 100), ("test", 260), ("canary", 40)):
+    for name, count in (("train", 4000), ("valid", 100), ("test", 260), ("canary", 40)):
         parser.add_argument(f"--{name}", type=int, default=count, help=f"rows; {count}")
     parser.add_argument("--seed", type=int, default=7)
     chosen = parser.parse_args()
