@@ -45,6 +45,10 @@ def train_expert(
         str | None,
         typer.Option(help="Model to adapt, folder or hub id; default: the expert's own."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="An adapter to go on from; default: begin with new weights."),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(help="Whose terms the adapter is under; noted in its recipe.")
     ] = None,
@@ -114,7 +118,7 @@ def train_expert(
         )
     chosen = Hyperparameters(rank, learning_rate, epochs, batch, max_tokens, seed)
     with errors.status("checking the data"):
-        plan = training.plan(base_of(settings, base), data, valid, output, chosen, licence)
+        plan = training.plan(base_of(settings, base), data, valid, output, chosen, licence, start)
     machine = training.Machine(workers, settings.expert.accelerator, save_every)
     if dry_run:
         with errors.status("timing a pack"):

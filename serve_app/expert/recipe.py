@@ -12,6 +12,7 @@ from typing import Any
 from serve_app.errors import SettingsError
 
 FILE = "recipe.json"
+_HASHES = {"base", "train", "valid", "start"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Recipe:
 
     Attributes:
         base: `name` and `weights_sha256` of the model.
+        start: SHA-256 of the weights of the adapter that it goes on from.
     """
 
     base: Mapping[str, str]
@@ -66,6 +68,7 @@ class Recipe:
     hyperparameters: Hyperparameters
     licence: str | None
     steps: int
+    start: str | None = None
     outcome: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
@@ -98,6 +101,8 @@ class Recipe:
             "valid": self.valid.sha256,
             "hyperparameters": asdict(self.hyperparameters),
             "licence": self.licence,
+            # Only where there is one: recipes from before keep their ids.
+            **({"start": self.start} if self.start else {}),
         }
 
 
@@ -116,5 +121,5 @@ def _flat(essence: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat.update(value)
         else:
-            flat[key] = value[:12] if key in ("base", "train", "valid") and value else value
+            flat[key] = value[:12] if key in _HASHES and value else value
     return flat

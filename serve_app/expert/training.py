@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import SettingsError, TriviumError, Unavailable
 from serve_app.expert import curves, tokens
+from serve_app.expert.admission import WEIGHTS, Limits, admit
 from serve_app.expert.base import Base
 from serve_app.expert.examples import Example, read_examples, refuse_leaks
 from serve_app.expert.recipe import FILE, Data, Hyperparameters, Recipe
@@ -39,6 +40,7 @@ class Plan:
     train: tuple[tokens.Pack, ...]
     valid: tuple[tokens.Pack, ...]
     output: Path
+    start: Path | None = None
 
     @property
     def work(self) -> Work:
@@ -71,12 +73,17 @@ def plan(
     output: Path,
     chosen: Hyperparameters,
     licence: str | None,
+    start: Path | None = None,
 ) -> Plan:
     """Read, check and count everything; writes nothing.
+
+    Args:
+        start: An adapter of the same base and rank to go on from; else new weights.
 
     Raises:
         SettingsError: Some input is bad, or the output, finished or not, is of another recipe.
     """
+    begun = _begun(start, base, chosen) if start else None
     learned, held = read_examples(train), read_examples(valid)
     refuse_leaks(learned, held)
     packs = [_packs(base, path, rows, chosen) for path, rows in ((train, learned), (valid, held))]
@@ -88,6 +95,7 @@ def plan(
         hyperparameters=chosen,
         licence=licence,
         steps=chosen.epochs * -(-len(train_packs) // chosen.batch),
+        start=begun,
     )
     if not output.parent.is_dir():
         raise SettingsError(f"{output.parent}: there is no such folder to write {output.name} to")
@@ -96,7 +104,7 @@ def plan(
     work = Work.of(output).folder
     if work.exists():
         recipe.refuse_other(work, "finish that run with its own command, or remove the folder")
-    return Plan(base, recipe, train_packs, valid_packs, output)
+    return Plan(base, recipe, train_packs, valid_packs, output, start)
 
 
 def estimate(plan: Plan, machine: Machine) -> float | None:
@@ -131,6 +139,16 @@ def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
         return _finish(plan, machine)
 
 
+def _begun(start: Path, base: Base, chosen: Hyperparameters) -> str:
+    """The hash of the weights of an adapter that may be gone on from."""
+    found = admit(start, base, Limits(rank=chosen.rank))
+    if found.rank != chosen.rank:
+        raise SettingsError(
+            f"{start} has rank {found.rank}, not {chosen.rank}: set --rank {found.rank}"
+        )
+    return found.files[WEIGHTS]
+
+
 def _packs(
     base: Base, path: Path, rows: Sequence[Example], chosen: Hyperparameters
 ) -> tuple[tuple[tokens.Pack, ...], Data]:
@@ -161,6 +179,7 @@ def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
         base=plan.base.folder.resolve(),
         base_name=plan.base.name,
         hyperparameters=plan.recipe.hyperparameters,
+        start=plan.start and plan.start.resolve(),
         train=plan.train,
         valid=plan.valid,
         folder=plan.work.folder.resolve(),

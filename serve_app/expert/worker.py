@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
@@ -40,6 +40,7 @@ class Job:
 
     Attributes:
         base: The model's folder.
+        start: Folder of the adapter to go on from; None begins with new weights.
         workers: That share a step.
         save_every: Optimizer steps between checkpoints.
         threads: Of torch, on the CPU; None leaves them alone.
@@ -49,6 +50,7 @@ class Job:
     base: Path
     base_name: str
     hyperparameters: Hyperparameters
+    start: Path | None
     train: tuple[Pack, ...]
     valid: tuple[Pack, ...]
     folder: Path
@@ -121,6 +123,8 @@ def _model(job: Job) -> Any:
         job.base, dtype=_dtype(job), attn_implementation="sdpa"
     )
     model.config.use_cache = False
+    if job.start:
+        return PeftModel.from_pretrained(model, job.start, is_trainable=True)
     chosen = job.hyperparameters
     lora = LoraConfig(
         r=chosen.rank,

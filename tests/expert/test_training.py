@@ -51,10 +51,10 @@ def planned(tiny: Path, data: Data, output: Path) -> training.Plan:
     return training.plan(find(str(tiny), "tiny"), *data, output, CHOSEN, None)
 
 
-def command(tiny: Path, data: Data, output: Path) -> list[str]:
+def command(tiny: Path, data: Data, output: Path, *more: str) -> list[str]:
     train, valid = map(str, data)
     own = ["--data", train, "--valid", valid, "--output", str(output), "--base", str(tiny)]
-    return ["train", "expert", *own, *OPTIONS]
+    return ["train", "expert", *own, *OPTIONS, *more]
 
 
 def started(arguments: list[str]) -> subprocess.Popen[str]:
@@ -134,6 +134,20 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(
     assert not killed.work.folder.exists()
 
 
+def test_training_goes_on_from_an_adapter(tiny: Path, data: Data, tmp_path: Path) -> None:
+    def trained(output: Path, *more: str) -> Any:
+        process = started(command(tiny, data, output, *more))
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        return json.loads(out)
+
+    first = trained(tmp_path / "first")
+    second = trained(tmp_path / "second", "--from", str(tmp_path / "first"))
+    assert second["losses"]["valid_before"] == pytest.approx(first["losses"]["valid_after"])
+    assert second["losses"]["valid_after"] < second["losses"]["valid_before"]
+    assert len(second["start"]) == 64
+
+
 def test_a_disk_that_fills_up_within_a_checkpoint_costs_no_earlier_one(
     tiny: Path, data: Data, tmp_path: Path
 ) -> None:
@@ -185,6 +199,7 @@ def test_a_dry_run_counts_and_writes_nothing(
 
 BAD: dict[str, tuple[list[str], str]] = {
     "a base that is not there": (["--base", "nowhere"], "there is no such folder"),
+    "an adapter that is not there": (["--from", "nowhere"], "there is no such folder"),
     "a batch nobody can share": (["--batch", "3", "--workers", "2"], "a multiple can"),
     "a folder that is not there": (["--output", "nowhere/new"], "no such folder to write new to"),
 }

@@ -17,11 +17,13 @@ from transformers import AutoConfig
 
 from serve_app.expert.adapters import Registry
 from serve_app.expert.base import Base
+from serve_app.expert.contracts import parse
 from tests.expert.releases import release
 from tests.integration.conftest import STATE, Stack
 from tests.integration.painted import CONFIG, direction, weights
 
 ROOT = STATE / "adapters"
+HOUSE_STYLE = Path("configs/demo/house_style")
 MODEL = "smollm2-135m-instruct"
 WORDS = {1: "red", 2: "blue"}
 STREAMS = 8
@@ -134,6 +136,17 @@ def serves(stack: Stack, name: str, version: int) -> Callable[[], bool]:
 
 def promote(registry: Registry, version: int) -> None:
     registry.promote("paint", version, tolerance=1.0)
+
+
+def test_the_demos_adapter_serves_at_once_and_writes_in_the_house_style(stack: Stack) -> None:
+    until(serves(stack, "house-style", 1))
+    contract = parse((HOUSE_STYLE / "contract.yaml").read_bytes(), "contract.yaml")
+    for line in (HOUSE_STYLE / "canary.jsonl").read_text(encoding="utf-8").split("\n")[:5]:
+        response = stack.openai().chat.completions.with_raw_response.create(
+            model="trivium/expert:house-style", messages=json.loads(line)["messages"][:-1]
+        )
+        assert response.headers["x-trivium-model"].endswith("house-style@1")
+        assert contract.violations(response.parse().choices[0].message.content or "") == []
 
 
 @pytest.mark.timeout(300)
