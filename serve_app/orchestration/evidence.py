@@ -81,12 +81,13 @@ def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]
     return text, tuple(citations)
 
 
-def dated(citations: Sequence[Citation], zone: ZoneInfo) -> str:
-    """When the evidence of an answer was true, in words; empty when no chunk says."""
+def dated(text: str, citations: Sequence[Citation], zone: ZoneInfo) -> str:
+    """When the evidence of an answer was true, in words; empty when no chunk says, or the text."""
     moments = [moment for each in citations if (moment := _moment(each.chunk.as_of))]
     if not moments:
         return ""
-    return f" (As of {min(moments).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}.)"
+    stamp = f"{min(moments).astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+    return "" if stamp in text else f" (As of {stamp}.)"
 
 
 def _moment(as_of: str | None) -> datetime | None:

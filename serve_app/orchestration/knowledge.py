@@ -157,7 +157,7 @@ class KnowledgeNodes:
     def _cited(self, state: State, run: Run, parts: Sequence[tuple[str, Chunk]]) -> State:
         text, citations = evidence.cite(parts)
         if state["decision"].volatile:
-            text += evidence.dated(citations, self._rules.zone(run.context.tenant))
+            text += evidence.dated(text, citations, self._rules.zone(run.context.tenant))
         run.emit(text)
         return {"text": text, "citations": citations, "finish_reason": "stop"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,6 +108,12 @@ async def test_rule_quotes_and_asks_no_model() -> None:
 async def test_quote_of_what_changes_says_when_it_was_true() -> None:
     answer = await ask(house(FixedKnowledge([REVENUE]), answers="quote"), "What was our revenue?")
     assert answer.text.endswith("Revenue was 900 euros. (As of 2026-11-24 10:00:00 UTC.)")
+
+
+async def test_evidence_that_says_when_it_was_true_is_not_dated_twice() -> None:
+    said = replace(REVENUE, text="Revenue was 900 euros, as of 2026-11-24 10:00:00 UTC.")
+    answer = await ask(house(FixedKnowledge([said]), answers="quote"), "What was our revenue?")
+    assert answer.text.count("2026-11-24 10:00:00 UTC") == 1
 
 
 async def test_rule_does_not_quote_what_says_something_else() -> None:
