@@ -91,7 +91,9 @@ class Nodes:
                     "ask trivium/auto",
                     param="model",
                 )
-            decision = replace(_pinned(question.pinned), barred=decision.barred)
+            decision = replace(
+                _pinned(question.pinned), barred=decision.barred, latency_ms=decision.latency_ms
+            )
         run.decision = decision
         return {
             "decision": decision,
