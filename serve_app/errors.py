@@ -7,6 +7,7 @@
     │   └── ContextLengthExceeded     400  context_length_exceeded
     ├── Unauthenticated               401  invalid_api_key
     ├── PermissionDenied              403  insufficient_scope
+    │   └── RoadBarred                403  road_barred
     ├── NotFound                      404  not_found
     │   └── ModelNotFound             404  model_not_found
     ├── BodyTooLarge                  413  body_too_large
@@ -89,6 +90,12 @@ class Unauthenticated(TriviumError):
 
 class PermissionDenied(TriviumError):
     status, type, code = 403, "permission_error", "insufficient_scope"
+
+
+class RoadBarred(PermissionDenied):
+    """A pin of the policy forbids the road that the caller named."""
+
+    code = "road_barred"
 
 
 class NotFound(TriviumError):

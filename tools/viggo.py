@@ -116,8 +116,8 @@ def score(data: Path, answers: Sequence[Path]) -> Table:
     table = Table("answers", "rows", "exact match", "slot F1", "form kept")
     for path in answers:
         given = {row["id"]: row["text"].strip() for row in map(json.loads, path.open("rb"))}
-        if missing := len(wanted) - len(given):
-            raise SystemExit(f"{path}: {missing} answers are missing; run `generate` again")
+        if missing := set(range(len(wanted))) - set(given):
+            raise SystemExit(f"{path}: {len(missing)} answers are missing; run `generate` again")
         exact, shared, slots, form = np.zeros((4, len(wanted)))
         for i, reference in enumerate(wanted):
             function, ours = parse(given[i])

@@ -59,7 +59,7 @@ class Recipe:
 
     Attributes:
         base: `name` and `weights_sha256` of the model.
-        start: SHA-256 of the weights of the adapter that it goes on from.
+        start: Hash of the adapter that it goes on from.
     """
 
     base: Mapping[str, str]

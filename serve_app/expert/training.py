@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import SettingsError, TriviumError, Unavailable
 from serve_app.expert import curves, tokens
-from serve_app.expert.admission import WEIGHTS, Limits, admit
+from serve_app.expert.admission import CONFIG, WEIGHTS, Limits, admit
 from serve_app.expert.base import Base
 from serve_app.expert.examples import Example, read_examples, refuse_leaks
 from serve_app.expert.recipe import FILE, Data, Hyperparameters, Recipe
@@ -140,13 +141,13 @@ def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
 
 
 def _begun(start: Path, base: Base, chosen: Hyperparameters) -> str:
-    """The hash of the weights of an adapter that may be gone on from."""
-    found = admit(start, base, Limits(rank=chosen.rank))
+    """A hash of an adapter that may be gone on from: its weights and how they are applied."""
+    found = admit(start, base, Limits(rank=sys.maxsize, size=sys.maxsize))
     if found.rank != chosen.rank:
         raise SettingsError(
             f"{start} has rank {found.rank}, not {chosen.rank}: set --rank {found.rank}"
         )
-    return found.files[WEIGHTS]
+    return hashlib.sha256(f"{found.files[WEIGHTS]} {found.files[CONFIG]}".encode()).hexdigest()
 
 
 def _packs(

@@ -124,7 +124,10 @@ def _model(job: Job) -> Any:
     )
     model.config.use_cache = False
     if job.start:
-        return PeftModel.from_pretrained(model, job.start, is_trainable=True)
+        adapted = PeftModel.from_pretrained(model, job.start, is_trainable=True)
+        # A bare name would be looked up on the hub whenever a checkpoint is saved.
+        adapted.peft_config["default"].base_model_name_or_path = str(job.base)
+        return adapted
     chosen = job.hyperparameters
     lora = LoraConfig(
         r=chosen.rank,

@@ -9,7 +9,7 @@ import anthropic
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import failure, finish_reason
+from serve_app.frontier.providers import failure, finish_reason, silence
 from serve_app.settings import FrontierSettings
 
 
@@ -25,7 +25,7 @@ class AnthropicProvider:
         self._client = anthropic.AsyncAnthropic(
             api_key=settings.api_key.get_secret_value(),
             base_url=settings.base_url,
-            timeout=settings.timeout_s,
+            timeout=settings.silence_s,
             max_retries=0,
         )
 
@@ -41,6 +41,8 @@ class AnthropicProvider:
                 raise failure(None)
         except TriviumError:
             raise
+        except anthropic.APITimeoutError as error:
+            raise silence() from error
         except anthropic.APIError as error:
             raise failure(getattr(error, "response", None)) from error
         except Exception as error:

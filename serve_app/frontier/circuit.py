@@ -24,13 +24,18 @@ class Circuit:
         self._failures = 0  # in a row
         self._rests_until = 0.0
 
+    @property
+    def open(self) -> bool:
+        """Whether the provider is being left alone."""
+        return self._failures >= self._settings.failures
+
     def enter(self) -> None:
         """Before each call.
 
         Raises:
             FrontierResting: The provider has failed too often, too recently.
         """
-        if self._failures < self._settings.failures:
+        if not self.open:
             return
         left = self._rests_until - self._clock()
         if left > 0:
@@ -44,8 +49,10 @@ class Circuit:
         self._rests_until = self._clock() + self._settings.rest_s
 
     def succeeded(self) -> None:
+        """A call has come to its end."""
         self._failures = 0
 
     def failed(self) -> None:
+        """A call has not, whether before its first byte or after."""
         self._failures += 1
         self._rests_until = self._clock() + self._settings.rest_s

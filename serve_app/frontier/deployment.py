@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from serve_app.domain import Delta, Generation, RequestContext
 from serve_app.frontier.providers import provider
@@ -31,8 +32,9 @@ class FrontierServer:
         }
         name = f"chat {self._settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
-            async for delta in self._provider.generate(generation, context.deadline):
-                if delta.usage:
-                    span.set_attribute("gen_ai.usage.input_tokens", delta.usage.prompt_tokens)
-                    span.set_attribute("gen_ai.usage.output_tokens", delta.usage.completion_tokens)
-                yield delta
+            async with aclosing(self._provider.generate(generation, context.deadline)) as deltas:
+                async for delta in deltas:
+                    if usage := delta.usage:
+                        span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
+                        span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)
+                    yield delta

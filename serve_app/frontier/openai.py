@@ -9,7 +9,7 @@ import openai
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError
-from serve_app.frontier.providers import failure, finish_reason
+from serve_app.frontier.providers import failure, finish_reason, silence
 from serve_app.settings import FrontierSettings
 
 
@@ -19,7 +19,7 @@ class OpenAIProvider:
         self._client = openai.AsyncOpenAI(
             api_key=settings.api_key.get_secret_value(),
             base_url=settings.base_url,
-            timeout=settings.timeout_s,
+            timeout=settings.silence_s,
             max_retries=0,
         )
 
@@ -44,6 +44,8 @@ class OpenAIProvider:
                 raise failure(None)
         except TriviumError:
             raise
+        except openai.APITimeoutError as error:
+            raise silence() from error
         except openai.APIError as error:
             raise failure(getattr(error, "response", None)) from error
         except Exception as error:

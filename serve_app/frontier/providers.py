@@ -7,6 +7,8 @@ are off; retrying is the business of the road, not of the wire.
 from __future__ import annotations
 
 import email.utils
+import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
@@ -15,6 +17,7 @@ import httpx
 
 from serve_app.domain import Delta, FinishReason, Generation
 from serve_app.errors import (
+    DeadlineExceeded,
     FrontierNotConfigured,
     FrontierRefused,
     InvalidRequest,
@@ -23,6 +26,8 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.settings import FrontierSettings
+
+log = logging.getLogger(__name__)
 
 
 class Provider(Protocol):
@@ -81,17 +86,20 @@ def failure(response: httpx.Response | None) -> TriviumError:
         case 400 | 413 | 422:
             return InvalidRequest(f"the frontier provider refused the request ({status})")
         case 401 | 403:
-            return FrontierRefused(
-                f"the frontier provider refuses our key ({status}); set frontier.api_key anew"
-            )
+            log.error("the provider refuses us (%d): is frontier.api_key still good?", status)
+            return FrontierRefused(f"the frontier provider refuses us ({status})")
         case 404:
-            return FrontierRefused(
-                "the frontier provider has no such model (404); mend frontier.model or base_url"
-            )
+            log.error("the provider knows no such model: mend frontier.model or base_url")
+            return FrontierRefused("the frontier provider has no such model (404)")
         case 429:
-            return Overloaded("the frontier provider is at its limit", retry_after_s=after or 2.0)
+            return Overloaded("the frontier provider is at its limit", retry_after_s=after or 1.0)
         case _:
             return Unavailable(f"the frontier provider failed ({status})", retry_after_s=after)
+
+
+def silence() -> TriviumError:
+    """Our error for a provider that says nothing."""
+    return DeadlineExceeded("the frontier provider did not answer in time")
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -99,12 +107,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
     `None` when it asks for nothing that can be understood.
     """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
     try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
-        if value.strip().isdigit():
-            return float(value)
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (ValueError, OverflowError, OSError):
         return None
+    return max(0.0, moment - time.time())

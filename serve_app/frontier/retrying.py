@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from tenacity import (
@@ -19,6 +19,7 @@ from tenacity import (
 
 from serve_app.domain import Delta, Generation
 from serve_app.errors import (
+    DeadlineExceeded,
     FrontierNotConfigured,
     FrontierRefused,
     FrontierResting,
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # "Full jitter" (Brooker, Exponential Backoff and Jitter, AWS 2015): at most .25 s, .5 s, 1 s, …
 _backoff = wait_random_exponential(multiplier=0.25, max=8)
+_PATIENCE_S = 5.0  # whom a provider asks to wait for longer than that takes another road
 
 _Answer = AsyncGenerator[Delta]
 
@@ -45,7 +47,7 @@ class Retrying:
         self._tries = 1 + settings.retries
         self._circuit = Circuit(settings.circuit)
 
-    async def generate(self, generation: Generation, deadline: float) -> AsyncIterator[Delta]:
+    async def generate(self, generation: Generation, deadline: float) -> _Answer:
         """As `Provider.generate`. Once text has come out, a failure is final.
 
         Args:
@@ -61,13 +63,14 @@ class Retrying:
             except Unavailable:
                 self._circuit.failed()
                 raise
+        self._circuit.succeeded()
 
     async def _begun(self, generation: Generation, deadline: float) -> tuple[list[Delta], _Answer]:
         """The deltas up to the first that says something, and those that follow."""
         tries = AsyncRetrying(
             stop=stop_after_attempt(self._tries) | stop_before_delay(deadline - time.time()),
             wait=_pause,
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(self._worthwhile),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
         )
@@ -83,23 +86,38 @@ class Retrying:
                 if delta.text or delta.finish_reason:
                     break
         except BaseException as error:
-            if isinstance(error, Unavailable) and _may_pass(error):
-                self._circuit.failed()
+            self._note(error)
             await answer.aclose()
             raise
-        self._circuit.succeeded()
         return begun, answer
 
+    def _note(self, error: BaseException) -> None:
+        match error:
+            case FrontierRefused() | Overloaded():
+                self._circuit.succeeded()  # it is there, and answers
+            case FrontierNotConfigured():
+                pass
+            case Unavailable():
+                self._circuit.failed()
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed in a moment."""
-    if isinstance(error, FrontierNotConfigured | FrontierRefused | FrontierResting):
+    def _worthwhile(self, error: BaseException) -> bool:
+        """Whether the same request may succeed in a moment."""
+        match error:
+            # Another silence would take as long again.
+            case (
+                FrontierNotConfigured() | FrontierRefused() | FrontierResting() | DeadlineExceeded()
+            ):
+                return False
+            case Unavailable() | Overloaded():
+                return not self._circuit.open and _asked_s(error) <= _PATIENCE_S
         return False
-    return isinstance(error, Unavailable | Overloaded)
 
 
 def _pause(state: RetryCallState) -> float:
     """Seconds before the next try: what the provider asks for, or else a random few."""
     error = state.outcome.exception() if state.outcome else None
-    asked = getattr(error, "retry_after_s", None) or 0.0
-    return max(asked, _backoff(state))
+    return max(_asked_s(error), _backoff(state))
+
+
+def _asked_s(error: BaseException | None) -> float:
+    return getattr(error, "retry_after_s", None) or 0.0

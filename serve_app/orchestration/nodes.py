@@ -22,7 +22,7 @@ from serve_app.domain import (
 )
 from serve_app.errors import (
     InvalidRequest,
-    PermissionDenied,
+    RoadBarred,
     TriviumError,
     Unavailable,
 )
@@ -64,10 +64,10 @@ class Nodes:
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one the caller named, or the router's.
 
-        The policy's pins hold for a named road too: they say what may not leave the house.
+        The policy's pins hold for a named road too.
 
         Raises:
-            PermissionDenied: The named road is barred.
+            RoadBarred: The named road is.
             TriviumError: It is the frontier, and the router cannot be asked whether it is barred.
         """
         run, question = runtime.context, state["question"]
@@ -85,16 +85,16 @@ class Nodes:
                 barred=(Route.FRONTIER,),
             )
         if question.pinned:
-            if question.pinned in decision.barred:
-                raise PermissionDenied(
-                    f"the policy does not let this question go to trivium/{question.pinned}; "
-                    "ask trivium/auto",
-                    param="model",
-                )
             decision = replace(
                 _pinned(question.pinned), barred=decision.barred, latency_ms=decision.latency_ms
             )
         run.decision = decision
+        if question.pinned in decision.barred:
+            raise RoadBarred(
+                f"the policy does not let this question go to trivium/{question.pinned}; "
+                "ask trivium/auto",
+                param="model",
+            )
         return {
             "decision": decision,
             "road": decision.route,

@@ -115,7 +115,7 @@ def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0)
 def hit(found: Any, field: Field) -> Hit:
     """What a search by a field has found."""
     entity, distance = found["entity"], float(found["distance"])
-    vector = np.asarray(entity.get("dense", ()), dtype=np.float32)
+    vector = np.asarray(entity.get("dense") or (), dtype=np.float32)
     of = chunk(entity, score=distance, relevance=distance if field == "dense" else 0.0)
     return Hit(str(entity["id"]), of, int(entity["time"]), str(entity["series"]), vector)
 

@@ -293,6 +293,8 @@ class FrontierSettings(_Section):
     """The outside model. Without `provider` the road is not configured, and says so.
 
     Attributes:
+        silence_s: How long the provider may say nothing, at first or between two deltas, before
+            it counts as failed.
         retries: Tries after the first, before the first byte and the deadline.
     """
 
@@ -301,6 +303,7 @@ class FrontierSettings(_Section):
     base_url: str | None = None
     api_key: SecretStr = SecretStr("")
     timeout_s: Seconds = 60.0
+    silence_s: Seconds = 30.0
     max_output_tokens: int = Field(default=1024, ge=1)
     retries: int = Field(default=2, ge=0, le=10)
     circuit: CircuitSettings = CircuitSettings()

@@ -12,6 +12,7 @@ import pytest
 
 from serve_app.domain import Delta, Generation, Message, Usage
 from serve_app.errors import (
+    DeadlineExceeded,
     FrontierNotConfigured,
     FrontierRefused,
     InvalidRequest,
@@ -42,7 +43,7 @@ from tests.frontier.wire import (
 
 
 async def failing(
-    kind: Kind, handler: Handler, timeout_s: float = 5.0
+    kind: Kind, handler: Handler, silence_s: float = 5.0
 ) -> tuple[list[Delta], TriviumError]:
     """What came before the error, and the error; neither it nor its message leaks anything."""
     seen: list[Delta] = []
@@ -51,7 +52,7 @@ async def failing(
         async for delta in model.generate(ASK):
             seen.append(delta)  # noqa: PERF401
 
-    async with serving(kind, handler, timeout_s) as model:
+    async with serving(kind, handler, silence_s) as model:
         with pytest.raises(TriviumError) as caught:
             await read(model)
     error = caught.value
@@ -175,8 +176,8 @@ async def test_silence_before_the_answer_is_bounded(kind: Kind) -> None:
         await receive(reader)
         await reader.read()
 
-    seen, error = await failing(kind, handler, timeout_s=0.2)
-    assert (seen, type(error)) == ([], Unavailable)
+    seen, error = await failing(kind, handler, silence_s=0.2)
+    assert (seen, type(error)) == ([], DeadlineExceeded)
 
 
 @BOTH
@@ -187,7 +188,7 @@ async def test_silence_inside_the_answer_is_bounded(kind: Kind) -> None:
         writer.write(chunked(events(kind, PART[kind])))
         await reader.read()
 
-    seen, error = await failing(kind, handler, timeout_s=0.3)
+    seen, error = await failing(kind, handler, silence_s=0.3)
     assert "".join(delta.text for delta in seen) == "Hé"
     assert isinstance(error, Unavailable)
 

@@ -111,7 +111,7 @@ def chunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(kind: Kind, handler: Handler, timeout_s: float = 5.0) -> AsyncIterator[Provider]:
+async def serving(kind: Kind, handler: Handler, silence_s: float = 5.0) -> AsyncIterator[Provider]:
     """A provider client whose server answers by `handler`."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -123,12 +123,12 @@ async def serving(kind: Kind, handler: Handler, timeout_s: float = 5.0) -> Async
     port = server.sockets[0].getsockname()[1]
     suffix = "/v1" if kind == "openai" else ""
     try:
-        yield client(kind, f"http://127.0.0.1:{port}{suffix}", timeout_s)
+        yield client(kind, f"http://127.0.0.1:{port}{suffix}", silence_s)
     finally:
         server.close()
 
 
-def client(kind: Kind, url: str, timeout_s: float = 5.0) -> Provider:
+def client(kind: Kind, url: str, silence_s: float = 5.0) -> Provider:
     return provider(
         FrontierSettings.model_validate(
             {
@@ -136,7 +136,7 @@ def client(kind: Kind, url: str, timeout_s: float = 5.0) -> Provider:
                 "model": "the-model",
                 "base_url": url,
                 "api_key": KEY,
-                "timeout_s": timeout_s,
+                "silence_s": silence_s,
             }
         )
     )

@@ -13,7 +13,7 @@ from serve_app.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
-    PermissionDenied,
+    RoadBarred,
     TriviumError,
     Unavailable,
 )
@@ -225,7 +225,7 @@ async def test_road_that_a_pin_forbids_does_not_stand_in(results: list[Any], tex
 
 async def test_road_that_a_pin_forbids_is_not_taken_by_name() -> None:
     house = House(router=FixedRouter(decision(barred=(Route.FRONTIER,))))
-    with pytest.raises(PermissionDenied, match="trivium/frontier"):
+    with pytest.raises(RoadBarred, match="trivium/frontier"):
         await ask(house, question(pinned=Route.FRONTIER))
     assert house.frontier.asked == []
 
