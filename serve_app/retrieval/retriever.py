@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,8 +22,8 @@ from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
-# Searches under way at once. More would finish no sooner, and hold up what is written: with eight a
-# write is found in twice the time (docs/lab-notes.md).
+# Searches under way at once on Milvus Lite, which computes in this process: more would finish no
+# sooner, and hold up what is written (with eight it is found in twice the time, docs/lab-notes.md).
 _SEARCHES = 3
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
 
@@ -89,7 +90,9 @@ class Retriever:
         self._rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
-        self._searches = asyncio.Semaphore(_SEARCHES)
+        self._searches: AbstractAsyncContextManager[Any] = (
+            asyncio.Semaphore(_SEARCHES) if store.embedded else nullcontext()
+        )
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(

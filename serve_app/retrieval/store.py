@@ -55,6 +55,11 @@ class MilvusStore(Indexes):
             settings.milvus_ca,
         )
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is Milvus Lite, which computes in this process."""
+        return self._milvus.embedded
+
     async def upsert(self, index: Index, rows: Sequence[tuple[Row, Vector]]) -> None:
         """Write rows with their embeddings.
 
