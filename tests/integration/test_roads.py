@@ -111,7 +111,9 @@ def test_stream_arrives_in_pieces_with_usage(stack: Stack) -> None:
 def test_models(stack: Stack) -> None:
     client = stack.openai()
     names = [model.id for model in client.models.list()]
-    assert names == ["trivium/auto", "trivium/expert", "trivium/knowledge", "trivium/frontier"]
+    # An adapter that came along may be listed too.
+    roads = [name for name in names if ":" not in name]
+    assert roads == ["trivium/auto", "trivium/expert", "trivium/knowledge", "trivium/frontier"]
     assert client.models.retrieve("trivium/auto").owned_by == "trivium"
     with pytest.raises(openai.NotFoundError, match="trivium/expert"):
         client.models.retrieve("gpt-none")
