@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import struct
-from typing import Any
 
 import pytest
 
@@ -36,9 +35,11 @@ from tests.frontier.wire import (
     chunked,
     client,
     events,
+    leave,
     receive,
     serving,
     start,
+    until_left,
 )
 
 
@@ -272,21 +273,9 @@ async def test_error_inside_the_stream_is_translated(kind: Kind) -> None:
 
 @BOTH
 async def test_leaving_closes_the_connection(kind: Kind) -> None:
-    closed = asyncio.Event()
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await receive(reader)
-        start(writer)
-        writer.write(chunked(events(kind, PART[kind])))
-        await reader.read()
-        closed.set()
-
-    async with serving(kind, handler) as model:
-        answer: Any = model.generate(ASK)
-        while not (await anext(answer)).text:
-            pass
-        await answer.aclose()
-        await asyncio.wait_for(closed.wait(), 5)
+    left = asyncio.Event()
+    async with serving(kind, until_left(kind, left)) as model:
+        await leave(model.generate(ASK), left)
 
 
 async def test_without_a_provider_the_road_says_so() -> None:

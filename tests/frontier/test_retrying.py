@@ -35,9 +35,11 @@ from tests.frontier.wire import (
     answering,
     chunked,
     events,
+    leave,
     receive,
     serving,
     start,
+    until_left,
 )
 
 
@@ -193,21 +195,9 @@ async def test_the_failure_that_opens_the_circuit_is_told_as_it_is(kind: Kind) -
 
 @BOTH
 async def test_leaving_closes_the_connection(kind: Kind) -> None:
-    closed = asyncio.Event()
-
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await receive(reader)
-        start(writer)
-        writer.write(chunked(events(kind, PART[kind])))
-        await reader.read()
-        closed.set()
-
-    async with serving(kind, handler) as provider:
-        answer: Any = Retrying(provider, FrontierSettings()).generate(ASK, time.time() + 20)
-        while not (await anext(answer)).text:
-            pass
-        await answer.aclose()
-        await asyncio.wait_for(closed.wait(), 5)
+    left = asyncio.Event()
+    async with serving(kind, until_left(kind, left)) as provider:
+        await leave(Retrying(provider, FrontierSettings()).generate(ASK, time.time() + 20), left)
 
 
 def test_after_a_rest_one_finds_out_for_all() -> None:

@@ -110,6 +110,27 @@ def chunked(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
+def until_left(kind: Kind, left: asyncio.Event) -> Handler:
+    """Says "Hé", waits for the caller to close the connection, and then sets the event."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        writer.write(chunked(events(kind, PART[kind])))
+        await reader.read()
+        left.set()
+
+    return handler
+
+
+async def leave(answer: Any, left: asyncio.Event) -> None:
+    """Close an answer after its first text; returns when the server has noticed."""
+    while not (await anext(answer)).text:
+        pass
+    await answer.aclose()
+    await asyncio.wait_for(left.wait(), 5)
+
+
 @contextlib.asynccontextmanager
 async def serving(kind: Kind, handler: Handler, silence_s: float = 5.0) -> AsyncIterator[Provider]:
     """A provider client whose server answers by `handler`."""
