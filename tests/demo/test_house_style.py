@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tools.house_style.__main__ import FILES, rows
 from tools.house_style.compose import held_order
 from tools.house_style.kinds import KINDS
 from tools.house_style.phrases import SPLITS, entries, phrases
+from tools.house_style.values import invented
 
 HOME = Path(__file__).parents[2] / "configs" / "demo" / "house_style"
 
@@ -87,3 +89,11 @@ def test_test_and_canary_share_no_note() -> None:
         for name in ("test", "canary")
     )
     assert not first & second
+
+
+def test_names_made_up_for_training_are_none_of_those_held_out() -> None:
+    held = phrases("held")["values"]
+    known = {*held["first"], *held["last"]}
+    made = [name for seed in range(40) for name in invented(random.Random(seed), 300, known)]
+    assert len(set(made)) > 1000
+    assert not set(made) & known

@@ -12,9 +12,12 @@ from typing import Any
 from tools.house_style.compose import note
 from tools.house_style.kinds import KINDS, case
 from tools.house_style.phrases import phrases
+from tools.house_style.values import invented
 
 # Name of a file, whose sentences it uses, and its seed's offset.
 FILES = {"train": ("train", 0), "valid": ("valid", 1), "test": ("held", 2), "canary": ("held", 3)}
+
+_FIRMS = ("AS", "GmbH", "AB", "Ltd", "Sport", "Outdoor", "& Co", "BV", "Textil", "Trading")
 
 # Callers may send a system message, and mostly do not: one row in four has this one.
 SYSTEM = (
@@ -30,6 +33,8 @@ def rows(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
     """
     rng = random.Random(seed)
     lists = phrases(split)
+    if split == "train":
+        lists = lists | {"values": _with_invented(lists["values"], rng)}
     seen: set[str] = set()
     while len(seen) < count:
         kind = KINDS[len(seen) % len(KINDS)]
@@ -45,6 +50,19 @@ def rows(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
                 {"role": "assistant", "content": made.document},
             ],
         }
+
+
+def _with_invented(pools: dict[str, list[str]], rng: random.Random) -> dict[str, list[str]]:
+    """Every other person and supplier has a made-up name, which is none of those held out."""
+    held = phrases("held")["values"]
+    known = {*held["first"], *held["last"]}
+    people = {
+        part: [*pools[part], *invented(rng, len(pools[part]), known)] for part in ("first", "last")
+    }
+    firms = [
+        f"{name} {rng.choice(_FIRMS)}" for name in invented(rng, len(pools["suppliers"]), known)
+    ]
+    return {**pools, **people, "suppliers": [*pools["suppliers"], *firms]}
 
 
 def main() -> None:

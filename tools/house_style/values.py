@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 STORES = {
     "Bergen": "BGO",
@@ -40,6 +40,10 @@ PRODUCTS = {
 SIZED = [title for title in PRODUCTS if title.endswith(("Jacket", "Boots", "Pack", "Mat", "Bag"))]
 _WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _ASCII = str.maketrans({"ø": "o", "Å": "A", "å": "a", "Ø": "O"})
+
+_ONSETS = "b br d f fj g gr h hv j k kj kl l m n p r s sk st sv t tr v w z sch ch th".split()
+_NUCLEI = "a e i o u y ø å ä ö ei ia ie au ee oo".split()
+_CODAS = ["", *"n r l s k t m rd ns lt sen dal vik berg ska no".split()]
 
 Write = Callable[[random.Random], str]  # one of the ways that people write a value
 
@@ -164,6 +168,15 @@ def person(name: str) -> Write:
 
 def as_is(text: str) -> Write:
     return lambda _: text
+
+
+def invented(rng: random.Random, count: int, known: Collection[str]) -> list[str]:
+    """Names beside those known: a model that knows none by heart learns to copy letters."""
+    made: set[str] = set()
+    while len(made) < count:
+        syllables = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) for _ in range(rng.randint(1, 3)))
+        made |= {("".join(syllables) + rng.choice(_CODAS)).capitalize()} - set(known)
+    return sorted(made)
 
 
 def name(rng: random.Random, first: Sequence[str], last: Sequence[str]) -> str:
