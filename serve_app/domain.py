@@ -34,12 +34,14 @@ class RequestContext:
         request_id: The `x-request-id` of the response.
         deadline: Unix time in seconds after which nobody waits for the answer any more.
         tenant: Whose data may be read; always from the API key, never from the body.
+        api_key: Name of the key.
         trace: W3C trace context headers (`traceparent`, `tracestate`); empty when tracing is off.
     """
 
     request_id: str
     deadline: float
     tenant: str = "default"
+    api_key: str = "anonymous"
     trace: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,11 +149,17 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one model call."""
+    """Tokens of one model call.
+
+    Attributes:
+        cached_tokens: Of the prompt's, those that the model had read before.
+        reasoning_tokens: Of the completion's, those that it kept to itself.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -162,6 +170,7 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
 
 

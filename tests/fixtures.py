@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,18 +34,23 @@ from serve_app.domain import (
     Usage,
 )
 from serve_app.expert.serving import Adapter, Adapters
+from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge
-from serve_app.ledger.prices import CostMeter, PriceTable, TokenPrice
+from serve_app.ledger.accounts import Accounts, Bill
+from serve_app.ledger.book import Book
+from serve_app.ledger.database import Database
+from serve_app.ledger.limits import Limit
+from serve_app.ledger.prices import ComputePrice, CostMeter, PriceTable, TokenPrice
 from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question
 from serve_app.retrieval.index import IngestReport
-from serve_app.settings import OrchestrationSettings, Settings, from_args
+from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
 from serve_app.telemetry.metrics import GatewayMetrics
 
 EXPERT, FRONTIER = "small", "large"
@@ -129,7 +141,8 @@ class ScriptedModel:
                         raise step
                     case asyncio.Event():
                         await step.wait()
-            yield Delta(finish_reason="stop", usage=Usage(10, spoken))
+            if not any(isinstance(step, Delta) and step.finish_reason for step in self.script):
+                yield Delta(finish_reason="stop", usage=Usage(10, spoken))
         finally:
             self.running -= 1
 
@@ -254,6 +267,7 @@ class House:
         frontier: ScriptedModel | None = None,
         knowledge: RemoteKnowledge | None = None,
         gateway: Mapping[str, Any] | None = None,
+        ledger: Mapping[str, Any] | None = None,
         whole_tokens: int = 0,
         adapters: Sequence[Adapter] = (),
         **orchestration: Any,
@@ -265,7 +279,15 @@ class House:
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
         self.knowledge: Any = knowledge or FixedKnowledge()
         self.metrics = RecordedMetrics()
-        self.settings: Settings = from_args({"gateway": dict(gateway or {})})
+        self.settings: Settings = from_args(
+            {"gateway": dict(gateway or {}), "ledger": dict(ledger or {})}
+        )
+        # A default is a path in the state folder, which a test has none of.
+        named = self.settings.ledger.database
+        default = LedgerSettings().database
+        self.database = Database(str(ledger_file()) if named == default else named)
+        limits = [Limit.of(each) for each in self.settings.ledger.limits]
+        self.book = opened(Book(self.database, limits))
         self.orchestrator = Orchestrator(
             Nodes(
                 self.router,
@@ -274,6 +296,7 @@ class House:
                 models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
                 fallbacks=rules.fallbacks,
                 verify=rules.verify,
+                refuse=self.settings.ledger.at_limit == "refuse",
                 adapters=self.adapters,
             ),
             KnowledgeNodes(
@@ -282,25 +305,85 @@ class House:
         )
 
     @property
+    def accounting(self) -> Accounting:
+        meter = CostMeter(prices(), FRONTIER, 1000)
+        accounts = Accounts(self.book, prices())
+        return Accounting(self.orchestrator, accounts, meter, self.metrics)
+
+    @property
     def app(self) -> FastAPI:
         settings = self.settings
-        meter = CostMeter(prices(), FRONTIER, 1000)
         return create_app(
             Services(
                 settings=settings,
-                chat=Chat(self.orchestrator, meter, self.metrics, settings.gateway.keep_alive_s),
+                chat=Chat(self.accounting, settings.gateway.keep_alive_s),
+                book=self.book,
                 router=self.router,
                 knowledge=self.knowledge,
-                readiness=Readiness(self.orchestrator, "default"),
+                readiness=Readiness(self.accounting, "default"),
                 adapters=self.adapters,
             )
         )
 
 
-def prices() -> PriceTable:
-    def row(dollars_in: float, dollars_out: float) -> TokenPrice:
-        return TokenPrice.model_validate(
-            {"input": dollars_in, "output": dollars_out, "source": "test", "as_of": "2026-01-01"}
-        )
+@functools.cache
+def _empty_ledger() -> Path:
+    path = Path(tempfile.mkdtemp()) / "empty.db"
 
-    return PriceTable({EXPERT: row(0.1, 0.2), FRONTIER: row(2.0, 8.0)})
+    def make() -> None:
+        async def migrated() -> None:
+            database = Database(str(path))
+            await database.migrate()
+            await database.close()
+
+        asyncio.run(migrated())
+
+    # In a thread of its own, as this one may have a loop that is running.
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return path
+
+
+def ledger_file() -> Path:
+    """A ledger in which nothing is written yet."""
+    path = Path(tempfile.mkdtemp()) / "ledger.db"
+    shutil.copy(_empty_ledger(), path)
+    return path
+
+
+class Free:
+    """A purse that pays for everything."""
+
+    @contextlib.asynccontextmanager
+    async def paying(self, model: str, purpose: str, generation: Generation) -> AsyncIterator[Bill]:
+        yield Bill(generation)
+
+
+def prices() -> PriceTable:
+    """A small model on a machine of our own, at $0.1 and $0.2 a million tokens, and a large one."""
+    told: dict[str, Any] = {"source": "test", "as_of": date(2026, 1, 1)}
+    small = ComputePrice(
+        usd_per_hour=3600,
+        prompt_tokens_per_second=1e7,
+        completion_tokens_per_second=5e6,
+        utilisation=1,
+        **told,
+    )
+    return PriceTable({FRONTIER: TokenPrice(input=2, output=8, **told)}, {EXPERT: small})
+
+
+_books: list[Book] = []
+
+
+def opened(book: Book) -> Book:
+    """The same book; `close_books` closes it at the end of the test."""
+    _books.append(book)
+    return book
+
+
+async def close_books() -> None:
+    while _books:
+        # Those of another loop, which is gone, need no more closing.
+        with contextlib.suppress(RuntimeError):
+            await _books.pop().close()

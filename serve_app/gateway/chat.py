@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from opentelemetry import trace
 from starlette.requests import ClientDisconnect
 
-from serve_app.domain import Answer, Cost, Decision, ModelCall, RequestContext, Usage
+from serve_app.domain import Answer, Decision, RequestContext
 from serve_app.errors import InternalError, TriviumError
 from serve_app.gateway import sse
 from serve_app.gateway.access import Admission
+from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.responses import ChatFormat
-from serve_app.ledger.prices import CostMeter
-from serve_app.orchestration.graph import Orchestrator
-from serve_app.orchestration.run import Question, Run
-from serve_app.telemetry.metrics import GatewayMetrics
+from serve_app.orchestration.run import Question
 
 log = logging.getLogger(__name__)
 
@@ -32,25 +28,17 @@ T = TypeVar("T")
 class Chat:
     """Answers questions over HTTP. One instance serves all requests of a replica."""
 
-    def __init__(
-        self,
-        orchestrator: Orchestrator,
-        meter: CostMeter,
-        metrics: GatewayMetrics,
-        keep_alive_s: float,
-    ) -> None:
-        self._orchestrator = orchestrator
-        self._meter = meter
-        self._metrics = metrics
+    def __init__(self, accounting: Accounting, keep_alive_s: float) -> None:
+        self._accounting = accounting
         self._keep_alive_s = keep_alive_s
 
     async def whole(
         self, request: Request, context: RequestContext, question: Question, form: ChatFormat
     ) -> Response:
         """The answer as one JSON object."""
-        async with self._accounted(context, question, streaming=False) as (_, task):
+        async with self._accounting.answering(context, question, form.model) as (_, task):
             answer = await unless_left(request, task)
-        cost = self._cost(list(answer.calls), answer.usage)
+        cost = self._accounting.cost(answer)
         return JSONResponse(
             form.completion(answer, cost),
             headers={
@@ -75,7 +63,7 @@ class Chat:
         try:
             stack.enter_context(admission.admitted())
             run, task = await stack.enter_async_context(
-                self._accounted(context, question, streaming=True)
+                self._accounting.answering(context, question, form.model, streaming=True)
             )
             pieces = run.text()
             # Headers wait for the first text: until then another road may still take over.
@@ -104,9 +92,9 @@ class Chat:
                     return
                 yield sse.event(form.last(answer))
                 if include_usage:
-                    cost = self._cost(list(answer.calls), answer.usage)
-                    yield sse.event(form.usage(answer, cost))
-                yield sse.DONE
+                    yield sse.event(form.usage(answer, self._accounting.cost(answer)))
+            # By now the ledger has it: what was answered whole is never lost there.
+            yield sse.DONE
 
         assert run.decision is not None, "text was emitted before a decision was made"
         opened = events()
@@ -121,63 +109,6 @@ class Chat:
                 "x-accel-buffering": "no",
             },
         )
-
-    @contextlib.asynccontextmanager
-    async def _accounted(
-        self, context: RequestContext, question: Question, *, streaming: bool
-    ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
-        """A run that is counted however it ends: answered, failed, or left by its client."""
-        started = time.monotonic()
-        outcome = "disconnected"
-        run: Run | None = None
-        try:
-            async with self._orchestrator.answering(context, question, streaming=streaming) as (
-                run,
-                task,
-            ):
-                yield run, task
-                outcome = "ok" if task.done() and not task.cancelled() else outcome
-                if outcome == "ok" and task.exception():
-                    outcome = "failed"
-        except ClientDisconnect:
-            raise
-        except Exception:
-            outcome = "failed"
-            raise
-        finally:
-            if run is not None:
-                self._record(context, run, outcome, time.monotonic() - started)
-
-    def _record(self, context: RequestContext, run: Run, outcome: str, seconds: float) -> None:
-        total = sum((call.usage for call in run.calls), Usage())
-        cost = self._cost(run.calls, total)
-        span = trace.get_current_span()
-        span.set_attribute("trivium.outcome", outcome)
-        span.set_attribute("trivium.cost_usd", cost.total)
-        span.set_attribute("gen_ai.usage.input_tokens", total.prompt_tokens)
-        span.set_attribute("gen_ai.usage.output_tokens", total.completion_tokens)
-        if run.decision is None:
-            return
-        span.set_attribute("trivium.route", run.decision.route.value)
-        self._metrics.answered(run.decision, outcome, bool(run.degraded), run.calls, cost)
-        for release, form in run.formats:
-            self._metrics.formatted(release, form)
-        log.info(
-            "answer request_id=%s tenant=%s route=%s outcome=%s degraded=%s prompt_tokens=%d "
-            "completion_tokens=%d cost_usd=%.9f seconds=%.3f",
-            context.request_id,
-            context.tenant,
-            run.decision.route.value,
-            outcome,
-            ",".join(run.degraded) or "-",
-            total.prompt_tokens,
-            total.completion_tokens,
-            cost.total,
-            seconds,
-        )
-
-    def _cost(self, calls: list[ModelCall], answer: Usage) -> Cost:
-        return self._meter.cost(calls, answer.prompt_tokens, answer.completion_tokens)
 
 
 async def unless_left(request: Request, work: asyncio.Future[T]) -> T:

@@ -12,11 +12,16 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.domain import Generation, Message, RequestContext, Route
 from serve_app.expert.adapters import Registry
 from serve_app.expert.serving import Adapter, Adapters
+from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
 from serve_app.handles import Remote
+from serve_app.ledger.accounts import Accounts
+from serve_app.ledger.book import Book
+from serve_app.ledger.database import Database
+from serve_app.ledger.limits import Limit
 from serve_app.ledger.prices import CostMeter, PriceTable
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
@@ -66,6 +71,7 @@ class GatewayServer:
                 },
                 fallbacks=settings.orchestration.fallbacks,
                 verify=settings.orchestration.verify,
+                refuse=settings.ledger.at_limit == "refuse",
                 adapters=adapters,
             ),
             KnowledgeNodes(
@@ -78,21 +84,24 @@ class GatewayServer:
                 ),
             ),
         )
-        meter = CostMeter(
-            PriceTable.load(settings.ledger.prices),
-            settings.ledger.baseline_model,
-            settings.ledger.baseline_context_tokens,
-        )
+        ledger = settings.ledger
+        prices = PriceTable.load(ledger.prices)
+        meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
+        self._database = Database(ledger.database, ledger.password.get_secret_value())
+        book = Book(self._database, [Limit.of(each) for each in ledger.limits])
+        accounting = Accounting(orchestrator, Accounts(book, prices), meter, GatewayMetrics())
         self._services = Services(
             settings=settings,
-            chat=Chat(orchestrator, meter, GatewayMetrics(), settings.gateway.keep_alive_s),
+            chat=Chat(accounting, settings.gateway.keep_alive_s),
+            book=book,
             router=decider,
             knowledge=knowledge,
-            readiness=Readiness(orchestrator, settings.retrieval.collection),
+            readiness=Readiness(accounting, settings.retrieval.collection),
             adapters=adapters,
         )
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
+        await self._database.migrate()
         return create_app(self._services)
 
 

@@ -33,6 +33,7 @@ from serve_app.gateway.schema import (
     adapter,
     resolve,
 )
+from serve_app.ledger.book import Book
 from serve_app.orchestration.run import Router
 from serve_app.settings import Settings
 
@@ -53,6 +54,7 @@ class Services:
 
     settings: Settings
     chat: Chat
+    book: Book
     router: Router
     knowledge: RemoteKnowledge
     readiness: Readiness
@@ -74,6 +76,7 @@ def create_app(services: Services) -> FastAPI:
         working = asyncio.create_task(serve_adapters())
         yield
         working.cancel()
+        await services.book.close()
 
     app = FastAPI(
         title="Trivium",
@@ -91,6 +94,7 @@ def create_app(services: Services) -> FastAPI:
             request_id=request.state.request_id,
             deadline=time.time() + gateway.request_timeout_s,
             tenant=caller.tenant,
+            api_key=caller.name,
         )
 
     @app.post("/v1/chat/completions")

@@ -8,7 +8,7 @@ import time
 
 from serve_app.domain import Message, RequestContext, Route
 from serve_app.errors import Unavailable
-from serve_app.orchestration.graph import Orchestrator
+from serve_app.gateway.accounting import Accounting
 from serve_app.orchestration.run import Question
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ _PATIENCE_S = 30.0
 class Readiness:
     """Asks one question per road until each has been answered. `waiting` names the others."""
 
-    def __init__(self, orchestrator: Orchestrator, collection: str) -> None:
-        self._orchestrator = orchestrator
+    def __init__(self, accounting: Accounting, collection: str) -> None:
+        self._accounting = accounting
         self._collection = collection
         # `None` is the router: no pinned question passes through it.
         self._pending: list[Route | None] = [None, *Route]
@@ -45,10 +45,12 @@ class Readiness:
         log.info("ready: every road has answered")
 
     async def _ask(self, road: Route | None) -> None:
-        context = RequestContext("warm-up", time.time() + _PATIENCE_S)
+        context = RequestContext("warm-up", time.time() + _PATIENCE_S, api_key="warm-up")
         text = "What are the opening hours of our stores?"
         question = Question((Message("user", text),), self._collection, road, max_tokens=8)
-        async with self._orchestrator.answering(context, question) as (_, task):
+        # It is paid for like any other.
+        model = f"trivium/{road.value if road else 'auto'}"
+        async with self._accounting.answering(context, question, model) as (_, task):
             answer = await task
         # Another road may stand in for the frontier, which costs money or has no key; for nothing
         # else: a part that is not there yet is waited for.

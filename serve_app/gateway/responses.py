@@ -19,6 +19,7 @@ class ChatFormat:
     """
 
     def __init__(self, completion_id: str, created: int, model: str, collection: str) -> None:
+        self.model = model
         self._head = {"id": completion_id, "created": created, "model": model}
         self._collection = collection
 

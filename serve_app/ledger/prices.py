@@ -7,7 +7,8 @@ saturation and `utilisation` is the share of paid time the replica is busy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +50,12 @@ class ComputePrice(_Row):
     source: str
     as_of: date
 
+    def seconds(self, usage: Usage) -> float:
+        """Machine time of a call at saturation, idle time left out."""
+        reading = (usage.prompt_tokens - usage.cached_tokens) / self.prompt_tokens_per_second
+        rate = self.completion_tokens_per_second
+        return reading + (usage.completion_tokens / rate if rate else 0.0)
+
     def as_tokens(self) -> TokenPrice:
         per_second = self.usd_per_hour / 3600 / self.utilisation
         return TokenPrice(
@@ -67,10 +74,19 @@ class _Table(_Row):
 
 
 class PriceTable:
-    """Prices by model name."""
+    """Prices by model name.
 
-    def __init__(self, prices: dict[str, TokenPrice]) -> None:
-        self._prices = prices
+    Args:
+        metered: Of others' models, who send a bill.
+        compute: Of models on machines of our own, which are paid for whether they work or not.
+    """
+
+    def __init__(
+        self, metered: Mapping[str, TokenPrice], compute: Mapping[str, ComputePrice]
+    ) -> None:
+        self._compute = dict(compute)
+        own = {name: row.as_tokens() for name, row in compute.items()}
+        self._prices = {**metered, **own}
 
     @classmethod
     def load(cls, path: Path) -> PriceTable:
@@ -87,8 +103,7 @@ class PriceTable:
             first = error.errors(include_url=False)[0]
             row = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"{path}: {row}: {first['msg']}") from None
-        own = {name: row.as_tokens() for name, row in table.compute.items()}
-        return cls({**table.metered, **own})
+        return cls(table.metered, table.compute)
 
     def get(self, model: str) -> TokenPrice | None:
         """The price of `model`, or None where a report can do without it."""
@@ -119,6 +134,19 @@ class PriceTable:
             + usage.completion_tokens * price.output
         ) / 1e6
 
+    def nanos(self, model: str, usage: Usage) -> int:
+        """The same in whole nanodollars, rounded up: never less than the bill."""
+        return math.ceil(round(self.of(model, usage) * 1e9, 3))
+
+    def machine_seconds(self, model: str, usage: Usage) -> float:
+        """How long a machine of our own was busy with a call; 0 for others' models."""
+        row = self._compute.get(model)
+        return row.seconds(usage) if row else 0.0
+
+    def is_metered(self, model: str) -> bool:
+        """Whether somebody else sends a bill for it."""
+        return model not in self._compute
+
 
 class CostMeter:
     """Prices answers, and the RAG-only answer each would have been instead.
@@ -137,7 +165,8 @@ class CostMeter:
         """Dollars of an answer made by `calls` (every model call, failed drafts included)."""
         by_purpose: dict[str, float] = {}
         for call in calls:
-            dollars = self._prices.of(call.model, call.usage)
+            # As the ledger has it, to the last digit.
+            dollars = self._prices.nanos(call.model, call.usage) / 1e9
             by_purpose[call.purpose] = by_purpose.get(call.purpose, 0.0) + dollars
         rag = Usage(question_tokens + self._context_tokens, answer_tokens)
         return Cost(

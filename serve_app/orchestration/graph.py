@@ -16,7 +16,7 @@ from serve_app.errors import DeadlineExceeded
 from serve_app.orchestration import branches, knowledge
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
-from serve_app.orchestration.run import Question, Run
+from serve_app.orchestration.run import Purse, Question, Run
 from serve_app.orchestration.state import Node, State
 from serve_app.telemetry import tracing
 
@@ -80,7 +80,12 @@ class Orchestrator:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, context: RequestContext, question: Question, *, streaming: bool = False
+        self,
+        context: RequestContext,
+        question: Question,
+        purse: Purse,
+        *,
+        streaming: bool = False,
     ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
         """Start a run. Its answer comes from the task; streaming, its text from `run.text()` first.
 
@@ -89,7 +94,7 @@ class Orchestrator:
         Raises (from the task):
             TriviumError: No road could answer, or the request itself is at fault.
         """
-        run = Run(context, streaming)
+        run = Run(context, purse, streaming)
         task = asyncio.create_task(self._answer(run, question))
         try:
             yield run, task
@@ -126,7 +131,12 @@ class Orchestrator:
 
 def _traced(name: str, node: Node) -> Any:
     async def step(state: State, runtime: Runtime[Run]) -> State:
+        stages, began = runtime.context.stages, time.perf_counter()
         with tracing.span(f"node {name}", {"trivium.node": name, "trivium.node.by": BY[name]}):
-            return await node(state, runtime)
+            try:
+                return await node(state, runtime)
+            finally:
+                took = (time.perf_counter() - began) * 1000
+                stages[name] = stages.get(name, 0.0) + took
 
     return step

@@ -18,9 +18,9 @@ from serve_app.domain import (
     Message,
     ModelCall,
     Route,
-    Usage,
 )
 from serve_app.errors import (
+    BudgetExceeded,
     InvalidRequest,
     RoadBarred,
     TriviumError,
@@ -29,7 +29,7 @@ from serve_app.errors import (
 from serve_app.orchestration import evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.prompts import Prompt, prompt
-from serve_app.orchestration.run import Adapters, Model, Router, Run
+from serve_app.orchestration.run import Adapters, Bill, Model, Router, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
 
@@ -40,6 +40,7 @@ class Nodes:
     Args:
         models: Name in the price table and bound on the answer's tokens, of expert and frontier.
         verify: Hold drafts from evidence back until they are checked.
+        refuse: What does not fit into a limit is refused, rather than answered by another road.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Nodes:
         models: Mapping[Route, tuple[str, int]],
         fallbacks: Mapping[Route, tuple[Route, ...]],
         verify: bool = True,
+        refuse: bool = False,
         adapters: Adapters | None = None,
     ) -> None:
         self._router = router
@@ -59,6 +61,7 @@ class Nodes:
         self._models = models
         self._fallbacks = fallbacks
         self._verify = verify
+        self._refuse = refuse
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
@@ -219,27 +222,28 @@ class Nodes:
             "trivium.prompt.version": instructions.version,
         }
         pieces: list[str] = []
-        usage = Usage()
         finish: FinishReason = "stop"
+        bill: Bill | None = None
         with tracing.span(f"prompt {instructions.name}", span):
             try:
-                async for delta in model.generate(run.context, generation):
-                    pieces.append(delta.text)
-                    usage = delta.usage or usage
-                    finish = delta.finish_reason or finish
-                    if not hold:
-                        run.emit(delta.text)
+                async with run.purse.paying(name, purpose, generation) as bill:
+                    async for delta in model.generate(run.context, generation):
+                        bill.note(delta)
+                        pieces.append(delta.text)
+                        finish = delta.finish_reason or finish
+                        if not hold:
+                            run.emit(delta.text)
             except InvalidRequest:
                 raise
             except TriviumError as error:
-                if run.started:
+                if run.started or (self._refuse and isinstance(error, BudgetExceeded)):
                     raise
                 run.model = before
                 return {"error": error}
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.
-                if usage.total_tokens:
-                    run.calls.append(ModelCall(name, purpose, usage, release))
+                if bill and bill.usage.total_tokens:
+                    run.calls.append(ModelCall(name, purpose, bill.usage, release))
         text = "".join(pieces)
         done: State = {"finish_reason": finish, "error": None}
         if hold:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from serve_app.domain import (
     RequestContext,
     Route,
     SearchQuery,
+    Usage,
 )
 
 
@@ -84,6 +86,34 @@ class Knowledge(Protocol):
         ...
 
 
+class Bill(Protocol):
+    """What one call of a model takes."""
+
+    @property
+    def usage(self) -> Usage:
+        """So far; estimated, where nobody has counted it."""
+        ...
+
+    def note(self, delta: Delta) -> None:
+        """One more step of the answer."""
+        ...
+
+
+class Purse(Protocol):
+    """Who pays for an answer."""
+
+    def paying(
+        self, model: str, purpose: str, generation: Generation
+    ) -> AbstractAsyncContextManager[Bill]:
+        """Around a call of a model.
+
+        Raises:
+            BudgetExceeded: It may cost more than is left.
+            LedgerUnavailable: It cannot be written down.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What the caller asked.
@@ -111,14 +141,17 @@ class Run:
     road may take over from another; an answer that is sent whole leaves only at its end.
 
     Attributes:
+        stages: Milliseconds in each step of the graph.
         model: What was asked last, as `x-trivium-model` names it.
         formats: Answers that a contract held for, and whether they kept it.
     """
 
     context: RequestContext
+    purse: Purse
     streaming: bool = True
     calls: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
     decision: Decision | None = None
     model: str | None = None
     formats: list[tuple[Release, FormatOutcome]] = field(default_factory=list)

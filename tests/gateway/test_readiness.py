@@ -21,7 +21,7 @@ async def settled(readiness: Readiness) -> list[str]:
 
 
 def ready(house: House) -> Readiness:
-    return Readiness(house.orchestrator, "default")
+    return Readiness(house.accounting, "default")
 
 
 async def test_every_road_is_waited_for_at_first() -> None:

@@ -153,7 +153,7 @@ def test_cost_is_additive_and_never_negative(
             "as_of": "2026-01-01",
         }
     )
-    table = PriceTable({"m": price})
+    table = PriceTable({"m": price}, {})
     apart = sum(table.of("m", usage) for usage in usages)
     assert table.of("m", sum(usages, Usage())) == pytest.approx(apart, rel=1e-9, abs=1e-12)
     assert apart >= 0

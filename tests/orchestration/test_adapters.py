@@ -16,6 +16,7 @@ from tests.fixtures import (
     EXPERT,
     FRONTIER,
     FixedRouter,
+    Free,
     House,
     ScriptedModel,
     context,
@@ -50,12 +51,15 @@ def fit(**shares: float) -> Decision:
 
 
 async def ask(house: House, asked: Question | None = None) -> Answer:
-    async with house.orchestrator.answering(context(), asked or question()) as (_, task):
+    async with house.orchestrator.answering(context(), asked or question(), Free()) as (_, task):
         return await task
 
 
 async def streamed(house: House, asked: Question) -> tuple[list[str], Answer]:
-    async with house.orchestrator.answering(context(), asked, streaming=True) as (run, task):
+    async with house.orchestrator.answering(context(), asked, Free(), streaming=True) as (
+        run,
+        task,
+    ):
         return [piece async for piece in run.text()], await task
 
 
@@ -133,7 +137,7 @@ async def test_with_no_road_left_the_broken_answer_is_sent_and_says_so() -> None
 
 async def test_stream_of_a_broken_answer_names_the_adapter_that_wrote_it() -> None:
     house = House(expert=Replies(BAD, BAD), frontier=ScriptedModel(FrontierNotConfigured("no")))
-    async with house.orchestrator.answering(context(), through(DATED), streaming=True) as (
+    async with house.orchestrator.answering(context(), through(DATED), Free(), streaming=True) as (
         run,
         task,
     ):

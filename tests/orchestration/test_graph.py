@@ -25,6 +25,7 @@ from tests.fixtures import (
     FRONTIER,
     FixedKnowledge,
     FixedRouter,
+    Free,
     House,
     ScriptedModel,
     chunk,
@@ -39,7 +40,10 @@ DOWN = Unavailable("down")
 
 
 async def ask(house: House, asked: Question | None = None, patience_s: float = 20.0) -> Answer:
-    async with house.orchestrator.answering(context(patience_s), asked or question()) as (_, task):
+    async with house.orchestrator.answering(context(patience_s), asked or question(), Free()) as (
+        _,
+        task,
+    ):
         return await task
 
 
@@ -281,7 +285,10 @@ async def test_request_at_fault_is_not_tried_elsewhere(error: TriviumError) -> N
 
 async def test_no_road_takes_over_after_the_first_byte() -> None:
     house = House(expert=ScriptedModel("Hel", DOWN))
-    async with house.orchestrator.answering(context(), question(), streaming=True) as (run, task):
+    async with house.orchestrator.answering(context(), question(), Free(), streaming=True) as (
+        run,
+        task,
+    ):
         assert "".join([piece async for piece in run.text()]) == "Hel"
         with pytest.raises(Unavailable):
             await task
@@ -297,7 +304,10 @@ async def test_deadline_ends_the_run_and_the_model() -> None:
 
 async def test_leaving_cancels_the_model_and_keeps_the_count() -> None:
     house = House(expert=ScriptedModel("Hel", asyncio.Event()))
-    async with house.orchestrator.answering(context(), question(), streaming=True) as (run, _):
+    async with house.orchestrator.answering(context(), question(), Free(), streaming=True) as (
+        run,
+        _,
+    ):
         assert await anext(aiter(run.text())) == "Hel"
         assert house.expert.running == 1
     assert house.expert.running == 0

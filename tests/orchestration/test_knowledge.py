@@ -14,6 +14,7 @@ from serve_app.orchestration.knowledge import NOT_FOUND
 from tests.fixtures import (
     FixedKnowledge,
     FixedRouter,
+    Free,
     House,
     ScriptedModel,
     chunk,
@@ -37,7 +38,10 @@ def house(knowledge: FixedKnowledge, *draft: str, volatility: float = 0.9, **mor
 
 async def ask(asked: House, text: str = "What is the return window?", *before: str) -> Answer:
     turns = tuple(Message("user", turn) for turn in (*before, text))
-    async with asked.orchestrator.answering(context(), question(messages=turns)) as (_, task):
+    async with asked.orchestrator.answering(context(), question(messages=turns), Free()) as (
+        _,
+        task,
+    ):
         return await task
 
 

@@ -1,0 +1,188 @@
+"""An answer's account: every model call is paid from it, and it is closed when the answer is over.
+
+What a call takes at most is known before it: its tokens are at most the bytes of its prompt (no
+tokenizer makes two tokens of one byte) and the bound on its answer. So much is held, and what the
+provider says it took is settled, up to that; what a provider says beyond is not believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from serve_app.domain import Delta, Generation, RequestContext, Usage
+from serve_app.errors import LedgerUnavailable
+from serve_app.ledger.book import Book
+from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
+from serve_app.ledger.limits import Amount, Payer
+from serve_app.ledger.prices import PriceTable
+
+log = logging.getLogger(__name__)
+
+# What a chat template puts around a message, and around them all: a default system message too.
+_TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
+_BYTES_A_TOKEN = 4  # of English, roughly: only for a call that broke off before it was counted
+
+
+class Bill:
+    """What one call of a model has taken so far."""
+
+    def __init__(self, generation: Generation) -> None:
+        said = [message.content for message in generation.messages]
+        options = json.dumps(dict(generation.options), default=str) if generation.options else ""
+        size = sum(len(text.encode()) for text in (*said, options))
+        self.bound = Usage(
+            prompt_tokens=size + _TOKENS_A_MESSAGE * len(said) + _TOKENS_A_PROMPT,
+            completion_tokens=generation.max_tokens,
+        )
+        self._guess = size // _BYTES_A_TOKEN
+        self._pieces = 0
+        self._told: Usage | None = None
+
+    def note(self, delta: Delta) -> None:
+        """One more step of the answer."""
+        self._pieces += bool(delta.text)
+        self._told = delta.usage or self._told
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it broke off after it had begun, so that nobody has counted it."""
+        return self._told is None and self._pieces > 0
+
+    @property
+    def usage(self) -> Usage:
+        """What it took, within its bound; nothing if it never began."""
+        if self._told is None:
+            if not self._pieces:
+                return Usage()
+            # A piece is a token, or a few.
+            return _within(Usage(self._guess, self._pieces), self.bound)
+        taken = _within(self._told, self.bound)
+        if taken != self._told:
+            log.error("a model claims what it cannot have taken: %s, not %s", self._told, taken)
+        return taken
+
+
+class Account:
+    """Of one answer."""
+
+    def __init__(self, accounts: Accounts, context: RequestContext, answer_id: str | None) -> None:
+        self._accounts = accounts
+        self._context = context
+        self._id = answer_id
+        self._closed = False
+
+    @property
+    def written(self) -> bool:
+        """Whether the ledger knows of it; else it could not be reached."""
+        return self._id is not None
+
+    @contextlib.asynccontextmanager
+    async def paying(self, model: str, purpose: str, generation: Generation) -> AsyncIterator[Bill]:
+        """Around a call of a model, whose deltas are noted on the bill.
+
+        Raises:
+            BudgetExceeded: What it takes at most does not fit into a limit.
+            LedgerUnavailable: It cannot be written down, and somebody else would be paid.
+        """
+        bill = Bill(generation)
+        prices, book = self._accounts.prices, self._accounts.book
+        if self._id is None:
+            if prices.is_metered(model):
+                raise LedgerUnavailable("the ledger does not answer, so nothing may be bought")
+            yield bill
+            return
+        adapter = str(generation.adapter) if generation.adapter else None
+        hold = Hold(
+            id=uuid.uuid4().hex,
+            answer_id=self._id,
+            payer=Payer(self._context.tenant, self._context.api_key),
+            moment=book.clock(),
+            deadline=self._context.deadline,
+            bound=Amount(0, bill.bound.total_tokens, prices.nanos(model, bill.bound)),
+            row={"model": model, "purpose": purpose, "adapter": adapter},
+        )
+        await book.ask(hold)
+        status = "failed"
+        try:
+            yield bill
+            status = "ok"
+        finally:
+            usage = bill.usage
+            cost = prices.nanos(model, usage)
+            row = {
+                "status": status,
+                "prompt_tokens": usage.prompt_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+                "estimated": bill.estimated,
+                "cost_nanos": cost,
+                "machine_seconds": prices.machine_seconds(model, usage),
+            }
+            await book.tell(Settlement(hold, Amount(0, usage.total_tokens, cost), row))
+
+    async def close(self, row: Mapping[str, Any]) -> None:
+        """The answer is over. What is said of it a second time is not heard.
+
+        Args:
+            row: Its columns in `answers`; always the same ones.
+        """
+        if self._id is not None and not self._closed:
+            self._closed = True
+            await self._accounts.book.tell(Closing(self._id, row))
+
+
+class Accounts:
+    """Opens accounts."""
+
+    def __init__(self, book: Book, prices: PriceTable) -> None:
+        self.book = book
+        self.prices = prices
+
+    async def open(
+        self, context: RequestContext, asked_model: str, trace_id: str | None
+    ) -> Account:
+        """One for a question that is let in.
+
+        With the ledger out of reach the account is not written, and pays for nothing but models of
+        our own.
+
+        Raises:
+            BudgetExceeded: There have been too many requests.
+        """
+        answer_id = uuid.uuid4().hex
+        opening = Opening(
+            id=answer_id,
+            payer=Payer(context.tenant, context.api_key),
+            moment=self.book.clock(),
+            deadline=context.deadline,
+            row={
+                "request_id": context.request_id,
+                "asked_model": asked_model,
+                "trace_id": trace_id,
+                "degraded": "",
+            },
+        )
+        try:
+            await self.book.ask(opening)
+        except LedgerUnavailable:
+            return Account(self, context, None)
+        return Account(self, context, answer_id)
+
+
+def _within(usage: Usage, bound: Usage) -> Usage:
+    prompt = min(max(0, usage.prompt_tokens), bound.prompt_tokens)
+    completion = min(max(0, usage.completion_tokens), bound.completion_tokens)
+    return replace(
+        usage,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=min(max(0, usage.cached_tokens), prompt),
+        reasoning_tokens=min(max(0, usage.reasoning_tokens), completion),
+    )

@@ -1,0 +1,297 @@
+"""The book: what calls may cost is held before they are made, what they did cost is settled after.
+
+Each entry is decided in a transaction of the database, for all processes at once, so no race can
+pass a limit; entries that come together share one. What a process left open when it died is
+released when its lease is over, which ends soon after the deadline of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    Executable,
+    RowMapping,
+    bindparam,
+    delete,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.errors import BudgetExceeded, LedgerUnavailable
+from serve_app.ledger import tables
+from serve_app.ledger.database import Database
+from serve_app.ledger.entries import Closing, Entry, Hold, Opening, Page, Settlement
+from serve_app.ledger.limits import Amount, Balance, Limit, Payer
+
+log = logging.getLogger(__name__)
+
+_TOGETHER = 256
+_PATIENCE_S = 3.0
+_GRACE_S = 5.0  # a request has so long to be settled after its deadline
+_TIDY_S = 5.0
+_PAUSE_S = 0.5
+_KEPT_MINUTES_S = 2 * 86400.0
+
+_Waiting = tuple[Entry, asyncio.Future[None]]
+
+
+class Book:
+    """Writes entries for one process.
+
+    Args:
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        limits: Sequence[Limit] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._limits = tuple(limits)
+        self.clock = clock
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._working: list[asyncio.Task[None]] = []  # from the first entry on
+
+    async def close(self) -> None:
+        """Write what is left to be written, and let the database go."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._waiting.join()
+        for task in self._working:
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+        await self._database.close()
+
+    async def ask(self, entry: Opening | Hold) -> None:
+        """Write an entry down before something is done.
+
+        Raises:
+            BudgetExceeded: It does not fit into a limit.
+            LedgerUnavailable: It could not be written in time. Should it have been all the same,
+                its lease releases it.
+        """
+        written = self._put(entry)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await written
+        except TimeoutError:
+            raise LedgerUnavailable("the ledger does not answer; try again shortly") from None
+
+    async def tell(self, entry: Settlement | Closing) -> None:
+        """Write down what has been done. Waits a little; it is written even if that is too short.
+
+        Not cut short by the end of the request that it is about.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                await asyncio.shield(self._put(entry))
+
+    async def release(self) -> int:
+        """End what has outlived its lease; returns how many calls that were."""
+        now = self.clock()
+        async with self._database.reading() as connection:
+            overdue = (tables.calls.c.status == "open") & (tables.calls.c.lease_until < now)
+            found = (await connection.execute(select(tables.calls).where(overdue))).mappings().all()
+        lost = [_as_lost(row) for row in found]
+        async with self._database.writing() as connection:
+            for start in range(0, len(lost), _TOGETHER):
+                await self._commit(connection, lost[start : start + _TOGETHER])
+            answers = tables.answers
+            await connection.execute(
+                update(answers)
+                .where((answers.c.status == "open") & (answers.c.lease_until < now))
+                .values(status="lost")
+            )
+            before = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(now - _KEPT_MINUTES_S))
+            minutes = tables.counters.c.period.like("%T%") & (tables.counters.c.period < before)
+            await connection.execute(delete(tables.counters).where(minutes))
+        return len(lost)
+
+    def _put(self, entry: Entry) -> asyncio.Future[None]:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((entry, written))
+        if not self._working:
+            self._working = [asyncio.create_task(work()) for work in (self._write, self._tidy)]
+        return written
+
+    async def _write(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < _TOGETHER and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            await self._attempt([each for each in batch if not each[1].cancelled()])
+            for _ in batch:
+                self._waiting.task_done()
+
+    async def _attempt(self, batch: Sequence[_Waiting]) -> None:
+        try:
+            async with self._database.writing() as connection:
+                failures = await self._commit(connection, [entry for entry, _ in batch])
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            if len(batch) > 1:
+                # One that cannot be written must not keep the others from it.
+                for each in batch:
+                    await self._attempt([each])
+            elif batch:
+                await self._failed(batch[0], error)
+            return
+        for (_, written), failure in zip(batch, failures, strict=True):
+            if written.done():
+                continue
+            if failure:
+                written.set_exception(failure)
+            else:
+                written.set_result(None)
+
+    async def _failed(self, waiting: _Waiting, error: Exception) -> None:
+        entry, written = waiting
+        log.error("the ledger cannot write a %s: %r", type(entry).__name__, error)
+        if isinstance(entry, Opening | Hold):
+            if not written.done():
+                written.set_exception(LedgerUnavailable("the ledger cannot be written to"))
+        elif not isinstance(error, DataError | IntegrityError | ProgrammingError):
+            # It has happened, so it is written when the database is back.
+            await asyncio.sleep(_PAUSE_S)
+            self._waiting.put_nowait(waiting)
+
+    async def _commit(
+        self, connection: AsyncConnection, entries: Sequence[Entry]
+    ) -> list[BudgetExceeded | None]:
+        """Write entries down, in their order; says for each why it may not be."""
+        page = await self._page(connection, entries)
+        before = {key: (balance.spent, balance.held) for key, balance in page.balances.items()}
+        failures: list[BudgetExceeded | None] = []
+        for entry in entries:
+            try:
+                entry.count(page)
+                failures.append(None)
+            except BudgetExceeded as error:
+                failures.append(error)
+        written = [e for e, failure in zip(entries, failures, strict=True) if failure is None]
+        for statement, rows in _statements(written, page):
+            await connection.execute(statement, rows)
+        changed = [
+            {"of": key[0], "during": key[1], **_amounts(balance)}
+            for key, balance in page.balances.items()
+            if (balance.spent, balance.held) != before[key]
+        ]
+        if changed:
+            await connection.execute(_COUNTED, changed)
+        return failures
+
+    async def _page(self, connection: AsyncConnection, entries: Sequence[Entry]) -> Page:
+        """Everything the entries change, locked. Always in the same order: no deadlocks."""
+        balances = {}
+        if keys := sorted({key for entry in entries for key in entry.counters}):
+            none = _amounts(Balance(Amount(), Amount()))
+            rows = [{"scope": scope, "period": period, **none} for scope, period in keys]
+            await connection.execute(self._database.missing_only(tables.counters, rows))
+            columns = tables.counters.c
+            chosen = (
+                select(tables.counters)
+                .where(tuple_(columns.scope, columns.period).in_(keys))
+                .order_by(columns.scope, columns.period)
+                .with_for_update()
+            )
+            for row in (await connection.execute(chosen)).mappings():
+                balances[row["scope"], row["period"]] = Balance(
+                    Amount(row["requests"], row["tokens"], row["nanos"]),
+                    Amount(0, row["held_tokens"], row["held_nanos"]),
+                )
+        states: dict[str, str] = {}
+        if ids := [each.hold.id for each in entries if isinstance(each, Settlement)]:
+            calls = tables.calls.c
+            known = select(calls.id, calls.status).where(calls.id.in_(ids)).with_for_update()
+            states = {row.id: row.status for row in await connection.execute(known)}
+        return Page(self._limits, balances, states)
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                if lost := await self.release():
+                    log.warning("%d calls were never settled; what they held is free again", lost)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.error("the ledger cannot be tidied: %r", error)
+            await asyncio.sleep(_TIDY_S)
+
+
+_COUNTED = (
+    update(tables.counters)
+    .where(tables.counters.c.scope == bindparam("of"))
+    .where(tables.counters.c.period == bindparam("during"))
+)
+_SETTLED = update(tables.calls).where(tables.calls.c.id == bindparam("call"))
+_CLOSED = update(tables.answers).where(tables.answers.c.id == bindparam("answer"))
+
+
+def _statements(
+    entries: Sequence[Entry], page: Page
+) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
+    """What brings entries into their tables, with its rows; nothing for tables that get none."""
+    opened, held, settled, closed = [], [], [], []
+    for entry in entries:
+        match entry:
+            case Opening():
+                opened.append({**entry.row, "id": entry.id, **_begun(entry)})
+            case Hold():
+                amounts = {"held_nanos": entry.bound.nanos, "held_tokens": entry.bound.tokens}
+                ids = {"id": entry.id, "answer_id": entry.answer_id}
+                held.append({**entry.row, **ids, **amounts, **_begun(entry)})
+            case Settlement() if page.states.get(entry.hold.id) in ("open", "lost"):
+                settled.append({**entry.row, "call": entry.hold.id})
+            case Closing():
+                closed.append({**entry.row, "answer": entry.id})
+    for statement, rows in (
+        (insert(tables.answers), opened),
+        (insert(tables.calls), held),
+        (_SETTLED, settled),
+        (_CLOSED, closed),
+    ):
+        if rows:
+            yield statement, rows
+
+
+def _begun(entry: Opening | Hold) -> dict[str, Any]:
+    return {
+        "started_at": entry.moment,
+        "lease_until": entry.deadline + _GRACE_S,
+        "tenant": entry.payer.tenant,
+        "api_key": entry.payer.key,
+        "status": "open",
+    }
+
+
+def _as_lost(row: RowMapping) -> Settlement:
+    """The end of a call of which nobody knows how it ended."""
+    hold = Hold(
+        id=row["id"],
+        answer_id=row["answer_id"],
+        payer=Payer(row["tenant"], row["api_key"]),
+        moment=row["started_at"],
+        deadline=row["lease_until"],
+        bound=Amount(0, row["held_tokens"], row["held_nanos"]),
+        row={},
+    )
+    return Settlement(hold, Amount(), {"status": "lost"})
+
+
+def _amounts(balance: Balance) -> dict[str, int]:
+    return {
+        "requests": balance.spent.requests,
+        "tokens": balance.spent.tokens,
+        "nanos": balance.spent.nanos,
+        "held_tokens": balance.held.tokens,
+        "held_nanos": balance.held.nanos,
+    }

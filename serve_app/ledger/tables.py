@@ -1,0 +1,113 @@
+"""The ledger's tables. `migrations/` makes and alters them; a test compares the two.
+
+Money is whole nanodollars (1e-9 USD), so that sums are exact; times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+_ID = String(32)  # a UUID's 32 hex digits
+_NAME = String(128)
+
+# One row for each question, from when it is let in. `open` until it ends; whose process died
+# meanwhile is `lost` once its lease is over.
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("request_id", _NAME, nullable=False),
+    Column("trace_id", String(32)),
+    Column("started_at", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    Column("api_key", _NAME, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("asked_model", _NAME, nullable=False),
+    Column("route", String(16)),
+    Column("confidence", Float),
+    Column("model", _NAME),
+    Column("adapter", _NAME),
+    Column("degraded", Text, nullable=False, default=""),
+    Column("finish_reason", String(16)),
+    Column("citations", Integer),
+    Column("cost_nanos", BigInteger),
+    Column("baseline_nanos", BigInteger),
+    Column("seconds", Float),
+    Column("stages_ms", JSON),
+    Column("good", Boolean),
+    Column("judge", String(32)),
+    Index("answers_by_time", "started_at"),
+    Index("answers_by_request", "tenant", "request_id"),
+    Index("answers_by_lease", "status", "lease_until"),
+)
+
+# One row for each call of a model, from before it is made: what it may cost at most is held until
+# what it did cost is known.
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("answer_id", _ID, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("lease_until", Float, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    Column("api_key", _NAME, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("model", _NAME, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("adapter", _NAME),
+    Column("held_nanos", BigInteger, nullable=False),
+    Column("held_tokens", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False, default=0),
+    Column("cached_tokens", BigInteger, nullable=False, default=0),
+    Column("completion_tokens", BigInteger, nullable=False, default=0),
+    Column("reasoning_tokens", BigInteger, nullable=False, default=0),
+    Column("estimated", Boolean, nullable=False, default=False),
+    Column("cost_nanos", BigInteger, nullable=False, default=0),
+    Column("machine_seconds", Float, nullable=False, default=0.0),
+    Index("calls_by_answer", "answer_id"),
+    Index("calls_by_lease", "status", "lease_until"),
+)
+
+# What each key, each tenant and the house have spent, and hold, in each minute, day and month.
+counters = Table(
+    "counters",
+    metadata,
+    Column("scope", String(160), primary_key=True),
+    Column("period", String(24), primary_key=True),
+    Column("requests", BigInteger, nullable=False, default=0),
+    Column("tokens", BigInteger, nullable=False, default=0),
+    Column("held_tokens", BigInteger, nullable=False, default=0),
+    Column("nanos", BigInteger, nullable=False, default=0),
+    Column("held_nanos", BigInteger, nullable=False, default=0),
+)
+
+# API keys: of the key itself only its SHA-256 is kept. That needs no salt and no slow hash, because
+# a key is 256 random bits and not a password.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("name", _NAME, nullable=False),
+    Column("tenant", _NAME, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)

@@ -1,0 +1,257 @@
+"""What may be spent is never passed, and what is counted is what was written, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select, update
+
+from serve_app.errors import BudgetExceeded, LedgerUnavailable
+from serve_app.ledger import tables
+from serve_app.ledger.book import Book
+from serve_app.ledger.database import Database
+from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
+from serve_app.ledger.limits import Amount, Limit, Payer, counters, seconds_left
+from tests.fixtures import ledger_file
+
+NOON = 1_790_000_000.0 - 1_790_000_000.0 % 86400 + 43200
+ANN = Payer("acme", "ann")
+BOB = Payer("acme", "bob")
+EVE = Payer("other", "ann")
+
+
+def opening(payer: Payer = ANN, moment: float = NOON) -> Opening:
+    row = {"request_id": "r", "asked_model": "trivium/auto", "degraded": ""}
+    return Opening(uuid.uuid4().hex, payer, moment, moment + 60, row)
+
+
+def hold(nanos: int, payer: Payer = ANN, moment: float = NOON, tokens: int = 0) -> Hold:
+    row = {"model": "large", "purpose": "frontier", "adapter": None}
+    bound = Amount(0, tokens, nanos)
+    return Hold(uuid.uuid4().hex, "a" * 32, payer, moment, moment + 60, bound, row)
+
+
+def settled(held: Hold, nanos: int, tokens: int = 0) -> Settlement:
+    row = {"status": "ok", "cost_nanos": nanos, "completion_tokens": tokens}
+    return Settlement(held, Amount(0, tokens, nanos), row)
+
+
+@dataclass
+class Clock:
+    now: float = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def balance(database: Database, scope: str, period: str) -> dict[str, Any]:
+    columns = tables.counters.c
+    chosen = select(tables.counters).where(columns.scope == scope, columns.period == period)
+    async with database.reading() as connection:
+        return dict((await connection.execute(chosen)).mappings().one())
+
+
+async def test_what_is_held_is_taken_from_what_is_left(database: Database) -> None:
+    book = Book(database, [Limit("house", "day", nanos=100)], Clock())
+    first = hold(60)
+    await book.ask(first)
+    with pytest.raises(BudgetExceeded) as refused:
+        await book.ask(hold(60, EVE))
+    assert refused.value.retry_after_s == 1  # it may be free again at once
+    await book.tell(settled(first, 40))
+    await book.ask(hold(60, EVE))
+    with pytest.raises(BudgetExceeded):
+        await book.ask(hold(1))
+    await book.close()
+
+
+async def test_who_is_out_of_money_may_come_again_when_the_day_is_over(database: Database) -> None:
+    book = Book(database, [Limit("tenant:", "day", nanos=100)], Clock())
+    spent = hold(100)
+    await book.ask(spent)
+    await book.tell(settled(spent, 100))
+    with pytest.raises(BudgetExceeded) as refused:
+        await book.ask(hold(1, BOB))
+    assert refused.value.retry_after_s == 43200
+    assert "your tenant" in refused.value.message
+    assert "$0.0000001" in refused.value.message
+    await book.ask(hold(100, EVE))  # another tenant has its own
+    await book.ask(hold(100, BOB, NOON + 43200))
+    await book.close()
+
+
+async def test_requests_and_tokens_are_limited_too(database: Database) -> None:
+    limits = [Limit("key:", "minute", requests=2), Limit("key:acme/ann", "day", tokens=10)]
+    book = Book(database, limits, Clock())
+    await book.ask(opening())
+    await book.ask(opening())
+    with pytest.raises(BudgetExceeded, match="2 requests"):
+        await book.ask(opening())
+    await book.ask(opening(BOB))
+    await book.ask(opening(moment=NOON + 60))
+    with pytest.raises(BudgetExceeded, match="10 tokens"):
+        await book.ask(hold(0, tokens=11))
+    await book.ask(hold(0, tokens=10))
+    await book.ask(hold(0, BOB, tokens=11))
+    await book.close()
+
+
+async def test_callers_are_not_told_what_the_house_may_spend(database: Database) -> None:
+    book = Book(database, [Limit("house", "month", nanos=77)], Clock())
+    with pytest.raises(BudgetExceeded) as refused:
+        await book.ask(hold(78))
+    assert "77" not in refused.value.message
+    await book.close()
+
+
+async def test_an_answer_counts_when_it_began(database: Database) -> None:
+    """Midnight passes, or the clock jumps: nothing is freed where it was not held."""
+    clock = Clock(NOON + 43199)
+    book = Book(database, [], clock)
+    begun = hold(70, moment=clock.now)
+    await book.ask(begun)
+    clock.now -= 10_000_000
+    await book.tell(settled(begun, 50))
+    for scope, period in counters(ANN, begun.moment):
+        row = await balance(database, scope, period)
+        assert (row["nanos"], row["held_nanos"]) == (50, 0)
+    await book.close()
+
+
+async def test_a_settlement_after_its_lease_is_counted_once(database: Database) -> None:
+    clock = Clock()
+    book = Book(database, [Limit("house", "day", nanos=100)], clock)
+    late = hold(100)
+    await book.ask(late)
+    assert await book.release() == 0  # its lease is not over
+    clock.now += 120
+    assert await book.release() == 1
+    assert await book.release() == 0
+    await book.tell(settled(late, 30))
+    await book.tell(settled(late, 30))
+    row = await balance(database, "house", "2026-09-21")
+    assert (row["nanos"], row["held_nanos"]) == (30, 0)
+    await book.close()
+
+
+async def test_an_answer_that_nobody_closed_is_lost(database: Database) -> None:
+    clock = Clock()
+    book = Book(database, [], clock)
+    left, closed = opening(), opening()
+    await book.ask(left)
+    await book.ask(closed)
+    await book.tell(Closing(closed.id, {"status": "ok"}))
+    clock.now += 120
+    await book.release()
+    answers = tables.answers.c
+    async with database.reading() as connection:
+        found = await connection.execute(select(answers.id, answers.status))
+        assert dict(tuple(row) for row in found) == {left.id: "lost", closed.id: "ok"}
+    await book.close()
+
+
+async def test_one_entry_that_cannot_be_written_does_not_stop_the_others(
+    database: Database,
+) -> None:
+    book = Book(database, [], Clock())
+    good, twice = hold(1), hold(1)
+    await book.ask(twice)
+    failed, written = await asyncio.gather(book.ask(twice), book.ask(good), return_exceptions=True)
+    assert isinstance(failed, LedgerUnavailable)
+    assert written is None
+    async with database.writing() as connection:
+        calls = tables.calls
+        changed = await connection.execute(
+            update(calls).where(calls.c.id == good.id).values(purpose="seen")
+        )
+        assert changed.rowcount == 1
+    await book.close()
+
+
+async def test_a_ledger_out_of_reach_is_an_error_not_a_wait(tmp_path: Any) -> None:
+    book = Book(Database(str(tmp_path / "no" / "such" / "folder.db")), [], Clock())
+    with pytest.raises(LedgerUnavailable):
+        await book.ask(hold(1))
+
+
+def test_seconds_left_reach_to_the_next_minute_day_and_month() -> None:
+    assert seconds_left("minute", NOON + 1) == 59
+    assert seconds_left("day", NOON) == 43200
+    assert seconds_left("month", NOON) == 9 * 86400 + 43200
+
+
+@dataclass
+class Model:
+    """What the book should say."""
+
+    spent: int = 0
+    open: dict[str, Hold] = field(default_factory=dict)
+    gone: list[Hold] = field(default_factory=list)
+
+    @property
+    def held(self) -> int:
+        return sum(each.bound.nanos for each in self.open.values())
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("hold"), st.integers(0, 60)),
+        st.tuples(st.just("settle"), st.floats(0, 1)),
+        st.tuples(st.just("settle twice"), st.floats(0, 1)),
+        st.tuples(st.just("release"), st.just(0)),
+        st.tuples(st.just("settle late"), st.floats(0, 1)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60)
+@given(STEPS, st.integers(0, 200))
+def test_no_order_of_events_passes_the_limit(steps: list[tuple[str, float]], limit: int) -> None:
+    asyncio.run(_played(steps, limit))
+
+
+async def _played(steps: list[tuple[str, float]], limit: int) -> None:
+    database, model, clock = Database(str(ledger_file())), Model(), Clock()
+    book = Book(database, [Limit("house", "month", nanos=limit)], clock)
+    for step, much in steps:
+        match step:
+            case "hold":
+                asked = hold(int(much))
+                fits = model.spent + model.held + asked.bound.nanos <= limit
+                try:
+                    await book.ask(asked)
+                    assert fits or not asked.bound.nanos
+                    model.open[asked.id] = asked
+                except BudgetExceeded:
+                    assert not fits
+            case "settle" | "settle twice" if model.open:
+                done = model.open.pop(next(iter(model.open)))
+                cost = int(done.bound.nanos * much)
+                model.spent += cost
+                await book.tell(settled(done, cost))
+                if step == "settle twice":
+                    await book.tell(settled(done, cost))
+            case "release":
+                clock.now += 120
+                assert await book.release() == len(model.open)
+                clock.now -= 120
+                model.gone += model.open.values()
+                model.open.clear()
+            case "settle late" if model.gone:
+                done = model.gone.pop()
+                # Only then may a limit be passed: what it took was free for others meanwhile.
+                cost = min(int(done.bound.nanos * much), limit - model.spent - model.held)
+                model.spent += cost
+                await book.tell(settled(done, cost))
+        assert model.spent + model.held <= limit
+    if any(step == "hold" for step, _ in steps):
+        row = await balance(database, "house", "2026-09")
+        assert (row["nanos"], row["held_nanos"]) == (model.spent, model.held)
+    await book.close()
