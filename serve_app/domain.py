@@ -237,12 +237,14 @@ class Cost:
 
     Attributes:
         by_purpose: The same total, split by step of the graph.
-        baseline: What a RAG-only stack would have paid for the same question; an estimate.
+        baseline: What a RAG-only stack would have paid for the same answer; an estimate.
+        all_frontier: What a frontier model alone would have taken for it; likewise.
     """
 
     total: float
     by_purpose: Mapping[str, float]
     baseline: float
+    all_frontier: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,8 @@ from serve_app.ledger.accounts import Accounts, Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.limits import Limit
-from serve_app.ledger.prices import ComputePrice, CostMeter, PriceTable, TokenPrice
+from serve_app.ledger.meter import CostMeter
+from serve_app.ledger.prices import ComputePrice, PriceTable, TokenPrice
 from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
@@ -124,7 +125,7 @@ class ScriptedModel:
 
     async def generate(
         self, context: RequestContext, generation: Generation
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta]:
         self.asked.append(generation)
         self.running += 1
         self.started.set()
@@ -317,6 +318,7 @@ class House:
             Services(
                 settings=settings,
                 chat=Chat(self.accounting, settings.gateway.keep_alive_s),
+                database=self.database,
                 book=self.book,
                 router=self.router,
                 knowledge=self.knowledge,

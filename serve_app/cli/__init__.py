@@ -12,9 +12,11 @@ from serve_app.cli import (
     adapters,
     advice,
     canary,
+    cost,
     documents,
     evaluate,
     generation,
+    keys,
     layers,
     proving,
     questions,
@@ -45,6 +47,8 @@ app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
+app.add_typer(keys.keys, name="keys", rich_help_panel="Money")
+app.add_typer(cost.cost, name="cost", rich_help_panel="Money")
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
-from collections.abc import Iterator
+import logging
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from serve_app.errors import Overloaded, PermissionDenied, Unauthenticated
+from sqlalchemy.exc import SQLAlchemyError
+
+from serve_app.errors import LedgerUnavailable, Overloaded, PermissionDenied, Unauthenticated
+from serve_app.ledger.keys import Key, Keys, digest
 from serve_app.settings import ApiKey
+
+log = logging.getLogger(__name__)
+
+_FRESH_S = 2.0  # a key that is revoked may be good for so long
+_STALE_S = 300.0  # and for so long, while the ledger cannot be read
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +40,77 @@ _ANYBODY = Principal("anonymous", "default", frozenset({"chat", "ingest"}))
 
 
 class Keyring:
-    """The keys of the house. Without any, everybody may do everything: a laptop's default."""
+    """The keys of the house: those of the settings, and those of the ledger.
 
-    def __init__(self, keys: tuple[ApiKey, ...]) -> None:
+    While there has never been one, everybody may do everything: a laptop's default.
+    """
+
+    def __init__(
+        self,
+        listed: tuple[ApiKey, ...],
+        keys: Keys,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._listed = listed
         self._keys = keys
+        self._clock = clock
+        self._seen: dict[str, tuple[float, Key | None]] = {}  # by digest: when, and what
+        self._locked: bool | None = bool(listed) or None  # None: nobody has looked yet
+        self._looked = -_STALE_S
 
-    def principal(self, authorization: str | None) -> Principal:
+    async def principal(self, authorization: str | None) -> Principal:
         """Who sent this `Authorization` header.
 
         Raises:
-            Unauthenticated: No bearer key, or none that is known.
+            Unauthenticated: No bearer key, none that is known, or one that is over.
+            LedgerUnavailable: It cannot be looked up.
         """
-        if not self._keys:
+        if not await self._is_locked():
             return _ANYBODY
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
             raise Unauthenticated("send an API key: `Authorization: Bearer <key>`")
-        digest = hashlib.sha256(key.strip().encode()).hexdigest()
-        for known in self._keys:
-            if hmac.compare_digest(digest, known.sha256):
+        sent = digest(secret.strip())
+        for known in self._listed:
+            if hmac.compare_digest(sent, known.sha256):
                 return Principal(known.name, known.tenant, frozenset(known.scopes))
-        raise Unauthenticated("this API key is not known")
+        key = await self._find(sent)
+        if key is None:
+            raise Unauthenticated("this API key is not known")
+        state = key.state(self._clock())
+        if state != "valid":
+            raise Unauthenticated(f"this API key is {state}; ask for a new one")
+        return Principal(key.name, key.tenant, frozenset(key.scopes))
+
+    async def _is_locked(self) -> bool:
+        """Once there is a key there is no way back: the last one revoked opens no door."""
+        now = self._clock()
+        if not self._locked and not 0 <= now - self._looked <= _FRESH_S:
+            try:
+                self._locked = await self._keys.any()
+                self._looked = now
+            except (SQLAlchemyError, OSError) as error:
+                log.error("keys cannot be looked up: %r", error)
+        if self._locked is None:
+            raise LedgerUnavailable("API keys cannot be checked; try again shortly")
+        return self._locked
+
+    async def _find(self, sent: str) -> Key | None:
+        now = self._clock()
+        when, key = self._seen.get(sent, (-_STALE_S, None))
+        if 0 <= now - when <= _FRESH_S:
+            return key
+        try:
+            key = await self._keys.find(sent)
+        except (SQLAlchemyError, OSError) as error:
+            log.error("keys cannot be looked up: %r", error)
+            if key is not None and 0 <= now - when <= _STALE_S:
+                return key
+            raise LedgerUnavailable("API keys cannot be checked; try again shortly") from None
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.pop(next(iter(self._seen)))
+        self._seen[sent] = (now, key)
+        return key
 
 
 class Admission:

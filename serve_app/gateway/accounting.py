@@ -13,8 +13,8 @@ from opentelemetry import trace
 from starlette.requests import ClientDisconnect
 
 from serve_app.domain import Answer, Cost, RequestContext, Usage
-from serve_app.ledger.accounts import Account, Accounts
-from serve_app.ledger.prices import CostMeter
+from serve_app.ledger.accounts import Accounts
+from serve_app.ledger.meter import CostMeter, Exchange, tokens
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.run import Question, Run
 from serve_app.telemetry import tracing
@@ -40,11 +40,13 @@ class Accounting:
         self._meter = meter
         self._metrics = metrics
 
-    def cost(self, answer: Answer) -> Cost:
-        """What an answer cost, failed drafts included, and what RAG-only would have."""
-        return self._meter.cost(
-            answer.calls, answer.usage.prompt_tokens, answer.usage.completion_tokens
-        )
+    def cost(self, question: Question, run: Run, answer: Answer | None) -> Cost:
+        """What an answer cost, failed drafts included, and what other stacks would have taken."""
+        text, usage = (answer.text, answer.usage) if answer else ("", Usage())
+        found = run.evidence
+        evidence = None if found is None else tokens(chunk.text for chunk in found)
+        exchange = Exchange.of(question.messages, text, usage, evidence)
+        return self._meter.cost(run.calls, exchange)
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -85,33 +87,19 @@ class Accounting:
             if run is None:
                 await account.close(_row(None, None, None, outcome, seconds))
             else:
-                await self._close(context, account, run, answer, outcome, seconds)
-
-    async def _close(
-        self,
-        context: RequestContext,
-        account: Account,
-        run: Run,
-        answer: Answer | None,
-        outcome: str,
-        seconds: float,
-    ) -> None:
-        total = sum((call.usage for call in run.calls), Usage())
-        cost = self._meter.cost(run.calls, total.prompt_tokens, total.completion_tokens)
-        if answer is not None:
-            cost = self.cost(answer)
-        self._count(context, run, outcome, total, cost, seconds)
-        await account.close(_row(run, answer, cost, outcome, seconds))
+                cost = self.cost(question, run, answer)
+                self._count(context, run, outcome, cost, seconds)
+                await account.close(_row(run, answer, cost, outcome, seconds))
 
     def _count(
         self,
         context: RequestContext,
         run: Run,
         outcome: str,
-        total: Usage,
         cost: Cost,
         seconds: float,
     ) -> None:
+        total = sum((call.usage for call in run.calls), Usage())
         span = trace.get_current_span()
         span.set_attribute("trivium.outcome", outcome)
         span.set_attribute("trivium.cost_usd", cost.total)
@@ -156,6 +144,7 @@ def _row(
         "citations": len(answer.citations) if answer else None,
         "cost_nanos": round(cost.total * 1e9) if cost else None,
         "baseline_nanos": round(cost.baseline * 1e9) if cost else None,
+        "all_frontier_nanos": round(cost.all_frontier * 1e9) if cost else None,
         "seconds": seconds,
         "stages_ms": {name: round(ms, 3) for name, ms in run.stages.items()} if run else None,
         "good": good,

@@ -36,9 +36,9 @@ class Chat:
         self, request: Request, context: RequestContext, question: Question, form: ChatFormat
     ) -> Response:
         """The answer as one JSON object."""
-        async with self._accounting.answering(context, question, form.model) as (_, task):
+        async with self._accounting.answering(context, question, form.model) as (run, task):
             answer = await unless_left(request, task)
-        cost = self._accounting.cost(answer)
+        cost = self._accounting.cost(question, run, answer)
         return JSONResponse(
             form.completion(answer, cost),
             headers={
@@ -92,7 +92,8 @@ class Chat:
                     return
                 yield sse.event(form.last(answer))
                 if include_usage:
-                    yield sse.event(form.usage(answer, self._accounting.cost(answer)))
+                    cost = self._accounting.cost(question, run, answer)
+                    yield sse.event(form.usage(answer, cost))
             # By now the ledger has it: what was answered whole is never lost there.
             yield sse.DONE
 

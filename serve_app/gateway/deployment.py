@@ -22,7 +22,8 @@ from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.limits import Limit
-from serve_app.ledger.prices import CostMeter, PriceTable
+from serve_app.ledger.meter import CostMeter
+from serve_app.ledger.prices import PriceTable
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
@@ -86,13 +87,19 @@ class GatewayServer:
         )
         ledger = settings.ledger
         prices = PriceTable.load(ledger.prices)
-        meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
+        meter = CostMeter(
+            prices,
+            ledger.baseline_model,
+            ledger.baseline_context_tokens,
+            settings.retrieval.embedding_model,
+        )
         self._database = Database(ledger.database, ledger.password.get_secret_value())
         book = Book(self._database, [Limit.of(each) for each in ledger.limits])
         accounting = Accounting(orchestrator, Accounts(book, prices), meter, GatewayMetrics())
         self._services = Services(
             settings=settings,
             chat=Chat(accounting, settings.gateway.keep_alive_s),
+            database=self._database,
             book=book,
             router=decider,
             knowledge=knowledge,

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app import __version__
 from serve_app.domain import RequestContext
 from serve_app.expert.serving import Adapters
-from serve_app.gateway import failures, responses
+from serve_app.gateway import failures, responses, spending
 from serve_app.gateway.access import Admission, Keyring, Principal
+from serve_app.gateway.callers import Caller
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.middleware import BodyLimit, RequestIdentity
 from serve_app.gateway.readiness import Readiness
@@ -34,18 +35,12 @@ from serve_app.gateway.schema import (
     resolve,
 )
 from serve_app.ledger.book import Book
+from serve_app.ledger.database import Database
+from serve_app.ledger.keys import Keys
 from serve_app.orchestration.run import Router
 from serve_app.settings import Settings
 
 Collection = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-
-
-def _principal(request: Request) -> Principal:
-    keyring: Keyring = request.app.state.keyring
-    return keyring.principal(request.headers.get("authorization"))
-
-
-Caller = Annotated[Principal, Depends(_principal)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,7 @@ class Services:
 
     settings: Settings
     chat: Chat
+    database: Database
     book: Book
     router: Router
     knowledge: RemoteKnowledge
@@ -84,10 +80,11 @@ def create_app(services: Services) -> FastAPI:
         description="One OpenAI-compatible endpoint, three roads.",
         lifespan=lifespan,
     )
-    app.state.keyring = Keyring(gateway.api_keys)
+    app.state.keyring = Keyring(gateway.api_keys, Keys(services.database))
     app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
     app.add_middleware(RequestIdentity)
     failures.install(app)
+    app.include_router(spending.routes(services.database, services.book))
 
     def context(request: Request, caller: Principal) -> RequestContext:
         return RequestContext(

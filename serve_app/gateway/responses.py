@@ -105,6 +105,7 @@ def usage(counted: Usage, cost: Cost) -> dict[str, Any]:
         "cost_details": {
             "by_purpose": {k: round(v, 9) for k, v in cost.by_purpose.items()},
             "baseline": round(cost.baseline, 9),
+            "all_frontier": round(cost.all_frontier, 9),
         },
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -46,7 +46,7 @@ class RemoteModel:
 
     async def generate(
         self, context: RequestContext, generation: Generation
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta]:
         adapter = str(generation.adapter) if generation.adapter else ""
         stream = self._remote.stream("generate", context, generation, replica_with=adapter)
         async with aclosing(stream) as deltas:

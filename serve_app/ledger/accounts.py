@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # What a chat template puts around a message, and around them all: a default system message too.
 _TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
+_MOST_BYTES_A_TOKEN = 32  # on average: a single one may have more
 _BYTES_A_TOKEN = 4  # of English, roughly: only for a call that broke off before it was counted
 
 
@@ -42,12 +43,21 @@ class Bill:
         )
         self._guess = size // _BYTES_A_TOKEN
         self._pieces = 0
+        self._size = 0
         self._told: Usage | None = None
 
     def note(self, delta: Delta) -> None:
         """One more step of the answer."""
         self._pieces += bool(delta.text)
+        self._size += len(delta.text.encode())
         self._told = delta.usage or self._told
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether the answer has surely passed its bound, so that no more of it should be taken."""
+        most = self.bound.completion_tokens
+        counted = self._told.completion_tokens if self._told else 0
+        return counted > most or self._size > most * _MOST_BYTES_A_TOKEN
 
     @property
     def estimated(self) -> bool:

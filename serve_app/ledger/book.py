@@ -31,7 +31,7 @@ from serve_app.errors import BudgetExceeded, LedgerUnavailable
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Closing, Entry, Hold, Opening, Page, Settlement
-from serve_app.ledger.limits import Amount, Balance, Limit, Payer
+from serve_app.ledger.limits import Amount, Balance, Limit, Payer, periods
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Book:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
-        self._limits = tuple(limits)
+        self.limits = tuple(limits)
         self.clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._working: list[asyncio.Task[None]] = []  # from the first entry on
@@ -215,7 +215,7 @@ class Book:
             calls = tables.calls.c
             known = select(calls.id, calls.status).where(calls.id.in_(ids)).with_for_update()
             states = {row.id: row.status for row in await connection.execute(known)}
-        return Page(self._limits, balances, states)
+        return Page(self.limits, balances, states)
 
     async def _tidy(self) -> None:
         while True:
@@ -244,7 +244,8 @@ def _statements(
     for entry in entries:
         match entry:
             case Opening():
-                opened.append({**entry.row, "id": entry.id, **_begun(entry)})
+                day = periods(entry.moment)["day"]
+                opened.append({**entry.row, "id": entry.id, "day": day, **_begun(entry)})
             case Hold():
                 amounts = {"held_nanos": entry.bound.nanos, "held_tokens": entry.bound.tokens}
                 ids = {"id": entry.id, "answer_id": entry.answer_id}

@@ -8,7 +8,7 @@ saturation and `utilisation` is the share of paid time the replica is busy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve_app.domain import Cost, ModelCall, Usage
+from serve_app.domain import Usage
 from serve_app.errors import SettingsError
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -146,31 +146,3 @@ class PriceTable:
     def is_metered(self, model: str) -> bool:
         """Whether somebody else sends a bill for it."""
         return model not in self._compute
-
-
-class CostMeter:
-    """Prices answers, and the RAG-only answer each would have been instead.
-
-    The baseline is an estimate: every question gets `context_tokens` of retrieved text in its
-    prompt and is answered by `baseline_model` with as many output tokens as ours had.
-    """
-
-    def __init__(self, prices: PriceTable, baseline_model: str, context_tokens: int) -> None:
-        prices.require(baseline_model)
-        self._prices = prices
-        self._baseline_model = baseline_model
-        self._context_tokens = context_tokens
-
-    def cost(self, calls: Iterable[ModelCall], question_tokens: int, answer_tokens: int) -> Cost:
-        """Dollars of an answer made by `calls` (every model call, failed drafts included)."""
-        by_purpose: dict[str, float] = {}
-        for call in calls:
-            # As the ledger has it, to the last digit.
-            dollars = self._prices.nanos(call.model, call.usage) / 1e9
-            by_purpose[call.purpose] = by_purpose.get(call.purpose, 0.0) + dollars
-        rag = Usage(question_tokens + self._context_tokens, answer_tokens)
-        return Cost(
-            total=sum(by_purpose.values()),
-            by_purpose=by_purpose,
-            baseline=self._prices.of(self._baseline_model, rag),
-        )

@@ -84,6 +84,7 @@ class KnowledgeNodes:
                 # It goes on without evidence, and says so.
                 runtime.context.degraded.append(reason("knowledge", error))
             return {"chunks": [], "error": error}
+        runtime.context.evidence = tuple(chunks)
         return {"chunks": chunks, "found": chunks or state.get("found", []), "error": None}
 
     async def grade(self, state: State, runtime: Runtime[Run]) -> State:

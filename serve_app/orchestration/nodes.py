@@ -6,6 +6,7 @@ Those that find evidence and answer from it by rule are in `knowledge`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import replace
 
 from langgraph.runtime import Runtime
@@ -226,13 +227,19 @@ class Nodes:
         bill: Bill | None = None
         with tracing.span(f"prompt {instructions.name}", span):
             try:
-                async with run.purse.paying(name, purpose, generation) as bill:
-                    async for delta in model.generate(run.context, generation):
+                async with (
+                    run.purse.paying(name, purpose, generation) as bill,
+                    aclosing(model.generate(run.context, generation)) as deltas,
+                ):
+                    async for delta in deltas:
                         bill.note(delta)
                         pieces.append(delta.text)
                         finish = delta.finish_reason or finish
                         if not hold:
                             run.emit(delta.text)
+                        if bill.overdrawn:
+                            finish = "length"
+                            break
             except InvalidRequest:
                 raise
             except TriviumError as error:

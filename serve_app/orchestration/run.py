@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,7 +31,9 @@ class Router(Protocol):
 class Model(Protocol):
     """A language model: the expert, or the frontier's proxy."""
 
-    def generate(self, context: RequestContext, generation: Generation) -> AsyncIterator[Delta]: ...
+    def generate(
+        self, context: RequestContext, generation: Generation
+    ) -> AsyncGenerator[Delta]: ...
 
 
 class Contract(Protocol):
@@ -94,6 +96,11 @@ class Bill(Protocol):
         """So far; estimated, where nobody has counted it."""
         ...
 
+    @property
+    def overdrawn(self) -> bool:
+        """Whether it has passed what may be paid for it."""
+        ...
+
     def note(self, delta: Delta) -> None:
         """One more step of the answer."""
         ...
@@ -142,6 +149,7 @@ class Run:
 
     Attributes:
         stages: Milliseconds in each step of the graph.
+        evidence: What was last retrieved; `None` when nothing was looked for.
         model: What was asked last, as `x-trivium-model` names it.
         formats: Answers that a contract held for, and whether they kept it.
     """
@@ -152,6 +160,7 @@ class Run:
     calls: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    evidence: tuple[Chunk, ...] | None = None
     decision: Decision | None = None
     model: str | None = None
     formats: list[tuple[Release, FormatOutcome]] = field(default_factory=list)

@@ -1,35 +1,161 @@
+"""Keys of the settings and of the ledger: who gets in, and for how long."""
+
 from __future__ import annotations
 
 import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
-from serve_app.errors import Overloaded, PermissionDenied, Unauthenticated
-from serve_app.gateway.access import Admission, Keyring
+from serve_app.errors import (
+    LedgerUnavailable,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+)
+from serve_app.gateway.access import Admission, Keyring, Principal
+from serve_app.ledger.database import Database
+from serve_app.ledger.keys import Key, Keys
 from serve_app.settings import ApiKey
+from tests.fixtures import ledger_file
 
 
-def key(secret: str) -> ApiKey:
+@dataclass
+class Clock:
+    now: float = 1_790_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Breakable(Keys):
+    """Keys in a ledger that can go away."""
+
+    broken = False
+
+    async def find(self, sha256: str) -> Key | None:
+        if self.broken:
+            raise SQLAlchemyError
+        return await super().find(sha256)
+
+    async def any(self) -> bool:
+        if self.broken:
+            raise SQLAlchemyError
+        return await super().any()
+
+
+@dataclass
+class Door:
+    """A keyring and the keys behind it, at one time."""
+
+    keys: Breakable
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.keyring = Keyring((), self.keys, self.clock)
+
+    async def opens(self, secret: str) -> Principal:
+        return await self.keyring.principal(f"Bearer {secret}")
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Door]:
+    database, clock = Database(str(ledger_file())), Clock()
+    yield Door(Breakable(database, clock), clock)
+    await database.close()
+
+
+def listed(secret: str) -> ApiKey:
     digest = hashlib.sha256(secret.encode()).hexdigest()
     return ApiKey(name=secret, sha256=digest, tenant=f"tenant of {secret}")
 
 
-def test_house_without_keys_is_open() -> None:
-    principal = Keyring(()).principal(None)
+async def test_house_without_keys_is_open(door: Door) -> None:
+    principal = await door.keyring.principal(None)
     principal.require("chat")
     principal.require("ingest")
     assert principal.tenant == "default"
 
 
-def test_key_is_known_by_its_hash_and_has_its_scopes_only() -> None:
-    keyring = Keyring((key("one"), key("two")))
-    principal = keyring.principal("Bearer two")
+async def test_listed_key_is_known_by_its_hash_and_has_its_scopes_only(door: Door) -> None:
+    keyring = Keyring((listed("one"), listed("two")), door.keys)
+    principal = await keyring.principal("Bearer two")
     assert (principal.name, principal.tenant) == ("two", "tenant of two")
     principal.require("chat")
     with pytest.raises(PermissionDenied, match="ingest"):
         principal.require("ingest")
     with pytest.raises(Unauthenticated):
-        keyring.principal(f"Bearer {key('one').sha256}")
+        await keyring.principal(f"Bearer {listed('one').sha256}")
+
+
+async def test_the_first_key_locks_the_house(door: Door) -> None:
+    await door.keyring.principal(None)
+    key, secret = await door.keys.create("ann", "acme", ["chat"])
+    door.clock.now += 3
+    with pytest.raises(Unauthenticated, match="send an API key"):
+        await door.keyring.principal(None)
+    principal = await door.opens(secret)
+    assert (principal.name, principal.tenant) == ("ann", "acme")
+    await door.keys.revoke(key.id)
+    door.clock.now += 3
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await door.opens(secret)
+    with pytest.raises(Unauthenticated):
+        await door.keyring.principal(None)
+
+
+async def test_a_key_expires(door: Door) -> None:
+    _, secret = await door.keys.create("ann", "acme", ["chat"], door.clock.now + 60)
+    await door.opens(secret)
+    door.clock.now += 60
+    with pytest.raises(Unauthenticated, match="expired"):
+        await door.opens(secret)
+
+
+async def test_a_rotated_key_goes_on_beside_the_new_one_for_a_while(door: Door) -> None:
+    old, secret = await door.keys.create("ann", "acme", ["chat"], door.clock.now + 1000)
+    door.clock.now += 10
+    new, fresh = await door.keys.rotate(old.id, overlap_s=100)
+    assert (new.name, new.tenant, new.scopes) == ("ann", "acme", ("chat",))
+    assert new.expires_at == door.clock.now + 1000
+    await door.opens(secret)
+    await door.opens(fresh)
+    door.clock.now += 101
+    await door.opens(fresh)
+    with pytest.raises(Unauthenticated):
+        await door.opens(secret)
+    with pytest.raises(NotFound, match="keys list"):
+        await door.keys.rotate(old.id, 0)
+
+
+async def test_the_ledger_holds_no_key(door: Door) -> None:
+    _, secret = await door.keys.create("ann", "acme", ["chat"])
+    (known,) = await door.keys.all()
+    assert secret.removeprefix("tv-") not in repr(known)
+    assert await door.keys.find(secret) is None
+    assert await door.keys.find(hashlib.sha256(secret.encode()).hexdigest()) == known
+
+
+async def test_who_was_let_in_is_let_in_while_the_ledger_is_away(door: Door) -> None:
+    _, secret = await door.keys.create("ann", "acme", ["chat"])
+    await door.opens(secret)
+    door.keys.broken = True
+    door.clock.now += 100
+    await door.opens(secret)
+    with pytest.raises(LedgerUnavailable):
+        await door.opens("tv-another")
+    door.clock.now += 1000
+    with pytest.raises(LedgerUnavailable):
+        await door.opens(secret)
+
+
+async def test_a_house_whose_keys_were_never_read_is_not_open(door: Door) -> None:
+    door.keys.broken = True
+    with pytest.raises(LedgerUnavailable):
+        await door.keyring.principal(None)
 
 
 def test_place_is_given_back_even_after_a_failure() -> None:

@@ -74,7 +74,10 @@ async def test_answer_is_a_chat_completion_with_cost() -> None:
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (10, 2)
     assert usage["total_tokens"] == 12
     assert usage["cost"] == pytest.approx((10 * 0.1 + 2 * 0.2) / 1e6)
-    assert usage["cost_details"]["baseline"] == pytest.approx((1010 * 2 + 2 * 8) / 1e6)
+    asked = len("".join(turn["content"] for turn in TURNS).encode()) // 4
+    details = usage["cost_details"]
+    assert details["baseline"] == pytest.approx(((asked + 1000) * 2 + 2 * 8) / 1e6, abs=1e-9)
+    assert details["all_frontier"] == pytest.approx((asked * 2 + 2 * 8) / 1e6, abs=1e-9)
     assert float(response.headers["x-trivium-cost-usd"]) == pytest.approx(usage["cost"])
     assert response.headers["x-trivium-route"] == "expert"
     assert response.headers["x-trivium-confidence"] == "0.800"
@@ -115,7 +118,11 @@ async def test_quote_costs_nothing_and_names_no_model() -> None:
     assert (usage["total_tokens"], usage["cost"]) == (0, 0)
     assert usage["cost_details"]["by_purpose"] == {}
     # A RAG-only stack would have had a model read what it retrieved.
-    assert usage["cost_details"]["baseline"] == pytest.approx(1000 * 2 / 1e6)
+    asked = len("".join(turn["content"] for turn in TURNS).encode()) // 4
+    read = asked + len(SOURCE.text) // 4
+    said = len(response.json()["choices"][0]["message"]["content"]) // 4
+    baseline = (read * 2 + said * 8) / 1e6
+    assert usage["cost_details"]["baseline"] == pytest.approx(baseline, abs=1e-9)
     assert float(response.headers["x-trivium-cost-usd"]) == 0
     assert "x-trivium-model" not in response.headers
     assert house.metrics.calls == []

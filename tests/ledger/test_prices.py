@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain import ModelCall, Usage
+from serve_app.domain import Message, ModelCall, Usage
 from serve_app.errors import SettingsError
-from serve_app.ledger.prices import CostMeter, PriceTable, TokenPrice
+from serve_app.ledger.meter import CostMeter, Exchange
+from serve_app.ledger.prices import PriceTable, TokenPrice
 from tests.conftest import ROOT
 
 METERED = """
@@ -115,17 +116,29 @@ def test_the_table_that_comes_along_prices_the_demo() -> None:
     assert demo.output < baseline.output
 
 
-def test_cost_is_split_by_purpose_and_has_a_baseline(table: PriceTable) -> None:
+def test_cost_is_split_by_purpose_and_has_baselines(table: PriceTable) -> None:
     meter = CostMeter(table, "big", context_tokens=1000)
     calls = [
         ModelCall("own", "answer", Usage(1000, 100)),
         ModelCall("big", "frontier", Usage(500, 100)),
         ModelCall("own", "answer", Usage(0, 100)),
     ]
-    cost = meter.cost(calls, question_tokens=500, answer_tokens=100)
+    cost = meter.cost(calls, Exchange(500, 100))
     assert cost.by_purpose == pytest.approx({"answer": 0.006, "frontier": 0.0018})
     assert cost.total == pytest.approx(0.0078)
     assert cost.baseline == pytest.approx((1500 * 2 + 100 * 8) / 1e6)
+    assert cost.all_frontier == pytest.approx((500 * 2 + 100 * 8) / 1e6)
+
+
+def test_the_baseline_has_the_evidence_of_its_own_question(table: PriceTable) -> None:
+    """None was needed: what is usual. Some was retrieved: that. Its query is embedded too."""
+    meter = CostMeter(table, "big", context_tokens=1000, embedding_model="own")
+    asked, said = [Message("user", "x" * 400)], "y" * 40
+    exchange = Exchange.of(asked, said, Usage(), evidence_tokens=300)
+    assert exchange == Exchange(100, 10, 300)
+    embedded = table.of("own", Usage(100))
+    assert embedded > 0
+    assert meter.cost([], exchange).baseline == pytest.approx((400 * 2 + 10 * 8) / 1e6 + embedded)
 
 
 def test_meter_refuses_a_baseline_without_price(table: PriceTable) -> None:

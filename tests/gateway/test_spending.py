@@ -1,0 +1,199 @@
+"""What an answer cost is in the ledger when it is in the client's hands; limits hold over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from serve_app.domain import Generation, Message, Route
+from serve_app.errors import Unavailable
+from serve_app.ledger import tables
+from serve_app.ledger.accounts import Bill
+from serve_app.ledger.keys import Keys
+from tests.fixtures import EXPERT, FRONTIER, FixedRouter, House, ScriptedModel, decision, prices
+
+CHAT = "/v1/chat/completions"
+WHY = {"messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 10}
+
+
+def client_of(house: House) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(house.app), base_url="http://gateway")
+
+
+async def rows(house: House, table: Any = tables.answers) -> Sequence[Any]:
+    async with house.database.reading() as connection:
+        return (await connection.execute(select(table).order_by(table.c.started_at))).all()
+
+
+def to_the_frontier(**options: Any) -> House:
+    return House(router=FixedRouter(decision(Route.FRONTIER)), **options)
+
+
+async def test_an_answer_has_a_row_with_who_what_and_how_much() -> None:
+    house = House()
+    async with client_of(house) as client:
+        answer = await client.post(CHAT, json=WHY, headers={"x-request-id": "mine"})
+    (row,) = await rows(house)
+    assert (row.status, row.route, row.model) == ("ok", "expert", EXPERT)
+    assert (row.tenant, row.api_key, row.request_id) == ("default", "anonymous", "mine")
+    assert row.cost_nanos == round(float(answer.headers["x-trivium-cost-usd"]) * 1e9)
+    assert row.baseline_nanos == round(float(answer.headers["x-trivium-baseline-usd"]) * 1e9)
+    assert {"decide", "expert"} <= set(row.stages_ms)
+    assert row.good is None
+    (call,) = await rows(house, tables.calls)
+    assert (call.answer_id, call.cost_nanos) == (row.id, row.cost_nanos)
+    assert call.machine_seconds > 0
+    assert "Why?" not in repr((row, call))
+
+
+async def test_a_stream_is_in_the_ledger_before_it_says_that_it_is_done() -> None:
+    house = House()
+    async with (
+        client_of(house) as client,
+        client.stream("POST", CHAT, json={**WHY, "stream": True}) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if line == "data: [DONE]":
+                (row,) = await rows(house)
+                assert row.status == "ok"
+                assert row.cost_nanos > 0
+                return
+    pytest.fail("the stream did not end")
+
+
+async def test_failures_and_detours_are_written_down() -> None:
+    down = Unavailable("down")
+    house = House(expert=ScriptedModel(down), fallbacks={})
+    async with client_of(house) as client:
+        assert (await client.post(CHAT, json=WHY)).status_code == 503
+        house.expert.script = ()
+        house.router.outcome = decision(Route.FRONTIER)
+    stood_in = to_the_frontier(frontier=ScriptedModel(down))
+    async with client_of(stood_in) as client:
+        assert (await client.post(CHAT, json=WHY)).status_code == 200
+    ((failed,), (other,)) = await rows(house), await rows(stood_in)
+    assert (failed.status, failed.cost_nanos) == ("failed", 0)
+    assert (other.status, other.degraded) == ("ok", "frontier-service-unavailable")
+    assert other.model == EXPERT
+
+
+async def test_what_does_not_fit_is_answered_by_the_next_road() -> None:
+    house = to_the_frontier(ledger=month("0.0001"))
+    async with client_of(house) as client:
+        answer = await client.post(CHAT, json=WHY)
+    assert answer.status_code == 200
+    assert answer.headers["x-trivium-degraded"] == "frontier-budget-exceeded"
+    assert not house.frontier.asked
+
+
+async def test_or_refused_where_the_house_says_so() -> None:
+    house = to_the_frontier(ledger=month("0.0001", at_limit="refuse"))
+    async with client_of(house) as client:
+        answer = await client.post(CHAT, json=WHY)
+    assert answer.status_code == 429
+    error = answer.json()["error"]
+    assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
+    assert float(answer.headers["retry-after"]) > 1
+    assert not house.frontier.asked
+    assert not house.expert.asked
+
+
+async def test_too_many_requests_are_told_when_to_come_again() -> None:
+    house = House(ledger={"limits": [{"of": "key", "per": "minute", "requests": 2}]})
+    async with client_of(house) as client:
+        answers = await asyncio.gather(*(client.post(CHAT, json=WHY) for _ in range(5)))
+    statuses = sorted(each.status_code for each in answers)
+    # A minute may end in the middle.
+    assert statuses in ([200, 200, 429, 429, 429], [200, 200, 200, 429, 429], [200] * 4 + [429])
+    assert all("retry-after" in each.headers for each in answers if each.status_code == 429)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [ScriptedModel(*["word " * 20] * 500), ScriptedModel(*[" w"] * 500)],
+    ids=["much text", "many tokens"],
+)
+async def test_an_endless_answer_is_ended_and_costs_what_was_held_at_most(
+    endless: ScriptedModel,
+) -> None:
+    house = to_the_frontier(frontier=endless)
+    async with client_of(house) as client:
+        answer = (await client.post(CHAT, json=WHY)).json()
+    (call,) = await rows(house, tables.calls)
+    assert call.completion_tokens <= 10
+    assert call.cost_nanos <= call.held_nanos
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "length"
+    assert len(choice["message"]["content"]) < 500
+    assert not endless.running
+
+
+async def test_feedback_is_for_ones_own_answers() -> None:
+    house = House()
+    keys = Keys(house.database)
+    _, ann = await keys.create("ann", "acme", ["chat"])
+    _, eve = await keys.create("eve", "other", ["chat"])
+
+    async with client_of(house) as client:
+
+        async def post(path: str, key: str, body: Any) -> httpx.Response:
+            return await client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
+
+        made = (await post(CHAT, ann, WHY)).json()["id"]
+        theirs = await post("/v1/feedback", eve, {"id": made, "good": False})
+        assert theirs.status_code == 404
+        ours = await post("/v1/feedback", ann, {"id": made, "good": True})
+        assert ours.json() == {"object": "feedback", "id": made, "good": True}
+        (row,) = await rows(house)
+        assert (row.good, row.judge) == (True, "caller")
+        await post("/v1/feedback", ann, {"id": made, "good": False})
+        (row,) = await rows(house)
+        assert row.good is False
+        assert (await post("/v1/feedback", ann, {"id": made})).status_code == 400
+
+
+async def test_usage_shows_a_tenant_its_own_spend_and_limits() -> None:
+    limits = [
+        {"of": "house", "per": "month", "usd": "77"},
+        {"of": "tenant", "name": "acme", "per": "month", "usd": "5"},
+        {"of": "key", "per": "day", "requests": 9},
+    ]
+    house = House(ledger={"limits": limits})
+    _, ann = await Keys(house.database).create("ann", "acme", ["chat"])
+    _, eve = await Keys(house.database).create("eve", "other", ["chat"])
+    async with client_of(house) as client:
+        for key in (ann, ann, eve):
+            headers = {"authorization": f"Bearer {key}"}
+            await client.post(CHAT, json=WHY, headers=headers)
+        headers = {"authorization": f"Bearer {ann}"}
+        usage = (await client.get("/v1/usage", headers=headers)).json()
+    (line,) = usage["data"]
+    assert line["group"][1] == "expert"
+    assert (line["asked"], line["answered"]) == (2, 2)
+    assert {(each["of"], each["unit"], each["limit"]) for each in usage["limits"]} == {
+        ("tenant", "usd", 5.0),
+        ("key", "requests", 9.0),
+    }
+    used = {each["unit"]: each["used"] for each in usage["limits"]}
+    assert used == {"usd": pytest.approx(line["usd"]), "requests": 2}
+    assert "77" not in str(usage["limits"])
+
+
+async def test_a_key_in_a_url_is_refused() -> None:
+    async with client_of(House()) as client:
+        answer = await client.post(f"{CHAT}?api_key=tv-secret", json=WHY)
+    assert answer.status_code == 401
+    assert "Authorization" in answer.json()["error"]["message"]
+    assert "tv-secret" not in answer.text
+
+
+def month(usd: str, **ledger: Any) -> dict[str, Any]:
+    """Room for the small model's answer to `WHY`, and not for the large one's."""
+    bound = Bill(Generation((Message("user", "Why?"),), 10)).bound
+    assert prices().of(EXPERT, bound) < float(usd) < prices().of(FRONTIER, bound)
+    return {"limits": [{"of": "house", "per": "month", "usd": usd}], **ledger}
