@@ -286,7 +286,8 @@ class House:
         # A default is a path in the state folder, which a test has none of.
         named = self.settings.ledger.database
         default = LedgerSettings().database
-        self.database = Database(str(ledger_file()) if named == default else named)
+        self.ledger_path = str(ledger_file()) if named == default else named
+        self.database = Database(self.ledger_path)
         limits = [Limit.of(each) for each in self.settings.ledger.limits]
         self.book = opened(Book(self.database, limits))
         self.orchestrator = Orchestrator(
