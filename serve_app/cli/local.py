@@ -29,6 +29,7 @@ from serve_app.settings import Settings
 # More logical CPUs than cores: the deployments are many, and most of them wait most of the time.
 _LOGICAL_CPUS = 8
 _RECONFIGURE_S = 60.0
+_FIRST_FIGURES_S = 30.0
 
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
@@ -279,13 +280,15 @@ def wait_ready(url: str, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def feed(url: str, collection: str) -> Iterator[None]:
-    """The demo company's live feed, as a child process."""
+    """The demo company's live feed, as a child process; its first figures are in by then."""
     script = Path("configs/demo/live_feed.py")
     if not script.is_file():
         raise SettingsError(f"{script} is missing; run --demo from a checkout of Trivium")
-    process = subprocess.Popen(
-        [sys.executable, str(script), "--base-url", url, "--collection", collection]
-    )
+    command = [sys.executable, str(script), "--base-url", url, "--collection", collection]
+    # What it cannot write it says itself, and goes on trying.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([*command, "--once"], timeout=_FIRST_FIGURES_S, check=False)
+    process = subprocess.Popen(command)
     try:
         yield
     finally:

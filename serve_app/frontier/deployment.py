@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from serve_app.domain import Delta, Generation, RequestContext
+from serve_app.frontier.masking import Masked
 from serve_app.frontier.providers import provider
 from serve_app.frontier.retrying import Retrying
 from serve_app.settings import FrontierSettings
@@ -19,6 +21,7 @@ class FrontierServer:
         tracing.configure(otlp_endpoint, "frontier")
         self._settings = settings
         self._provider = Retrying(provider(settings), settings)
+        self._mask = settings.mask
 
     async def generate(
         self, context: RequestContext, generation: Generation
@@ -32,7 +35,8 @@ class FrontierServer:
         }
         name = f"chat {self._settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
-            async with aclosing(self._provider.generate(generation, context.deadline)) as deltas:
+            ask = partial(self._provider.generate, deadline=context.deadline)
+            async with aclosing(Masked(ask, self._mask).generate(generation)) as deltas:
                 async for delta in deltas:
                     if usage := delta.usage:
                         span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -290,6 +291,34 @@ class CircuitSettings(_Section):
     rest_s: Seconds = 10.0
 
 
+class MaskSettings(_Section):
+    """What is masked before a prompt leaves the house, and restored in the answer.
+
+    Attributes:
+        kinds: Of what rules know; empty masks nothing but `patterns`.
+        patterns: Regular expressions of your own, by the name their placeholders have.
+        phone_region: Country (ISO 3166, `NO`) whose numbers are known without their prefix.
+    """
+
+    kinds: frozenset[Literal["email", "phone", "iban", "card", "secret"]] = frozenset(
+        {"email", "phone", "iban", "card", "secret"}
+    )
+    patterns: dict[str, str] = Field(default_factory=dict)
+    phone_region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+
+    @field_validator("patterns")
+    @classmethod
+    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, pattern in value.items():
+            if not re.fullmatch(r"[A-Z][A-Z0-9]{0,31}", name):
+                raise ValueError(f"{name!r}: name it in capital letters and digits, as EMPLOYEE")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name}: {error}") from None
+        return value
+
+
 class FrontierSettings(_Section):
     """The outside model. Without `provider` the road is not configured, and says so.
 
@@ -308,6 +337,7 @@ class FrontierSettings(_Section):
     max_output_tokens: int = Field(default=1024, ge=1)
     retries: int = Field(default=2, ge=0, le=10)
     circuit: CircuitSettings = CircuitSettings()
+    mask: MaskSettings = MaskSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
 
     @model_validator(mode="before")

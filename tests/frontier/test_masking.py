@@ -1,0 +1,114 @@
+"""Nothing that the rules know leaves the house; everything is there again in the answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.domain import Delta, Generation, Message
+from serve_app.errors import SettingsError
+from serve_app.frontier.masking import Masked, Masker
+from serve_app.settings import MaskSettings, from_args
+
+MAIL, PHONE, IBAN = "ann.o'neil+x@example.co.uk", "+47 22 33 44 55", "NO93 8601 1117 947"
+CARD, KEY = "4111 1111 1111 1111", "sk-proj-abcdefghij0123456789"
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIE\nabc=\n-----END PRIVATE KEY-----"
+JWT = "eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.SflKxwRJSMeKKF2QT4"
+SETTINGS = MaskSettings(patterns={"ORDER": r"\bHR-\d{6}\b"})
+MASKER = Masker.of(SETTINGS)
+
+
+def masked(text: str) -> str:
+    return MASKER.begin([text]).mask(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("Mail ann@example.com, please", "Mail <EMAIL_1>, please"),
+        ("ann@example.com bob@example.com ann@example.com", "<EMAIL_1> <EMAIL_2> <EMAIL_1>"),
+        (f"Call {PHONE}.", "Call <PHONE_1>."),
+        (f"to {IBAN} today", "to <IBAN_1> today"),
+        (f"card {CARD}, thanks", "card <CARD_1>, thanks"),
+        (f"key={KEY}", "key=<SECRET_1>"),
+        (PEM, "<SECRET_1>"),
+        (f"Bearer {JWT}", "Bearer <SECRET_1>"),
+        ("order HR-409895 is late", "order <ORDER_1> is late"),
+    ],
+)
+def test_what_the_rules_know_is_masked(text: str, seen: str) -> None:
+    assert masked(text) == seen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111 1111 1111 1112 is no card, NO93 8601 1117 948 no account",
+        "EUR 12,345.00 on 2026-11-25 at 14:30, order 409895, version 3.11.7",
+        "user@host is no address on the net; a < b and c > d; <EMAIL_1>",
+        "sk-short and skip-to-the-very-next-section-now",
+        "",
+    ],
+)
+def test_and_nothing_else(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_a_placeholder_of_the_callers_own_is_not_taken_for_ours() -> None:
+    masks = MASKER.begin(["<EMAIL_1> or ann@example.com"])
+    assert masks.mask("<EMAIL_1> or ann@example.com") == "<EMAIL_1> or <EMAIL_2>"
+    assert masks.restore("<EMAIL_1>, <EMAIL_2>") == "<EMAIL_1>, ann@example.com"
+
+
+def test_numbers_of_a_country_are_known_where_it_is_named() -> None:
+    assert masked("Ring 22 33 44 55") == "Ring 22 33 44 55"
+    norwegian = Masker.of(MaskSettings(phone_region="NO"))
+    assert norwegian.begin([]).mask("Ring 22 33 44 55") == "Ring <PHONE_1>"
+
+
+VALUES = st.sampled_from([MAIL, PHONE, IBAN, CARD, KEY, PEM, JWT, "HR-409895", "<EMAIL_1>"])
+WORDS = st.text(alphabet="ab <>_EMAIL\n.", max_size=12)
+TEXTS = st.lists(st.one_of(VALUES.map(lambda v: f" {v} "), WORDS), max_size=8).map("".join)
+
+
+@given(TEXTS, st.lists(st.integers(1, 9), min_size=1, max_size=5))
+async def test_an_answer_says_what_was_masked_however_it_is_cut(
+    text: str, sizes: list[int]
+) -> None:
+    seen: list[str] = []
+
+    async def echo(generation: Generation) -> AsyncGenerator[Delta]:
+        said = generation.messages[0].content
+        seen.append(said)
+        cursor = 0
+        while cursor < len(said):
+            size = sizes[cursor % len(sizes)]
+            yield Delta(said[cursor : cursor + size])
+            cursor += size
+        yield Delta(finish_reason="stop")
+
+    provider = Masked(echo, SETTINGS)
+    pieces = [delta.text async for delta in provider.generate(_asked(text))]
+    assert "".join(pieces) == text
+    assert not any(f" {value} " in seen[0] for value in (KEY, PEM, JWT, "HR-409895"))
+
+
+def test_masks_do_not_show_what_they_hide() -> None:
+    masks = MASKER.begin([])
+    masks.mask(f"{KEY} ann@example.com")
+    assert "ann" not in repr(masks)
+    assert KEY not in repr(masks)
+
+
+@pytest.mark.parametrize("patterns", [{"order": "x"}, {"ORDER": "("}])
+def test_a_rule_that_cannot_be_is_named(patterns: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="patterns"):
+        from_args({"frontier": {"mask": {"patterns": patterns}}})
+
+
+def _asked(text: str) -> Generation:
+    return Generation((Message("user", text),), 100)
