@@ -70,8 +70,9 @@ def router_config(settings: Settings) -> dict[str, Any]:
 def _check(settings: Settings) -> None:
     prices = PriceTable.load(settings.ledger.prices)
     prices.require(settings.expert.model)
-    if settings.frontier.provider:
-        prices.require(settings.frontier.model)
+    for upstream in settings.frontier.upstreams:
+        if upstream.provider:
+            prices.require(upstream.model)
     if steps := models.missing(settings):
         raise SettingsError(f"not prepared: {', '.join(steps)}; run `trivium up`, which does it")
 

@@ -208,11 +208,18 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A step of a model's answer. The last one of a stream carries `finish_reason` and `usage`."""
+    """A step of a model's answer. The last one of a stream carries `finish_reason` and `usage`.
+
+    Attributes:
+        model: Which one of several says it; `None` where there is one alone.
+        provider_id: By which its provider knows the request.
+    """
 
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    model: str | None = None
+    provider_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -295,7 +295,7 @@ class House:
                 self.router,
                 self.expert,
                 self.frontier,
-                models={Route.EXPERT: (EXPERT, 256), Route.FRONTIER: (FRONTIER, 1024)},
+                models={Route.EXPERT: ([EXPERT], 256), Route.FRONTIER: ([FRONTIER], 1024)},
                 fallbacks=rules.fallbacks,
                 verify=rules.verify,
                 refuse=self.settings.ledger.at_limit == "refuse",
@@ -359,8 +359,10 @@ class Free:
     """A purse that pays for everything."""
 
     @contextlib.asynccontextmanager
-    async def paying(self, model: str, purpose: str, generation: Generation) -> AsyncIterator[Bill]:
-        yield Bill(generation)
+    async def paying(
+        self, models: Sequence[str], purpose: str, generation: Generation
+    ) -> AsyncIterator[Bill]:
+        yield Bill(generation, models[0])
 
 
 def prices() -> PriceTable:

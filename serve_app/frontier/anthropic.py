@@ -10,7 +10,7 @@ import anthropic
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError, UnsupportedParameter
 from serve_app.frontier.providers import failure, finish_reason, silence
-from serve_app.settings import FrontierSettings
+from serve_app.settings import UpstreamSettings
 
 
 class AnthropicProvider:
@@ -20,12 +20,12 @@ class AnthropicProvider:
         "stop": "stop_sequences",
     }
 
-    def __init__(self, settings: FrontierSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, silence_s: float) -> None:
         self._model = settings.model
         self._client = anthropic.AsyncAnthropic(
             api_key=settings.api_key.get_secret_value(),
             base_url=settings.base_url,
-            timeout=settings.silence_s,
+            timeout=silence_s,
             max_retries=0,
         )
 
@@ -37,6 +37,7 @@ class AnthropicProvider:
                     if event.type == "text":
                         yield Delta(text=event.text)
                 message = await stream.get_final_message()
+                theirs = stream.response.headers.get("request-id")
             if message.stop_reason is None:
                 raise failure(None)
         except TriviumError:
@@ -53,6 +54,7 @@ class AnthropicProvider:
         yield Delta(
             finish_reason=finish_reason(message.stop_reason),
             usage=Usage(fresh + cached, message.usage.output_tokens, cached),
+            provider_id=theirs or message.id,
         )
 
     def _request(self, generation: Generation) -> dict[str, Any]:

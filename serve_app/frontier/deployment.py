@@ -8,8 +8,7 @@ from functools import partial
 
 from serve_app.domain import Delta, Generation, RequestContext
 from serve_app.frontier.masking import Masked
-from serve_app.frontier.providers import provider
-from serve_app.frontier.retrying import Retrying
+from serve_app.frontier.upstreams import Upstreams
 from serve_app.settings import FrontierSettings
 from serve_app.telemetry import tracing
 
@@ -20,7 +19,7 @@ class FrontierServer:
     def __init__(self, settings: FrontierSettings, otlp_endpoint: str | None) -> None:
         tracing.configure(otlp_endpoint, "frontier")
         self._settings = settings
-        self._provider = Retrying(provider(settings), settings)
+        self._upstreams = Upstreams(settings)
         self._mask = settings.mask
 
     async def generate(
@@ -35,9 +34,12 @@ class FrontierServer:
         }
         name = f"chat {self._settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
-            ask = partial(self._provider.generate, deadline=context.deadline)
+            ask = partial(self._upstreams.generate, deadline=context.deadline)
             async with aclosing(Masked(ask, self._mask).generate(generation)) as deltas:
                 async for delta in deltas:
+                    if delta.provider_id:
+                        span.set_attribute("gen_ai.response.id", delta.provider_id)
+                        span.set_attribute("gen_ai.response.model", delta.model or "")
                     if usage := delta.usage:
                         span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
                         span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -10,16 +11,16 @@ import openai
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError
 from serve_app.frontier.providers import failure, finish_reason, silence
-from serve_app.settings import FrontierSettings
+from serve_app.settings import UpstreamSettings
 
 
 class OpenAIProvider:
-    def __init__(self, settings: FrontierSettings) -> None:
+    def __init__(self, settings: UpstreamSettings, silence_s: float) -> None:
         self._model = settings.model
         self._client = openai.AsyncOpenAI(
             api_key=settings.api_key.get_secret_value(),
             base_url=settings.base_url,
-            timeout=settings.silence_s,
+            timeout=silence_s,
             max_retries=0,
         )
 
@@ -36,10 +37,11 @@ class OpenAIProvider:
             )
             finished = False
             async with stream:
+                theirs = stream.response.headers.get("x-request-id")
                 async for chunk in stream:
                     delta = _delta(chunk)
                     finished = finished or delta.finish_reason is not None
-                    yield delta
+                    yield replace(delta, provider_id=theirs or chunk.id)
             if not finished:
                 raise failure(None)
         except TriviumError:
@@ -60,7 +62,9 @@ def _delta(chunk: Any) -> Delta:
     if chunk.usage:
         details = chunk.usage.prompt_tokens_details
         cached = (details.cached_tokens or 0) if details else 0
-        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached)
+        written = chunk.usage.completion_tokens_details
+        thought = (written.reasoning_tokens or 0) if written else 0
+        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached, thought)
     return Delta(
         text=(choice.delta.content or "") if choice else "",
         finish_reason=finish_reason(choice.finish_reason) if finished and choice else None,

@@ -25,7 +25,7 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
-from serve_app.settings import FrontierSettings
+from serve_app.settings import UpstreamSettings
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +38,21 @@ class Provider(Protocol):
         ...
 
 
-def provider(settings: FrontierSettings) -> Provider:
-    """The provider that the settings name."""
+def provider(settings: UpstreamSettings, silence_s: float) -> Provider:
+    """The provider that the settings name.
+
+    Args:
+        silence_s: How long it may say nothing.
+    """
     match settings.provider:
         case "openai":
             from serve_app.frontier.openai import OpenAIProvider
 
-            return OpenAIProvider(settings)
+            return OpenAIProvider(settings, silence_s)
         case "anthropic":
             from serve_app.frontier.anthropic import AnthropicProvider
 
-            return AnthropicProvider(settings)
+            return AnthropicProvider(settings, silence_s)
         case None:
             return NoProvider()
 

@@ -62,11 +62,11 @@ class GatewayServer:
                 RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s)),
                 models={
                     Route.EXPERT: (
-                        settings.expert.model,
+                        [settings.expert.model],
                         settings.expert.max_output_tokens,
                     ),
                     Route.FRONTIER: (
-                        settings.frontier.model,
+                        [each.model for each in settings.frontier.upstreams],
                         settings.frontier.max_output_tokens,
                     ),
                 },

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,15 @@ _BYTES_A_TOKEN = 4  # of English, roughly: only for a call that broke off before
 
 
 class Bill:
-    """What one call of a model has taken so far."""
+    """What one call of a model has taken so far.
 
-    def __init__(self, generation: Generation) -> None:
+    Args:
+        model: Which is asked; another one may answer.
+    """
+
+    def __init__(self, generation: Generation, model: str = "") -> None:
+        self.model = model
+        self.provider_id: str | None = None
         said = [message.content for message in generation.messages]
         options = json.dumps(dict(generation.options), default=str) if generation.options else ""
         size = sum(len(text.encode()) for text in (*said, options))
@@ -51,6 +57,8 @@ class Bill:
         self._pieces += bool(delta.text)
         self._size += len(delta.text.encode())
         self._told = delta.usage or self._told
+        self.model = delta.model or self.model
+        self.provider_id = delta.provider_id or self.provider_id
 
     @property
     def overdrawn(self) -> bool:
@@ -93,17 +101,22 @@ class Account:
         return self._id is not None
 
     @contextlib.asynccontextmanager
-    async def paying(self, model: str, purpose: str, generation: Generation) -> AsyncIterator[Bill]:
+    async def paying(
+        self, models: Sequence[str], purpose: str, generation: Generation
+    ) -> AsyncIterator[Bill]:
         """Around a call of a model, whose deltas are noted on the bill.
+
+        Args:
+            models: Which is asked, and those that may answer in its place.
 
         Raises:
             BudgetExceeded: What it takes at most does not fit into a limit.
             LedgerUnavailable: It cannot be written down, and somebody else would be paid.
         """
-        bill = Bill(generation)
+        bill = Bill(generation, models[0])
         prices, book = self._accounts.prices, self._accounts.book
         if self._id is None:
-            if prices.is_metered(model):
+            if any(prices.is_metered(model) for model in models):
                 raise LedgerUnavailable("the ledger does not answer, so nothing may be bought")
             yield bill
             return
@@ -114,8 +127,12 @@ class Account:
             payer=Payer(self._context.tenant, self._context.api_key),
             moment=book.clock(),
             deadline=self._context.deadline,
-            bound=Amount(0, bill.bound.total_tokens, prices.nanos(model, bill.bound)),
-            row={"model": model, "purpose": purpose, "adapter": adapter},
+            bound=Amount(
+                0,
+                bill.bound.total_tokens,
+                max(prices.nanos(model, bill.bound) for model in models),
+            ),
+            row={"model": models[0], "purpose": purpose, "adapter": adapter},
         )
         await book.ask(hold)
         status = "failed"
@@ -124,16 +141,18 @@ class Account:
             status = "ok"
         finally:
             usage = bill.usage
-            cost = prices.nanos(model, usage)
+            cost = prices.nanos(bill.model, usage)
             row = {
                 "status": status,
+                "model": bill.model,
+                "provider_id": bill.provider_id,
                 "prompt_tokens": usage.prompt_tokens,
                 "cached_tokens": usage.cached_tokens,
                 "completion_tokens": usage.completion_tokens,
                 "reasoning_tokens": usage.reasoning_tokens,
                 "estimated": bill.estimated,
                 "cost_nanos": cost,
-                "machine_seconds": prices.machine_seconds(model, usage),
+                "machine_seconds": prices.machine_seconds(bill.model, usage),
             }
             await book.tell(Settlement(hold, Amount(0, usage.total_tokens, cost), row))
 

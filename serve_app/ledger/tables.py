@@ -71,6 +71,7 @@ calls = Table(
     Column("api_key", _NAME, nullable=False),
     Column("status", String(16), nullable=False),
     Column("model", _NAME, nullable=False),
+    Column("provider_id", _NAME),
     Column("purpose", String(32), nullable=False),
     Column("adapter", _NAME),
     Column("held_nanos", BigInteger, nullable=False),

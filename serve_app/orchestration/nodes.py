@@ -5,7 +5,7 @@ Those that find evidence and answer from it by rule are in `knowledge`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -18,6 +18,7 @@ from serve_app.domain import (
     Generation,
     Message,
     ModelCall,
+    Release,
     Route,
 )
 from serve_app.errors import (
@@ -39,7 +40,8 @@ class Nodes:
     """The steps that decide, let a model answer, or take another road.
 
     Args:
-        models: Name in the price table and bound on the answer's tokens, of expert and frontier.
+        models: Names in the price table (the first one is asked, the others may answer in its
+            place) and bound on the answer's tokens, of expert and frontier.
         verify: Hold drafts from evidence back until they are checked.
         refuse: What does not fit into a limit is refused, rather than answered by another road.
     """
@@ -50,7 +52,7 @@ class Nodes:
         expert: Model,
         frontier: Model,
         *,
-        models: Mapping[Route, tuple[str, int]],
+        models: Mapping[Route, tuple[Sequence[str], int]],
         fallbacks: Mapping[Route, tuple[Route, ...]],
         verify: bool = True,
         refuse: bool = False,
@@ -203,7 +205,7 @@ class Nodes:
         through: Through | None = None,
     ) -> State:
         model = self._expert if road is Route.EXPERT else self._frontier
-        name, bound = self._models[road]
+        names, bound = self._models[road]
         question, release = state["question"], through.adapter.release if through else None
         asked = _instructed(question.messages, instructions, sources)
         generation = Generation(
@@ -216,7 +218,7 @@ class Nodes:
             },
             adapter=release,
         )
-        before, run.model = run.model, f"{name}:{release}" if release else name
+        before, run.model = run.model, _named(names[0], release)
         purpose = "repair" if through and through.violations else instructions.name
         span = {
             "trivium.prompt.name": instructions.name,
@@ -228,11 +230,12 @@ class Nodes:
         with tracing.span(f"prompt {instructions.name}", span):
             try:
                 async with (
-                    run.purse.paying(name, purpose, generation) as bill,
+                    run.purse.paying(names, purpose, generation) as bill,
                     aclosing(model.generate(run.context, generation)) as deltas,
                 ):
                     async for delta in deltas:
                         bill.note(delta)
+                        run.model = _named(bill.model, release)
                         pieces.append(delta.text)
                         finish = delta.finish_reason or finish
                         if not hold:
@@ -250,7 +253,7 @@ class Nodes:
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.
                 if bill and bill.usage.total_tokens:
-                    run.calls.append(ModelCall(name, purpose, bill.usage, release))
+                    run.calls.append(ModelCall(bill.model, purpose, bill.usage, release))
         text = "".join(pieces)
         done: State = {"finish_reason": finish, "error": None}
         if hold:
@@ -260,6 +263,10 @@ class Nodes:
             "text": text,
             "citations": evidence.located(text, sources or []),
         }
+
+
+def _named(model: str, release: Release | None) -> str:
+    return f"{model}:{release}" if release else model
 
 
 def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:

@@ -92,6 +92,11 @@ class Bill(Protocol):
     """What one call of a model takes."""
 
     @property
+    def model(self) -> str:
+        """Which answers."""
+        ...
+
+    @property
     def usage(self) -> Usage:
         """So far; estimated, where nobody has counted it."""
         ...
@@ -110,9 +115,9 @@ class Purse(Protocol):
     """Who pays for an answer."""
 
     def paying(
-        self, model: str, purpose: str, generation: Generation
+        self, models: Sequence[str], purpose: str, generation: Generation
     ) -> AbstractAsyncContextManager[Bill]:
-        """Around a call of a model.
+        """Around a call of the first of some models, in whose place the others may answer.
 
         Raises:
             BudgetExceeded: It may cost more than is left.

@@ -20,6 +20,7 @@ from serve_app.settings.sections import (
     RetrievalSettings,
     RouterSettings,
     Scaling,
+    UpstreamSettings,
 )
 from serve_app.settings.tree import Settings
 
@@ -38,6 +39,7 @@ __all__ = [
     "RouterSettings",
     "Scaling",
     "Settings",
+    "UpstreamSettings",
     "from_args",
     "load",
 ]

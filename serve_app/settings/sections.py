@@ -6,7 +6,7 @@ import os
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -319,19 +319,53 @@ class MaskSettings(_Section):
         return value
 
 
-class FrontierSettings(_Section):
-    """The outside model. Without `provider` the road is not configured, and says so.
+class UpstreamSettings(_Section):
+    """An outside model.
 
     Attributes:
-        silence_s: How long the provider may say nothing, at first or between two deltas, before
-            it counts as failed.
-        retries: Tries after the first, before the first byte and the deadline.
+        base_url: Of a server that speaks the provider's protocol: vLLM, Azure, OpenRouter, …
+        key_from: Environment variable that holds its key; default: the one its SDK reads.
     """
 
     provider: Literal["openai", "anthropic"] | None = None
     model: str = ""
     base_url: str | None = None
+    key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     api_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _conventional_key(cls, data: Any) -> Any:
+        """Each provider's key under the name that its own SDK reads."""
+        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
+            return {**data, "api_key": os.environ.get(_variable(data), "")}
+        return data
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.provider and not self.model:
+            raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
+        if self.provider and not self.api_key.get_secret_value():
+            variable = _variable({"provider": self.provider, "key_from": self.key_from})
+            raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
+        return self
+
+
+def _variable(upstream: dict[str, Any]) -> str:
+    return upstream.get("key_from") or f"{upstream['provider']}".upper() + "_API_KEY"
+
+
+class FrontierSettings(UpstreamSettings):
+    """The outside model. Without `provider` the road is not configured, and says so.
+
+    Attributes:
+        fallbacks: Others that answer where it cannot, in their order.
+        silence_s: How long the provider may say nothing, at first or between two deltas, before
+            it counts as failed.
+        retries: Tries after the first, before the first byte and the deadline.
+    """
+
+    fallbacks: tuple[UpstreamSettings, ...] = ()
     timeout_s: Seconds = 60.0
     silence_s: Seconds = 30.0
     max_output_tokens: int = Field(default=1024, ge=1)
@@ -340,22 +374,22 @@ class FrontierSettings(_Section):
     mask: MaskSettings = MaskSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _conventional_key(cls, data: Any) -> Any:
-        """Each provider's key under the name that its own SDK reads."""
-        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
-            key = os.environ.get(f"{data['provider']}".upper() + "_API_KEY", "")
-            return {**data, "api_key": key}
-        return data
+    @property
+    def upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """All of them, the first one first."""
+        return (self, *self.fallbacks)
 
     @model_validator(mode="after")
-    def _complete(self) -> FrontierSettings:
-        if self.provider and not self.model:
-            raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
-        if self.provider and not self.api_key.get_secret_value():
-            variable = f"{self.provider.upper()}_API_KEY"
-            raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
+    def _in_order(self) -> Self:
+        if self.fallbacks and not self.provider:
+            raise ValueError("fallbacks stand in for a provider: set provider and model first")
+        if not all(each.provider for each in self.fallbacks):
+            raise ValueError("each of the fallbacks needs a provider")
+        if self.provider and self.silence_s >= self.timeout_s:
+            raise ValueError(
+                f"silence_s ({self.silence_s:g}) must be below timeout_s ({self.timeout_s:g}), "
+                "or no silence is ever noticed"
+            )
         return self
 
 

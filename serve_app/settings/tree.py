@@ -102,7 +102,7 @@ class _Environment(EnvSettingsSource):
 
 
 _SECRETS: Any = {
-    "frontier": {"api_key"},
+    "frontier": {"api_key": True, "fallbacks": {"__all__": {"api_key"}}},
     "retrieval": {"milvus_token"},
     "ledger": {"password"},
 }

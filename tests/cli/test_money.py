@@ -44,7 +44,7 @@ def answered(ledger: Path, *answers: tuple[str, str, bool | None]) -> None:
             context = RequestContext("r", time.time() + 60, tenant, "ann")
             account = await accounts.open(context, "trivium/auto", None)
             model = FRONTIER if route == "frontier" else EXPERT
-            async with account.paying(model, route, ASKED) as bill:
+            async with account.paying([model], route, ASKED) as bill:
                 bill.note(Delta("x", "stop", Usage(100, 100)))
             await account.close(
                 {
@@ -88,9 +88,9 @@ def test_report_counts_what_was_lost_or_failed(run: Run, ledger: Path, config: s
         accounts = Accounts(book, prices())
         context = RequestContext("r", time.time() + 60, "acme", "ann")
         account = await accounts.open(context, "trivium/auto", None)
-        async with account.paying(FRONTIER, "frontier", ASKED) as bill:
+        async with account.paying([FRONTIER], "frontier", ASKED) as bill:
             bill.note(Delta("x", "stop", Usage(100, 100)))
-        await account.paying(FRONTIER, "frontier", ASKED).__aenter__()
+        await account.paying([FRONTIER], "frontier", ASKED).__aenter__()
         await Book(database, clock=lambda: time.time() + 3600).release()
         await book.close()
 

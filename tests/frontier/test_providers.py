@@ -21,7 +21,7 @@ from serve_app.errors import (
     UnsupportedParameter,
 )
 from serve_app.frontier.providers import Provider, provider
-from serve_app.settings import FrontierSettings
+from serve_app.settings import UpstreamSettings
 from tests.frontier.wire import (
     ASK,
     BOTH,
@@ -280,4 +280,4 @@ async def test_leaving_closes_the_connection(kind: Kind) -> None:
 
 async def test_without_a_provider_the_road_says_so() -> None:
     with pytest.raises(FrontierNotConfigured):
-        await anext(aiter(provider(FrontierSettings()).generate(ASK)))
+        await anext(aiter(provider(UpstreamSettings(), 5.0).generate(ASK)))

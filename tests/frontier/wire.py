@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.domain import Generation, Message
 from serve_app.frontier.providers import Provider, provider
-from serve_app.settings import FrontierSettings
+from serve_app.settings import UpstreamSettings
 
 Kind = Literal["openai", "anthropic"]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -150,17 +150,8 @@ async def serving(kind: Kind, handler: Handler, silence_s: float = 5.0) -> Async
 
 
 def client(kind: Kind, url: str, silence_s: float = 5.0) -> Provider:
-    return provider(
-        FrontierSettings.model_validate(
-            {
-                "provider": kind,
-                "model": "the-model",
-                "base_url": url,
-                "api_key": KEY,
-                "silence_s": silence_s,
-            }
-        )
-    )
+    upstream = {"provider": kind, "model": "the-model", "base_url": url, "api_key": KEY}
+    return provider(UpstreamSettings.model_validate(upstream), silence_s)
 
 
 def answering(kind: Kind, wire: Wire | None = None) -> Handler:

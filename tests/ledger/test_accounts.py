@@ -48,7 +48,7 @@ async def calls(database: Database) -> Sequence[Any]:
 
 async def test_a_call_is_written_down_before_it_is_made(database: Database) -> None:
     made = accounts(database)
-    async with (await account(made)).paying(FRONTIER, "frontier", ASKED) as bill:
+    async with (await account(made)).paying([FRONTIER], "frontier", ASKED) as bill:
         (row,) = await calls(database)
         assert (row.status, row.model, row.tenant) == ("open", FRONTIER, "acme")
         assert row.held_nanos == prices().nanos(FRONTIER, bill.bound)
@@ -76,7 +76,7 @@ async def test_a_call_that_breaks_off_is_paid_for_what_is_known(
 ) -> None:
     made = accounts(database)
     with contextlib.suppress(Unavailable):
-        async with (await account(made)).paying(FRONTIER, "frontier", ASKED) as bill:
+        async with (await account(made)).paying([FRONTIER], "frontier", ASKED) as bill:
             for delta in said:
                 bill.note(delta)
             raise Unavailable("it broke off")
@@ -93,7 +93,7 @@ async def test_a_caller_who_leaves_is_settled_too(database: Database) -> None:
     made, begun = accounts(database), asyncio.Event()
 
     async def asking() -> None:
-        async with (await account(made)).paying(FRONTIER, "frontier", ASKED) as bill:
+        async with (await account(made)).paying([FRONTIER], "frontier", ASKED) as bill:
             bill.note(Delta("A"))
             begun.set()
             await asyncio.Event().wait()
@@ -110,9 +110,9 @@ async def test_what_does_not_fit_is_never_asked(database: Database) -> None:
     bound = prices().nanos(FRONTIER, Bill(ASKED).bound)
     made = accounts(database, Limit("house", "month", nanos=bound - 1))
     with pytest.raises(BudgetExceeded):
-        async with (await account(made)).paying(FRONTIER, "frontier", ASKED):
+        async with (await account(made)).paying([FRONTIER], "frontier", ASKED):
             pytest.fail("it was asked")
-    async with (await account(made)).paying(EXPERT, "expert", ASKED):
+    async with (await account(made)).paying([EXPERT], "expert", ASKED):
         pass  # the small model fits
 
 
@@ -121,9 +121,9 @@ async def test_without_a_ledger_nothing_is_bought_and_our_own_models_answer(tmp_
     unwritten = await account(made)
     assert not unwritten.written
     with pytest.raises(LedgerUnavailable):
-        async with unwritten.paying(FRONTIER, "frontier", ASKED):
+        async with unwritten.paying([FRONTIER], "frontier", ASKED):
             pytest.fail("it was bought")
-    async with unwritten.paying(EXPERT, "expert", ASKED) as bill:
+    async with unwritten.paying([EXPERT], "expert", ASKED) as bill:
         bill.note(Delta("Hello", "stop", Usage(3, 1)))
     await unwritten.close({"status": "ok"})
 
@@ -150,3 +150,16 @@ def test_a_real_tokenizer_makes_no_more_tokens_than_the_bound(
     tokens = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"])
     bound = Bill(Generation(tuple(Message("user", text) for text in texts), 1)).bound
     assert tokens <= bound.prompt_tokens
+
+
+async def test_whichever_model_answers_is_paid_and_the_dearest_is_held_for(
+    database: Database,
+) -> None:
+    made = accounts(database)
+    async with (await account(made)).paying([EXPERT, FRONTIER], "frontier", ASKED) as bill:
+        (row,) = await calls(database)
+        assert row.held_nanos == prices().nanos(FRONTIER, bill.bound)
+        bill.note(Delta("x", "stop", Usage(20, 7), model=FRONTIER, provider_id="req-1"))
+    (row,) = await calls(database)
+    assert (row.model, row.provider_id) == (FRONTIER, "req-1")
+    assert row.cost_nanos == 20 * 2000 + 7 * 8000

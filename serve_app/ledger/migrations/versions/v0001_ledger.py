@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("api_key", sa.String(length=128), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("model", sa.String(length=128), nullable=False),
+        sa.Column("provider_id", sa.String(length=128), nullable=True),
         sa.Column("purpose", sa.String(length=32), nullable=False),
         sa.Column("adapter", sa.String(length=128), nullable=True),
         sa.Column("held_nanos", sa.BigInteger(), nullable=False),

@@ -1,0 +1,125 @@
+"""Several models in order, over real sockets: the next one answers where one cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from serve_app.domain import Delta
+from serve_app.errors import FrontierNotConfigured, SettingsError, TriviumError, Unavailable
+from serve_app.frontier.upstreams import Upstreams
+from serve_app.settings import FrontierSettings, from_args
+from tests.frontier.test_retrying import Server
+from tests.frontier.wire import ASK, KEY, Kind
+
+
+@asynccontextmanager
+async def upstreams(
+    first: tuple[Kind, int | str], second: tuple[Kind, int | str]
+) -> AsyncIterator[tuple[Upstreams, list[Server]]]:
+    """Two providers that answer with the given steps, without retries."""
+    servers, listening, named = [], [], []
+    for number, (kind, step) in enumerate((first, second)):
+        server = Server(kind, step)
+        handled = await asyncio.start_server(_closing(server), "127.0.0.1", 0)
+        port = handled.sockets[0].getsockname()[1]
+        suffix = "/v1" if kind == "openai" else ""
+        url = f"http://127.0.0.1:{port}{suffix}"
+        model = f"model-{number}"
+        named.append({"provider": kind, "model": model, "base_url": url, "api_key": KEY})
+        servers.append(server)
+        listening.append(handled)
+    settings = {**named[0], "fallbacks": named[1:], "retries": 0}
+    yield Upstreams(FrontierSettings.model_validate(settings)), servers
+    for handled in listening:
+        handled.close()
+
+
+def _closing(server: Server) -> Any:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.handle(reader, writer)
+        writer.close()
+
+    return handle
+
+
+async def answer(model: Upstreams) -> list[Delta]:
+    return [delta async for delta in model.generate(ASK, time.time() + 20)]
+
+
+async def test_the_first_one_answers_while_it_can() -> None:
+    async with upstreams(("openai", "good"), ("anthropic", "good")) as (model, servers):
+        deltas = await answer(model)
+    assert {delta.model for delta in deltas} == {"model-0"}
+    assert [each.requests for each in servers] == [1, 0]
+    assert deltas[-1].provider_id
+
+
+@pytest.mark.parametrize("broken", [500, 429, 401, 404, "drop"])
+async def test_the_next_one_answers_where_one_cannot(broken: int | str) -> None:
+    async with upstreams(("openai", broken), ("anthropic", "good")) as (model, servers):
+        deltas = await answer(model)
+    assert "".join(delta.text for delta in deltas) == "Héllo"
+    assert {delta.model for delta in deltas} == {"model-1"}
+    assert [each.requests for each in servers] == [1, 1]
+
+
+async def test_none_takes_over_in_the_middle() -> None:
+    async with upstreams(("anthropic", "half"), ("openai", "good")) as (model, servers):
+        with pytest.raises(Unavailable):
+            await answer(model)
+    assert [each.requests for each in servers] == [1, 0]
+
+
+async def test_a_request_at_fault_is_not_sent_twice() -> None:
+    async with upstreams(("openai", 400), ("anthropic", "good")) as (model, servers):
+        with pytest.raises(TriviumError, match="refused"):
+            await answer(model)
+    assert [each.requests for each in servers] == [1, 0]
+
+
+async def test_when_none_can_the_last_one_says_why() -> None:
+    async with upstreams(("openai", 500), ("anthropic", 503)) as (model, servers):
+        with pytest.raises(Unavailable, match="503"):
+            await answer(model)
+    assert [each.requests for each in servers] == [1, 1]
+
+
+async def test_without_any_the_road_says_so() -> None:
+    with pytest.raises(FrontierNotConfigured):
+        await answer(Upstreams(FrontierSettings()))
+
+
+OTHER = {"provider": "openai", "model": "b", "key_from": "OTHER_KEY"}
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_each_has_its_own_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "one")
+    monkeypatch.setenv("OTHER_KEY", "two")
+    settings = from_args({"frontier": {"provider": "openai", "model": "a", "fallbacks": [OTHER]}})
+    keys = [each.api_key.get_secret_value() for each in settings.frontier.upstreams]
+    assert keys == ["one", "two"]
+    assert "two" not in str(settings.to_args())
+    assert from_args(settings.to_args()) == settings
+    monkeypatch.delenv("OTHER_KEY")
+    with pytest.raises(SettingsError, match="OTHER_KEY"):
+        from_args({"frontier": {"provider": "openai", "model": "a", "fallbacks": [OTHER]}})
+
+
+@pytest.mark.parametrize(
+    ("frontier", "said"),
+    [
+        ({"fallbacks": [{**OTHER, "api_key": "k"}]}, "set provider and model first"),
+        ({**OTHER, "api_key": "k", "fallbacks": [{}]}, "needs a provider"),
+        ({**OTHER, "api_key": "k", "silence_s": 60, "timeout_s": 60}, "silence_s"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(frontier: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        from_args({"frontier": frontier})
