@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,12 @@ from serve_app.cli.client import Json
 from serve_app.cli.console import out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.ledgers import duration, with_ledger
+from serve_app.ledger import forecast as forecasts
 from serve_app.ledger import pictures
 from serve_app.ledger.database import Database
+from serve_app.ledger.prices import PriceTable
 from serve_app.ledger.report import By, Line, Span, spend
-from serve_app.settings import Settings
+from serve_app.settings import Settings, load
 
 cost = typer.Typer(
     help="What answers cost, and what a successful one does.",
@@ -26,9 +29,7 @@ cost = typer.Typer(
 )
 
 
-@cost.callback()
-def _group() -> None:
-    """Without a callback Typer would take a group of one command for that command."""
+_VOLUMES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
 @cost.command()
@@ -71,6 +72,53 @@ def report(
         out.print("the ledger has no answers in this time; ask something: trivium ask …")
         return
     out.print(_table(groups, lines, total))
+
+
+@cost.command()
+def forecast(
+    assumptions: Annotated[
+        Path, typer.Option("--assumptions", "-a", help="YAML; copy this one and make it yours.")
+    ] = Path("configs/forecast.yaml"),
+    volume: Annotated[
+        list[int] | None, typer.Option(min=1, help="Answers a month; may be repeated.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw it into a .png.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Is a hybrid stack worth building? What four stacks cost a month as volume grows.
+
+    RAG-only, fine-tuned-only, long-context (the whole base in a cached prompt) and hybrid, with
+    what is paid once spread over months. Dollars of a successful answer, and from how many answers
+    on the hybrid's is cheaper. It is arithmetic on assumptions: read them.
+
+    [bold]Example:[/bold] trivium cost forecast --volume 50000 --chart forecast.png
+    """
+    prices = PriceTable.load(load(config).resolved(Path.cwd()).ledger.prices)
+    made = forecasts.Forecast(forecasts.Assumptions.load(assumptions), prices)
+    months = forecasts.table(made, volume or _VOLUMES)
+    beaten = forecasts.crossovers(made)
+    if chart:
+        pictures.draw_forecast(made, chart)
+    if as_json:
+        shown = {
+            str(answers): {
+                stack: {**asdict(month), "total": month.total, "per_success": month.per_success}
+                for stack, month in by_stack.items()
+            }
+            for answers, by_stack in months.items()
+        }
+        print(json.dumps({"months": shown, "hybrid_beats_from": beaten}))
+        return
+    table = Table("answers a month", *(stack.replace("_", "-") for stack in forecasts.STACKS))
+    for answers, by_stack in months.items():
+        cells = [f"${m.total:,.0f} (${m.per_success:.4f})" for m in by_stack.values()]
+        table.add_row(f"{answers:,}", *cells)
+    out.print(table)
+    out.print("dollars a month, building and upkeep included (and of a successful answer)")
+    for stack, fewest in beaten.items():
+        when_ = "never" if fewest is None else f"from {fewest:,} answers a month on"
+        out.print(f"hybrid beats {stack.replace('_', '-')}: {when_}")
 
 
 def _table(groups: list[By], lines: list[Line], total: Line) -> Table:

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from serve_app.errors import SettingsError
+from serve_app.ledger.forecast import STACKS, Forecast
 from serve_app.ledger.report import Line, Span
 
 COLUMNS = (
@@ -58,6 +59,33 @@ def draw(lines: Sequence[Line], total: Line | None, path: Path) -> None:
         path.write_bytes(_png(lines, total, path.suffix.removeprefix(".") or "png"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: the chart cannot be written: {error}") from None
+
+
+def draw_forecast(forecast: Forecast, path: Path) -> None:
+    """Dollars of a successful answer of each stack over volume.
+
+    Raises:
+        SettingsError: The file cannot be written, or its ending names no format.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    volumes = [round(10 ** (power / 20)) for power in range(60, 161)]
+    for stack, colour in zip(STACKS, ("#c8553d", "#8d99ae", "#e0a458", "#2a7f62"), strict=True):
+        dollars = [forecast.month(stack, answers).per_success for answers in volumes]
+        axis.loglog(volumes, dollars, color=colour, label=stack.replace("_", "-"))
+    axis.set(xlabel="answers a month", ylabel="US dollars of a successful answer")
+    axis.grid(visible=True, which="major", alpha=0.3)
+    axis.legend()
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: the chart cannot be written: {error}") from None
+    finally:
+        plt.close(figure)
 
 
 def page(

@@ -143,6 +143,10 @@ class PriceTable:
         row = self._compute.get(model)
         return row.seconds(usage) if row else 0.0
 
+    def usd_per_hour(self, model: str) -> float:
+        """Of a machine of our own that serves a model."""
+        return self._compute[model].usd_per_hour
+
     def is_metered(self, model: str) -> bool:
         """Whether somebody else sends a bill for it."""
         return model not in self._compute
