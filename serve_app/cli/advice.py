@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.bulk import Bar, Start, with_store
 from serve_app.cli.client import Json
 from serve_app.cli.console import out
-from serve_app.cli.documents import Collection, Config
+from serve_app.cli.documents import Collection
+from serve_app.cli.layers import DEFAULT_CONFIG, Config
+from serve_app.cli.ledgers import duration, with_ledger
 from serve_app.errors import NotFound
 from serve_app.ledger.advice import knowledge_costs
+from serve_app.ledger.database import Database
 from serve_app.ledger.prices import PriceTable
-from serve_app.settings import load
+from serve_app.ledger.report import Span
+from serve_app.ledger.signals import ENOUGH, Signal, signals
+from serve_app.settings import Settings, load
 
 if TYPE_CHECKING:
     from serve_app.retrieval.port import Port
@@ -30,11 +38,6 @@ advise = typer.Typer(
 _TURNS = (1, 2, 3, 5, 10, 20, 50, 100)
 
 
-@advise.callback()
-def _group() -> None:
-    """Without a callback Typer would take a group of one command for that command."""
-
-
 @advise.command("knowledge")
 def knowledge(
     collection: Collection = "default",
@@ -42,7 +45,7 @@ def knowledge(
     model: Annotated[
         str | None, typer.Option(help="Priced model that answers; default: the expert's.")
     ] = None,
-    config: Config = Path("configs/local.yaml"),
+    config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Retrieve, or put the whole knowledge base into the prompt? What each costs as turns grow.
@@ -95,3 +98,46 @@ def _verdict(crossover: int | None) -> str:
     if crossover == 1:
         return "The whole base costs less from the first turn."
     return f"The whole base costs less from turn {crossover} of a conversation."
+
+
+@advise.command("stack")
+def stack(
+    since: Annotated[str, typer.Option(help="As in 24h, 7d, 4w.", metavar="TIME")] = "30d",
+    config: Config = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """What does the traffic not need? Says what could be removed, with the figures that say so.
+
+    Looks for one road that takes nearly everything, a router slower than what follows it, retrieval
+    that changes no answer, adapters that nobody hits, and a frontier that is no better than the
+    expert. It reads the ledger's answers, and is silent where there are too few.
+
+    [bold]Example:[/bold] trivium advise stack --since 7d
+    """
+    now = time.time()
+    span = Span(now - duration(since).total_seconds(), now)
+
+    async def work(database: Database, settings: Settings) -> tuple[int, list[Signal]]:
+        return await signals(database, span, _promoted(settings))
+
+    answers, found = with_ledger(config, work)
+    if as_json:
+        print(json.dumps({"answers": answers, "signals": [asdict(each) for each in found]}))
+        return
+    if answers < ENOUGH:
+        out.print(f"{answers} answers are too few to say anything; {ENOUGH} are needed")
+        return
+    for signal in found:
+        out.print(f"[bold]{signal.name}[/bold]: {escape(signal.evidence)}")
+        out.print(f"  → {escape(signal.remove)}")
+    if not found:
+        out.print(f"nothing of the stack is idle, as far as {answers:,} answers tell")
+
+
+def _promoted(settings: Settings) -> list[str]:
+    from serve_app.expert.adapters import Registry
+
+    if not settings.expert.lora.enabled:
+        return []
+    registry = Registry(settings.expert.adapters)
+    return [name for name in registry.names() if registry.current(name)["version"]]
