@@ -12,6 +12,7 @@ from serve_app.cli import (
     adapters,
     advice,
     canary,
+    claim,
     cost,
     documents,
     evaluate,
@@ -55,6 +56,7 @@ app.add_typer(layers.train, name="train", rich_help_panel="Learn")
 adapters.adapters.command()(canary.canary)
 app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
 evaluate.evaluate.command("expert")(proving.evaluate_expert)
+evaluate.evaluate.command("cost")(claim.evaluate_cost)
 app.add_typer(evaluate.evaluate, name="evaluate", rich_help_panel="Learn")
 
 
