@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -80,7 +81,7 @@ def evaluate_cost(
     kinds: dict[str, Summary] = {kind: summarise(pairs, {kind: 1.0}) for kind in KINDS}
     kinds[f"all, {mix}"] = summarise(pairs, shares)
     if as_json:
-        print(json.dumps({name: asdict(each) for name, each in kinds.items()}))
+        print(json.dumps({name: _finite(asdict(each)) for name, each in kinds.items()}))
         return
     out.print(_table(kinds))
     out.print(
@@ -181,6 +182,13 @@ def _shares(text: str) -> dict[Kind, float]:
     if len(values) != len(KINDS) or min(values) < 0 or not 0 < sum(values) < float("inf"):
         raise typer.BadParameter("give three shares, as in 80,15,5", param_hint="--mix")
     return dict(zip(KINDS, values, strict=True))
+
+
+def _finite(value: Any) -> Any:
+    """What has no number, a success where there was none, is null: JSON knows no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
 def _table(kinds: dict[str, Summary]) -> Table:

@@ -76,6 +76,7 @@ def test_the_command_judges_and_prices(run: Run, serve: Serve, files: list[str])
     # Its router took the question for the expert's, whose recorded answer was wrong.
     assert told["reasoning"]["good"]["value"] == 0.0
     assert told["reasoning"]["usd"]["value"] == 0.0001
+    assert told["reasoning"]["per_good"]["value"] is None
     assert told["reasoning"]["rag_usd"]["value"] == pytest.approx(0.01 + 1200 * 2 / 1e6)
     assert told["all, 80,15,5"]["rows"] == 4
     assert 0.5 < told["all, 80,15,5"]["saved"]["value"] < 1
