@@ -12,9 +12,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
+    Connection,
     Executable,
     RowMapping,
     bindparam,
@@ -25,13 +27,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import BudgetExceeded, LedgerUnavailable
 from serve_app.ledger import tables
-from serve_app.ledger.database import Database
+from serve_app.ledger.database import Database, missing_only
 from serve_app.ledger.entries import Closing, Entry, Hold, Opening, Page, Settlement
-from serve_app.ledger.limits import Amount, Balance, Limit, Payer, periods
+from serve_app.ledger.limits import Amount, Balance, Counter, Limit, Payer, periods
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ _TOGETHER = 256
 _PATIENCE_S = 3.0
 _GRACE_S = 5.0  # a request has so long to be settled after its deadline
 _TIDY_S = 5.0
+_REMEMBERED = 10_000
 _PAUSE_S = 0.5
 _KEPT_MINUTES_S = 2 * 86400.0
 
@@ -62,6 +64,7 @@ class Book:
         self.limits = tuple(limits)
         self.clock = clock
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._there: set[Counter] = set()  # rows of counters that are known to be there
         self._working: list[asyncio.Task[None]] = []  # from the first entry on
 
     async def close(self) -> None:
@@ -101,23 +104,18 @@ class Book:
     async def release(self) -> int:
         """End what has outlived its lease; returns how many calls that were."""
         now = self.clock()
-        async with self._database.reading() as connection:
-            overdue = (tables.calls.c.status == "open") & (tables.calls.c.lease_until < now)
-            found = (await connection.execute(select(tables.calls).where(overdue))).mappings().all()
-        lost = [_as_lost(row) for row in found]
-        async with self._database.writing() as connection:
-            for start in range(0, len(lost), _TOGETHER):
-                await self._commit(connection, lost[start : start + _TOGETHER])
-            answers = tables.answers
-            await connection.execute(
-                update(answers)
-                .where((answers.c.status == "open") & (answers.c.lease_until < now))
-                .values(status="lost")
-            )
-            before = time.strftime("%Y-%m-%dT%H:%M", time.gmtime(now - _KEPT_MINUTES_S))
-            minutes = tables.counters.c.period.like("%T%") & (tables.counters.c.period < before)
-            await connection.execute(delete(tables.counters).where(minutes))
-        return len(lost)
+        overdue = (tables.calls.c.status == "open") & (tables.calls.c.lease_until < now)
+
+        def find(connection: Connection) -> list[Settlement]:
+            found = connection.execute(select(tables.calls).where(overdue).limit(_TOGETHER))
+            return [_as_lost(row) for row in found.mappings()]
+
+        count = 0
+        while lost := await self._database.read(find):
+            await self._database.write(partial(self._commit, entries=lost))
+            count += len(lost)
+        await self._database.write(lambda connection: _tidied(connection, now))
+        return count
 
     def _put(self, entry: Entry) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,8 +135,8 @@ class Book:
 
     async def _attempt(self, batch: Sequence[_Waiting]) -> None:
         try:
-            async with self._database.writing() as connection:
-                failures = await self._commit(connection, [entry for entry, _ in batch])
+            entries = [entry for entry, _ in batch]
+            failures = await self._database.write(partial(self._commit, entries=entries))
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             if len(batch) > 1:
                 # One that cannot be written must not keep the others from it.
@@ -147,6 +145,9 @@ class Book:
             elif batch:
                 await self._failed(batch[0], error)
             return
+        if len(self._there) > _REMEMBERED:
+            self._there.clear()
+        self._there.update(key for entry, _ in batch for key in entry.counters)
         for (_, written), failure in zip(batch, failures, strict=True):
             if written.done():
                 continue
@@ -166,11 +167,11 @@ class Book:
             await asyncio.sleep(_PAUSE_S)
             self._waiting.put_nowait(waiting)
 
-    async def _commit(
-        self, connection: AsyncConnection, entries: Sequence[Entry]
+    def _commit(
+        self, connection: Connection, entries: Sequence[Entry]
     ) -> list[BudgetExceeded | None]:
         """Write entries down, in their order; says for each why it may not be."""
-        page = await self._page(connection, entries)
+        page = self._page(connection, entries)
         before = {key: (balance.spent, balance.held) for key, balance in page.balances.items()}
         failures: list[BudgetExceeded | None] = []
         for entry in entries:
@@ -181,23 +182,24 @@ class Book:
                 failures.append(error)
         written = [e for e, failure in zip(entries, failures, strict=True) if failure is None]
         for statement, rows in _statements(written, page):
-            await connection.execute(statement, rows)
+            connection.execute(statement, rows)
         changed = [
             {"of": key[0], "during": key[1], **_amounts(balance)}
             for key, balance in page.balances.items()
             if (balance.spent, balance.held) != before[key]
         ]
         if changed:
-            await connection.execute(_COUNTED, changed)
+            connection.execute(_COUNTED, changed)
         return failures
 
-    async def _page(self, connection: AsyncConnection, entries: Sequence[Entry]) -> Page:
+    def _page(self, connection: Connection, entries: Sequence[Entry]) -> Page:
         """Everything the entries change, locked. Always in the same order: no deadlocks."""
         balances = {}
         if keys := sorted({key for entry in entries for key in entry.counters}):
-            none = _amounts(Balance(Amount(), Amount()))
-            rows = [{"scope": scope, "period": period, **none} for scope, period in keys]
-            await connection.execute(self._database.missing_only(tables.counters, rows))
+            if new := [key for key in keys if key not in self._there]:
+                none = _amounts(Balance(Amount(), Amount()))
+                rows = [{"scope": scope, "period": period, **none} for scope, period in new]
+                missing_only(connection, tables.counters, rows)
             columns = tables.counters.c
             chosen = (
                 select(tables.counters)
@@ -205,7 +207,7 @@ class Book:
                 .order_by(columns.scope, columns.period)
                 .with_for_update()
             )
-            for row in (await connection.execute(chosen)).mappings():
+            for row in connection.execute(chosen).mappings():
                 balances[row["scope"], row["period"]] = Balance(
                     Amount(row["requests"], row["tokens"], row["nanos"]),
                     Amount(0, row["held_tokens"], row["held_nanos"]),
@@ -214,7 +216,7 @@ class Book:
         if ids := [each.hold.id for each in entries if isinstance(each, Settlement)]:
             calls = tables.calls.c
             known = select(calls.id, calls.status).where(calls.id.in_(ids)).with_for_update()
-            states = {row.id: row.status for row in await connection.execute(known)}
+            states = {row.id: row.status for row in connection.execute(known)}
         return Page(self.limits, balances, states)
 
     async def _tidy(self) -> None:
@@ -225,6 +227,16 @@ class Book:
             except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.error("the ledger cannot be tidied: %r", error)
             await asyncio.sleep(_TIDY_S)
+
+
+def _tidied(connection: Connection, now: float) -> None:
+    """Answers that nobody closed are lost; the minutes of other days are not needed any more."""
+    answers, counted = tables.answers, tables.counters
+    overdue = (answers.c.status == "open") & (answers.c.lease_until < now)
+    connection.execute(update(answers).where(overdue).values(status="lost"))
+    before = periods(now - _KEPT_MINUTES_S)["minute"]
+    minutes = counted.c.period.like("%T%") & (counted.c.period < before)
+    connection.execute(delete(counted).where(minutes))
 
 
 _COUNTED = (

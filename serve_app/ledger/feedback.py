@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from serve_app.errors import NotFound
 from serve_app.ledger import tables
@@ -22,9 +22,12 @@ async def judge(database: Database, tenant: str, request_id: str, *, good: bool)
     answers = tables.answers
     mine = (answers.c.tenant == tenant) & (answers.c.request_id == request_id)
     newest = select(answers.c.id).where(mine).order_by(answers.c.started_at.desc()).limit(1)
-    async with database.writing() as connection:
-        found = (await connection.execute(newest)).scalar_one_or_none()
-        if found is None:
-            raise NotFound(f"there is no answer {request_id!r}", param="id")
+
+    def note(connection: Connection) -> bool:
+        found = connection.execute(newest).scalar_one_or_none()
         changed = update(answers).where(answers.c.id == found).values(good=good, judge=_CALLER)
-        await connection.execute(changed)
+        connection.execute(changed)
+        return found is not None
+
+    if not await database.write(note):
+        raise NotFound(f"there is no answer {request_id!r}", param="id")

@@ -81,8 +81,8 @@ class Keys:
             "created_at": key.created_at,
             "expires_at": expires_at,
         }
-        async with self._database.writing() as connection:
-            await connection.execute(insert(tables.keys).values(row))
+        made = insert(tables.keys).values(row)
+        await self._database.write(lambda connection: connection.execute(made))
         return key, secret
 
     async def rotate(self, key_id: str, overlap_s: float) -> tuple[Key, str]:
@@ -113,21 +113,23 @@ class Keys:
     async def all(self) -> list[Key]:
         """Those that ended too; the newest first."""
         chosen = select(tables.keys).order_by(tables.keys.c.created_at.desc())
-        async with self._database.reading() as connection:
-            return [_key(row) for row in (await connection.execute(chosen)).mappings()]
+        return await self._database.read(
+            lambda connection: [_key(row) for row in connection.execute(chosen).mappings()]
+        )
 
     async def find(self, sha256: str) -> Key | None:
         """The key with this digest, whatever its state."""
         chosen = select(tables.keys).where(tables.keys.c.sha256 == sha256)
-        async with self._database.reading() as connection:
-            row = (await connection.execute(chosen)).mappings().one_or_none()
+        row = await self._database.read(
+            lambda connection: connection.execute(chosen).mappings().one_or_none()
+        )
         return _key(row) if row else None
 
     async def any(self) -> bool:
         """Whether there has ever been one."""
-        async with self._database.reading() as connection:
-            found = await connection.execute(select(tables.keys.c.id).limit(1))
-            return found.first() is not None
+        one = select(tables.keys.c.id).limit(1)
+        found = await self._database.read(lambda connection: connection.execute(one).first())
+        return found is not None
 
     async def _valid(self, key_id: str) -> Key:
         for key in await self.all():
@@ -137,8 +139,7 @@ class Keys:
 
     async def _change(self, key_id: str, values: dict[str, Any]) -> None:
         changed = update(tables.keys).where(tables.keys.c.id == key_id).values(values)
-        async with self._database.writing() as connection:
-            await connection.execute(changed)
+        await self._database.write(lambda connection: connection.execute(changed))
 
 
 def _key(row: Any) -> Key:

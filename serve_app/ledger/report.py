@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, case, func, literal_column, select
 
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
@@ -130,13 +130,14 @@ async def spend(
     )
     paid = select(*group, func.sum(_calls.cost_nanos).label("nanos"))
     paid = paid.select_from(tables.calls.join(tables.answers, _calls.answer_id == _answers.id))
-    async with database.reading() as connection:
-        rows = await connection.execute(counted.where(during).group_by(*group).order_by(*group))
-        lines = rows.all()
-        costs = {
-            tuple(row[: len(by)]): row.nanos
-            for row in await connection.execute(paid.where(during).group_by(*group))
-        }
+    counted = counted.where(during).group_by(*group).order_by(*group)
+    paid = paid.where(during).group_by(*group)
+
+    def both(connection: Connection) -> tuple[Sequence[Any], Sequence[Any]]:
+        return connection.execute(counted).all(), connection.execute(paid).all()
+
+    lines, spent = await database.read(both)
+    costs = {tuple(row[: len(by)]): row.nanos for row in spent}
     return [
         Line(
             group=tuple(row[: len(by)]),
@@ -163,8 +164,7 @@ async def left(
     chosen = select(tables.counters).where(
         counters.scope.in_(payer.scopes), counters.period.in_(now.values())
     )
-    async with database.reading() as connection:
-        rows = (await connection.execute(chosen)).mappings().all()
+    rows = await database.read(lambda connection: connection.execute(chosen).mappings().all())
     known = {(row["scope"], row["period"]): row for row in rows}
     found = []
     for limit in limits:

@@ -57,8 +57,7 @@ async def signals(
         .order_by(answers.started_at.desc())
         .limit(_RECENT)
     )
-    async with database.reading() as connection:
-        rows = (await connection.execute(chosen)).all()
+    rows: Sequence[Any] = await database.read(lambda connection: connection.execute(chosen).all())
     if len(rows) < ENOUGH:
         return len(rows), []
     found = (

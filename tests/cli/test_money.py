@@ -122,10 +122,8 @@ def test_report_of_one_tenant_and_of_a_short_time(run: Run, ledger: Path, config
 
     async def age() -> None:
         database = Database(str(ledger))
-        async with database.writing() as connection:
-            await connection.execute(
-                text("UPDATE answers SET started_at = started_at - 7200 WHERE tenant = 'other'")
-            )
+        older = text("UPDATE answers SET started_at = started_at - 7200 WHERE tenant = 'other'")
+        await database.write(lambda it: it.execute(older))
         await database.close()
 
     asyncio.run(age())

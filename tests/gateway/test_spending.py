@@ -26,8 +26,8 @@ def client_of(house: House) -> httpx.AsyncClient:
 
 
 async def rows(house: House, table: Any = tables.answers) -> Sequence[Any]:
-    async with house.database.reading() as connection:
-        return (await connection.execute(select(table).order_by(table.c.started_at))).all()
+    chosen = select(table).order_by(table.c.started_at)
+    return await house.database.read(lambda it: it.execute(chosen).all())
 
 
 def to_the_frontier(**options: Any) -> House:

@@ -42,8 +42,7 @@ async def account(made: Accounts) -> Account:
 
 
 async def calls(database: Database) -> Sequence[Any]:
-    async with database.reading() as connection:
-        return (await connection.execute(select(tables.calls))).all()
+    return await database.read(lambda it: it.execute(select(tables.calls)).all())
 
 
 async def test_a_call_is_written_down_before_it_is_made(database: Database) -> None:

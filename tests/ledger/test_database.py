@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,15 @@ from sqlalchemy import Connection, select, text
 
 from serve_app.errors import SettingsError
 from serve_app.ledger import tables
-from serve_app.ledger.database import Database
+from serve_app.ledger.database import Database, missing_only
 
 
 async def test_replicas_that_start_together_make_the_tables_once(address: str) -> None:
     replicas = [Database(address) for _ in range(4)]
     await asyncio.gather(*(each.migrate() for each in replicas))
-    async with replicas[0].reading() as connection:
-        assert (await connection.execute(select(tables.answers))).all() == []
-        versions = (await connection.execute(text("SELECT version_num FROM alembic_version"))).all()
-    assert len(versions) == 1
+    assert await replicas[0].read(lambda it: it.execute(select(tables.answers)).all()) == []
+    asked = text("SELECT version_num FROM alembic_version")
+    assert len(await replicas[0].read(lambda it: it.execute(asked).all())) == 1
     for each in replicas:
         await each.close()
 
@@ -32,18 +30,19 @@ async def test_the_migrations_end_in_the_tables_that_the_code_knows(database: Da
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, tables.metadata))
 
-    async with database.reading() as connection:
-        assert await connection.run_sync(compare) == []
+    assert await database.read(compare) == []
 
 
 async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     row = {"scope": "house", "period": "2026-01"}
-    with contextlib.suppress(ZeroDivisionError):
-        async with database.writing() as connection:
-            await connection.execute(database.missing_only(tables.counters, [row]))
-            raise ZeroDivisionError
-    async with database.reading() as connection:
-        assert (await connection.execute(select(tables.counters))).all() == []
+
+    def half(connection: Connection) -> None:
+        missing_only(connection, tables.counters, [row])
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await database.write(half)
+    assert await database.read(lambda it: it.execute(select(tables.counters)).all()) == []
 
 
 @pytest.mark.parametrize("address", ["mysql://ann@host/db", "postgresql//x://y", "://"])

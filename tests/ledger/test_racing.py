@@ -108,8 +108,7 @@ async def house(database: Database) -> tuple[int, int]:
     chosen = select(counters.nanos, counters.held_nanos).where(
         counters.scope == "house", counters.period == month
     )
-    async with database.reading() as connection:
-        row = (await connection.execute(chosen)).one_or_none()
+    row = await database.read(lambda it: it.execute(chosen).one_or_none())
     return (row.nanos, row.held_nanos) if row else (0, 0)
 
 
@@ -117,8 +116,7 @@ async def booked(database: Database) -> Counter[str]:
     """How many calls are in which state."""
     calls = tables.calls.c
     counted = select(calls.status, func.count()).group_by(calls.status)
-    async with database.reading() as connection:
-        return Counter(dict(tuple(row) for row in await connection.execute(counted)))
+    return await database.read(lambda it: Counter(dict(it.execute(counted).tuples().all())))
 
 
 async def all_held(database: Database, calls: int) -> None:

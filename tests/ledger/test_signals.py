@@ -61,8 +61,8 @@ def rows(count: int, route: str = "expert", **columns: Any) -> list[dict[str, An
 
 
 async def write(database: Database, *groups: Iterable[dict[str, Any]]) -> None:
-    async with database.writing() as connection:
-        await connection.execute(insert(tables.answers), [row for group in groups for row in group])
+    every = [row for group in groups for row in group]
+    await database.write(lambda it: it.execute(insert(tables.answers), every))
 
 
 async def names(database: Database, *adapters: str) -> set[str]:
