@@ -198,12 +198,14 @@ class Generation:
         adapter: Through which the expert answers; `None` is the base alone.
         options: Sampling parameters under their OpenAI names, only those the caller set
             (`temperature`, `top_p`, `seed`, `stop`, `response_format`, …).
+        call_id: By which the ledger knows the call; outside providers are told it too.
     """
 
     messages: tuple[Message, ...]
     max_tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
     adapter: Release | None = None
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

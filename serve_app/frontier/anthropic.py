@@ -9,7 +9,7 @@ import anthropic
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import failure, finish_reason, silence
+from serve_app.frontier.providers import failure, finish_reason, headers, silence
 from serve_app.settings import UpstreamSettings
 
 
@@ -66,6 +66,7 @@ class AnthropicProvider:
         system = [m.content for m in generation.messages if m.role in ("system", "developer")]
         turns = [m for m in generation.messages if m.role in ("user", "assistant")]
         request: dict[str, Any] = {
+            "extra_headers": headers(generation),
             "model": self._model,
             "max_tokens": generation.max_tokens,
             "messages": [{"role": m.role, "content": m.content} for m in turns],

@@ -10,7 +10,7 @@ import openai
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError
-from serve_app.frontier.providers import failure, finish_reason, silence
+from serve_app.frontier.providers import failure, finish_reason, headers, silence
 from serve_app.settings import UpstreamSettings
 
 
@@ -33,6 +33,7 @@ class OpenAIProvider:
                 max_completion_tokens=generation.max_tokens,
                 stream=True,
                 stream_options={"include_usage": True},
+                extra_headers=headers(generation),
                 **generation.options,
             )
             finished = False

@@ -67,6 +67,11 @@ class NoProvider:
         yield Delta()  # makes this an async generator
 
 
+def headers(generation: Generation) -> dict[str, str]:
+    """What tells the provider by which id we know a call, so that bills can be compared."""
+    return {"x-client-request-id": generation.call_id} if generation.call_id else {}
+
+
 def finish_reason(theirs: str | None) -> FinishReason:
     """Why a provider's model stopped, in OpenAI's words."""
     match theirs:

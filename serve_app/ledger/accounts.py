@@ -38,6 +38,7 @@ class Bill:
     """
 
     def __init__(self, generation: Generation, model: str = "") -> None:
+        self.id = uuid.uuid4().hex
         self.model = model
         self.provider_id: str | None = None
         said = [message.content for message in generation.messages]
@@ -122,7 +123,7 @@ class Account:
             return
         adapter = str(generation.adapter) if generation.adapter else None
         hold = Hold(
-            id=uuid.uuid4().hex,
+            id=bill.id,
             answer_id=self._id,
             payer=Payer(self._context.tenant, self._context.api_key),
             moment=book.clock(),

@@ -229,20 +229,19 @@ class Nodes:
         bill: Bill | None = None
         with tracing.span(f"prompt {instructions.name}", span):
             try:
-                async with (
-                    run.purse.paying(names, purpose, generation) as bill,
-                    aclosing(model.generate(run.context, generation)) as deltas,
-                ):
-                    async for delta in deltas:
-                        bill.note(delta)
-                        run.model = _named(bill.model, release)
-                        pieces.append(delta.text)
-                        finish = delta.finish_reason or finish
-                        if not hold:
-                            run.emit(delta.text)
-                        if bill.overdrawn:
-                            finish = "length"
-                            break
+                async with run.purse.paying(names, purpose, generation) as bill:
+                    call = replace(generation, call_id=bill.id)
+                    async with aclosing(model.generate(run.context, call)) as deltas:
+                        async for delta in deltas:
+                            bill.note(delta)
+                            run.model = _named(bill.model, release)
+                            pieces.append(delta.text)
+                            finish = delta.finish_reason or finish
+                            if not hold:
+                                run.emit(delta.text)
+                            if bill.overdrawn:
+                                finish = "length"
+                                break
             except InvalidRequest:
                 raise
             except TriviumError as error:

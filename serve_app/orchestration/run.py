@@ -92,6 +92,11 @@ class Bill(Protocol):
     """What one call of a model takes."""
 
     @property
+    def id(self) -> str:
+        """Of the call."""
+        ...
+
+    @property
     def model(self) -> str:
         """Which answers."""
         ...

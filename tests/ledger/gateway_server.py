@@ -1,27 +1,39 @@
-"""A gateway replica that asks a scripted frontier: PORT, ADDRESS of the ledger, USD limit, [hang].
+"""A gateway replica: PORT, ADDRESS of the ledger, USD limit, FRONTIER.
 
-A process of its own, so that tests may have several, and kill them. Its provider claims far more
-tokens than it can have used, so that each answer costs exactly what was held for it. With `hang`
-it never answers.
+A process of its own, so that tests may have several, and kill them. FRONTIER is the address of an
+OpenAI-compatible server, or a script: `good` claims far more tokens than it can have used, so that
+each answer costs exactly what was held for it; `hang` never answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import uvicorn
 
 from serve_app.domain import Delta, Usage
-from tests.fixtures import House, ScriptedModel
+from serve_app.frontier.deployment import FrontierServer
+from serve_app.settings import FrontierSettings
+from tests.fixtures import FRONTIER, House, ScriptedModel
 
 _CLAIMED = Usage(10**9, 10**9)
 
 
-def house(address: str, usd: str, *, hangs: bool) -> House:
-    script = [asyncio.Event()] if hangs else [Delta("Deep.", "stop", _CLAIMED)]
+def frontier(named: str) -> Any:
+    match named:
+        case "good":
+            return ScriptedModel(Delta("Deep.", "stop", _CLAIMED))
+        case "hang":
+            return ScriptedModel(asyncio.Event())
+    upstream = {"provider": "openai", "model": FRONTIER, "base_url": named, "api_key": "k"}
+    return FrontierServer(FrontierSettings.model_validate(upstream), None)
+
+
+def house(address: str, usd: str, named: str) -> House:
     return House(
-        frontier=ScriptedModel(*script),
+        frontier=frontier(named),
         gateway={"max_concurrent_requests": 1000},
         ledger={
             "database": address,
@@ -32,5 +44,5 @@ def house(address: str, usd: str, *, hangs: bool) -> House:
 
 
 if __name__ == "__main__":
-    app = house(sys.argv[2], sys.argv[3], hangs=sys.argv[4:] == ["hang"]).app
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="critical", lifespan="off")
+    port, *arguments = sys.argv[1:]
+    uvicorn.run(house(*arguments).app, port=int(port), log_level="critical", lifespan="off")

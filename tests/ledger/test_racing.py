@@ -24,6 +24,7 @@ from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.orchestration.prompts import prompt
 from tests.fixtures import FRONTIER, prices
+from tests.frontier.wire import chunked, events, receive, start
 
 ROOM = 100
 ASKED = 500
@@ -52,10 +53,10 @@ def free_port() -> int:
 class Replica:
     """A gateway process."""
 
-    def __init__(self, address: str, *arguments: str) -> None:
+    def __init__(self, address: str, frontier: str = "good", room: str | None = None) -> None:
         self.port = free_port()
-        module = "tests.ledger.gateway_server"
-        command = [sys.executable, "-m", module, str(self.port), address, usd(), *arguments]
+        arguments = [str(self.port), address, room or usd(), frontier]
+        command = [sys.executable, "-m", "tests.ledger.gateway_server", *arguments]
         self.process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
 
     async def ready(self) -> None:
@@ -166,3 +167,52 @@ async def test_what_a_killed_replica_held_is_free_again_and_no_cent_more(
     assert Counter(status for status, _ in again) == {200: held, 429: ROOM - held}
     assert await house(database) == (ROOM * cost_nanos(), 0)
     assert await booked(database) == {"ok": ROOM, "lost": held}
+
+
+async def test_every_request_that_a_provider_saw_is_in_the_ledger(
+    replica: Callable[..., Replica], database: Database
+) -> None:
+    """Gateways are killed in the middle of asking, the provider's own list is compared."""
+    seen: list[str] = []
+
+    async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head, _ = await receive(reader)
+                seen.append(head.split("x-client-request-id: ")[1].split("\r\n")[0])
+                if len(seen) == 40:
+                    full.set()
+                # Every third one is still waiting when its gateway dies.
+                if len(seen) % 3:
+                    start(writer)
+                    writer.write(chunked(events("openai")) + chunked(b""))
+                    await writer.drain()
+
+    full = asyncio.Event()
+    provider = await asyncio.start_server(provide, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/v1"
+    replicas = [replica(url, "1000"), replica(url, "1000")]
+    await asyncio.gather(*(each.ready() for each in replicas))
+    async with client() as http:
+        asked = [asyncio.ensure_future(ask(http, replicas[n % 2])) for n in range(60)]
+        await full.wait()
+        for each in replicas:
+            each.process.kill()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+    provider.close()
+    answered = [each for each in answers if not isinstance(each, BaseException)]
+    ahead = Book(database, clock=lambda: time.time() + 3600)
+    await ahead.release()
+    calls = tables.calls.c
+    chosen = select(calls.id, calls.status)
+    states = await database.read(lambda it: dict(it.execute(chosen).tuples().all()))
+    assert set(seen) <= set(states)
+    assert len(set(seen)) == len(seen)
+    booked_ok = sum(state == "ok" for state in states.values())
+    # Who has an answer has it in the ledger; some died with theirs on its way.
+    assert sum(status == 200 for status, _ in answered) <= booked_ok <= len(seen)
+    assert set(states.values()) <= {"ok", "lost"}
+    spent, held = await house(database)
+    assert held == 0
+    cost = prices().nanos(FRONTIER, Usage(20, 5, 8))
+    assert spent == booked_ok * cost
