@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ray import serve
@@ -26,6 +28,8 @@ from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.router.deployment import RouterServer, user_config
 from serve_app.settings import Scaling, Settings, from_args
+
+log = logging.getLogger(__name__)
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -69,10 +73,12 @@ def router_config(settings: Settings) -> dict[str, Any]:
 
 def _check(settings: Settings) -> None:
     prices = PriceTable.load(settings.ledger.prices)
-    prices.require(settings.expert.model)
-    for upstream in settings.frontier.upstreams:
-        if upstream.provider:
-            prices.require(upstream.model)
+    outside = [each.model for each in settings.frontier.upstreams if each.provider]
+    models_used = [settings.expert.model, settings.ledger.baseline_model, *outside]
+    for model in models_used:
+        prices.require(model)
+    if stale := prices.stale(models_used, datetime.now(UTC).date()):
+        log.warning("prices may have changed, read them again: %s", ", ".join(stale))
     if steps := models.missing(settings):
         raise SettingsError(f"not prepared: {', '.join(steps)}; run `trivium up`, which does it")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import typer
 from rich.table import Table
 
 from serve_app.cli.client import Json
-from serve_app.cli.console import out
+from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.ledgers import duration, with_ledger
 from serve_app.ledger import forecast as forecasts
@@ -59,6 +61,7 @@ def report(
         return lines, await spend(database, span, (), tenant=tenant)
 
     lines, totals = with_ledger(config, work)
+    _warn_of_stale_prices(config)
     total = totals[0] if totals else None
     if chart:
         pictures.draw(lines, total, chart)
@@ -103,7 +106,11 @@ def forecast(
     if as_json:
         shown = {
             str(answers): {
-                stack: {**asdict(month), "total": month.total, "per_success": month.per_success}
+                stack: {
+                    **asdict(month),
+                    "total": month.total,
+                    "per_success": _finite(month.per_success),
+                }
                 for stack, month in by_stack.items()
             }
             for answers, by_stack in months.items()
@@ -119,6 +126,17 @@ def forecast(
     for stack, fewest in beaten.items():
         when_ = "never" if fewest is None else f"from {fewest:,} answers a month on"
         out.print(f"hybrid beats {stack.replace('_', '-')}: {when_}")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _warn_of_stale_prices(config: Path) -> None:
+    ledger = load(config).resolved(Path.cwd()).ledger
+    table = PriceTable.load(ledger.prices)
+    if stale := table.stale([ledger.baseline_model], datetime.now(UTC).date()):
+        errors.print(f"[yellow]prices may have changed[/yellow]: {', '.join(stale)}")
 
 
 def _table(groups: list[By], lines: list[Line], total: Line) -> Table:

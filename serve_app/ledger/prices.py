@@ -8,7 +8,7 @@ saturation and `utilisation` is the share of paid time the replica is busy.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
+
+_STALE_DAYS = 120  # providers change their prices a few times a year
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -104,6 +106,15 @@ class PriceTable:
             row = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"{path}: {row}: {first['msg']}") from None
         return cls(table.metered, table.compute)
+
+    def stale(self, models: Iterable[str], today: date) -> list[str]:
+        """Those of some models whose price was read too long ago to be trusted, with the date."""
+        priced = {model: self._prices[model].as_of for model in models if model in self._prices}
+        return [
+            f"{model} ({as_of})"
+            for model, as_of in sorted(priced.items())
+            if (today - as_of).days > _STALE_DAYS
+        ]
 
     def get(self, model: str) -> TokenPrice | None:
         """The price of `model`, or None where a report can do without it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,13 @@ def test_the_table_that_comes_along_prices_the_demo() -> None:
     demo, baseline = shipped.require("smollm2-135m-instruct"), shipped.require("gpt-4.1")
     assert demo.input < baseline.input
     assert demo.output < baseline.output
+
+
+def test_a_price_that_was_read_long_ago_is_named(table: PriceTable) -> None:
+    as_of = table.require("big").as_of
+    assert table.stale(["big", "own", "mystery"], as_of) == []
+    later = table.stale(["big", "mystery"], as_of + timedelta(days=121))
+    assert later == [f"big ({as_of})"]
 
 
 def test_cost_is_split_by_purpose_and_has_baselines(table: PriceTable) -> None:
