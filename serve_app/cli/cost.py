@@ -105,14 +105,7 @@ def forecast(
         pictures.draw_forecast(made, chart)
     if as_json:
         shown = {
-            str(answers): {
-                stack: {
-                    **asdict(month),
-                    "total": month.total,
-                    "per_success": _finite(month.per_success),
-                }
-                for stack, month in by_stack.items()
-            }
+            str(answers): {stack: _plain(month) for stack, month in by_stack.items()}
             for answers, by_stack in months.items()
         }
         print(json.dumps({"months": shown, "hybrid_beats_from": beaten}))
@@ -128,8 +121,10 @@ def forecast(
         out.print(f"hybrid beats {stack.replace('_', '-')}: {when_}")
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(month: forecasts.Month) -> dict[str, float | None]:
+    """As JSON, which knows no infinity."""
+    each = month.per_success if math.isfinite(month.per_success) else None
+    return {**asdict(month), "total": month.total, "per_success": each}
 
 
 def _warn_of_stale_prices(config: Path) -> None:
