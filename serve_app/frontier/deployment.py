@@ -28,7 +28,7 @@ class FrontierServer:
         """Stream the provider's answer; the last delta carries `finish_reason` and `usage`."""
         attributes = {
             "gen_ai.operation.name": "chat",
-            "gen_ai.provider.name": self._settings.provider,
+            "gen_ai.provider.name": (self._settings.provider or "").partition("-")[0] or None,
             "gen_ai.request.model": self._settings.model or None,
             "gen_ai.request.max_tokens": generation.max_tokens,
         }

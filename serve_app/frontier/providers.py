@@ -49,6 +49,10 @@ def provider(settings: UpstreamSettings, silence_s: float) -> Provider:
             from serve_app.frontier.openai import OpenAIProvider
 
             return OpenAIProvider(settings, silence_s)
+        case "openai-responses":
+            from serve_app.frontier.responses import ResponsesProvider
+
+            return ResponsesProvider(settings, silence_s)
         case "anthropic":
             from serve_app.frontier.anthropic import AnthropicProvider
 

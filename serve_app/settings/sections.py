@@ -323,11 +323,12 @@ class UpstreamSettings(_Section):
     """An outside model.
 
     Attributes:
-        base_url: Of a server that speaks the provider's protocol: vLLM, Azure, OpenRouter, …
+        provider: The protocol: OpenAI's Chat Completions or Responses, or Anthropic's Messages.
+        base_url: Of a server that speaks it: vLLM, Azure, OpenRouter, …
         key_from: Environment variable that holds its key; default: the one its SDK reads.
     """
 
-    provider: Literal["openai", "anthropic"] | None = None
+    provider: Literal["openai", "openai-responses", "anthropic"] | None = None
     model: str = ""
     base_url: str | None = None
     key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -352,7 +353,8 @@ class UpstreamSettings(_Section):
 
 
 def _variable(upstream: dict[str, Any]) -> str:
-    return upstream.get("key_from") or f"{upstream['provider']}".upper() + "_API_KEY"
+    company = f"{upstream['provider']}".partition("-")[0]
+    return upstream.get("key_from") or f"{company.upper()}_API_KEY"
 
 
 class FrontierSettings(UpstreamSettings):

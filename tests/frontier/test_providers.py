@@ -281,3 +281,31 @@ async def test_leaving_closes_the_connection(kind: Kind) -> None:
 async def test_without_a_provider_the_road_says_so() -> None:
     with pytest.raises(FrontierNotConfigured):
         await anext(aiter(provider(UpstreamSettings(), 5.0).generate(ASK)))
+
+
+async def test_responses_gets_its_own_shape_and_stores_nothing() -> None:
+    wire = Wire()
+    schema = {"name": "sum", "schema": {"type": "object"}, "strict": True}
+    options = {
+        "temperature": 0.5,
+        "response_format": {"type": "json_schema", "json_schema": schema},
+    }
+    asked = Generation(ASK.messages, 32, options, call_id="call-1")
+    async with serving("openai-responses", answering("openai-responses", wire)) as model:
+        await anext(aiter(model.generate(asked)))
+        with pytest.raises(UnsupportedParameter, match="stop"):
+            await anext(aiter(model.generate(Generation(ASK.messages, 32, {"stop": ["x"]}))))
+    assert "post /v1/responses " in wire.head
+    assert "x-client-request-id: call-1" in wire.head
+    assert wire.body == {
+        "model": "the-model",
+        "input": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi"},
+        ],
+        "max_output_tokens": 32,
+        "stream": True,
+        "store": False,
+        "temperature": 0.5,
+        "text": {"format": {"type": "json_schema", **schema}},
+    }

@@ -14,9 +14,9 @@ from serve_app.domain import Generation, Message
 from serve_app.frontier.providers import Provider, provider
 from serve_app.settings import UpstreamSettings
 
-Kind = Literal["openai", "anthropic"]
+Kind = Literal["openai", "anthropic", "openai-responses"]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-BOTH = pytest.mark.parametrize("kind", ["openai", "anthropic"])
+BOTH = pytest.mark.parametrize("kind", ["openai", "anthropic", "openai-responses"])
 
 KEY = "sk-secret-key-123"
 SECRETS = (KEY, "org-acme-account", "sk-***")
@@ -70,10 +70,34 @@ ANTHROPIC: list[dict[str, Any]] = [
 ]
 
 
+_RESPONSE = {"id": "r", "object": "response", "created_at": 1, "model": "x", "output": []}
+RESPONSES: list[dict[str, Any]] = [
+    {"type": "response.created", "response": {**_RESPONSE, "status": "in_progress"}},
+    {"type": "response.output_text.delta", "delta": "Hé", "item_id": "i", "output_index": 0},
+    {"type": "response.output_text.delta", "delta": "llo", "item_id": "i", "output_index": 0},
+    {
+        "type": "response.incomplete",
+        "response": {
+            **_RESPONSE,
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+            "usage": {
+                "input_tokens": 20,
+                "input_tokens_details": {"cached_tokens": 8},
+                "output_tokens": 5,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": 25,
+            },
+        },
+    },
+]
+
+
 def events(kind: Kind, upto: int | None = None) -> bytes:
     """The stream of a good answer, or its beginning."""
-    if kind == "anthropic":
-        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in ANTHROPIC[:upto]]
+    if kind != "openai":
+        told = ANTHROPIC if kind == "anthropic" else RESPONSES
+        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in told[:upto]]
     else:
         head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "x"}
         made = [f"data: {json.dumps({**head, **e})}\n\n" for e in OPENAI[:upto]]
@@ -82,7 +106,7 @@ def events(kind: Kind, upto: int | None = None) -> bytes:
 
 
 # Up to here both streams have said "Hé" and are not finished.
-PART = {"openai": 2, "anthropic": 4}
+PART = {"openai": 2, "anthropic": 4, "openai-responses": 2}
 
 
 class Wire:
@@ -142,7 +166,7 @@ async def serving(kind: Kind, handler: Handler, silence_s: float = 5.0) -> Async
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    suffix = "/v1" if kind == "openai" else ""
+    suffix = "" if kind == "anthropic" else "/v1"
     try:
         yield client(kind, f"http://127.0.0.1:{port}{suffix}", silence_s)
     finally:

@@ -1,0 +1,96 @@
+"""OpenAI's Responses, which its reasoning models are made for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import openai
+
+from serve_app.domain import Delta, Generation, Usage
+from serve_app.errors import TriviumError, UnsupportedParameter
+from serve_app.frontier.providers import failure, finish_reason, headers, silence
+from serve_app.settings import UpstreamSettings
+
+_PASSED = frozenset({"temperature", "top_p"})
+
+
+class ResponsesProvider:
+    """Nothing is stored at the provider."""
+
+    def __init__(self, settings: UpstreamSettings, silence_s: float) -> None:
+        self._model = settings.model
+        self._client = openai.AsyncOpenAI(
+            api_key=settings.api_key.get_secret_value(),
+            base_url=settings.base_url,
+            timeout=silence_s,
+            max_retries=0,
+        )
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
+        request = self._request(generation)
+        try:
+            stream = await self._client.responses.create(**request)
+            ended = False
+            async with stream:
+                theirs = stream.response.headers.get("x-request-id")
+                async for event in stream:
+                    match event.type:
+                        case "response.output_text.delta" | "response.refusal.delta":
+                            yield Delta(event.delta)
+                        case "response.completed" | "response.incomplete":
+                            ended = True
+                            yield _last(event.response, theirs)
+                        case "response.failed" | "error":
+                            raise failure(None)
+            if not ended:
+                raise failure(None)
+        except TriviumError:
+            raise
+        except openai.APITimeoutError as error:
+            raise silence() from error
+        except openai.APIError as error:
+            raise failure(getattr(error, "response", None)) from error
+        except Exception as error:
+            # Whatever a broken server makes the SDK or its transport stumble over.
+            raise failure(None) from error
+
+    def _request(self, generation: Generation) -> dict[str, Any]:
+        options = dict(generation.options)
+        form = options.pop("response_format", None)
+        for name in options:
+            if name not in _PASSED:
+                raise UnsupportedParameter(
+                    f"the frontier model does not support {name!r}; leave it out", param=name
+                )
+        messages = [{"role": m.role, "content": m.content} for m in generation.messages]
+        return {
+            "model": self._model,
+            "input": messages,
+            "max_output_tokens": generation.max_tokens,
+            "stream": True,
+            "store": False,
+            "extra_headers": headers(generation),
+            **options,
+            **({"text": {"format": _format(form)}} if form else {}),
+        }
+
+
+def _format(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Chat's `response_format` as Responses has it: one level less."""
+    return {"type": form["type"], **form.get("json_schema", {})}
+
+
+def _last(response: Any, theirs: str | None) -> Delta:
+    cut = response.incomplete_details.reason if response.incomplete_details else None
+    usage = None
+    if response.usage:
+        read, written = response.usage.input_tokens_details, response.usage.output_tokens_details
+        usage = Usage(
+            response.usage.input_tokens,
+            response.usage.output_tokens,
+            (read.cached_tokens or 0) if read else 0,
+            (written.reasoning_tokens or 0) if written else 0,
+        )
+    reason = finish_reason("length" if cut == "max_output_tokens" else cut)
+    return Delta(finish_reason=reason, usage=usage, provider_id=theirs or response.id)
