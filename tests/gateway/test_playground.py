@@ -16,9 +16,11 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import select
 from websockets.asyncio.client import ClientConnection, connect
 
 from serve_app.domain import Chunk, RequestContext, Route, SearchQuery
+from serve_app.ledger.tables import answers
 from tests.fixtures import FixedKnowledge, FixedRouter, House, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -166,8 +168,26 @@ async def test_browser_shows_it_as_it_is_written(tmp_path: Path) -> None:
             pass
         assert await evaluate(page, "document.contentType") == "application/json"
         assert await evaluate(page, "window.marked") is None
-    assert sorted(made) == ["a", "article", "div", "li", "ol", "span"]
+    assert sorted(made) == ["a", "article", "button", "div", "li", "ol", "span"]
     for text, (link, title), markup in zip(texts, links, MARKUP, strict=True):
         assert f"Tent {markup}" in text
         assert markup in title
         assert link.startswith(f"{url}/v1/collections/default/documents/tent")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+async def test_an_answer_is_judged_by_a_click(tmp_path: Path) -> None:
+    asked = house()
+    async with served(asked) as url, browser(tmp_path / "profile") as page:
+        await command(page, "Page.navigate", url=url)
+        while not await evaluate(page, "document.readyState === 'complete' && typeof ask"):
+            pass
+        await evaluate(page, "ask('tent 0?')")
+        await evaluate(page, "document.querySelector('.judge .bad').click()")
+        while await evaluate(page, "document.querySelector('.judge .bad') !== null"):
+            pass
+        noted = await evaluate(page, "document.querySelector('.judge').textContent")
+    assert noted == " · noted as bad"
+    chosen = select(answers.c.good, answers.c.judge).where(answers.c.api_key != "warm-up")
+    rows = await asked.database.read(lambda it: it.execute(chosen).all())
+    assert [tuple(row) for row in rows] == [(False, "caller")]
