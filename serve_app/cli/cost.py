@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.client import Json
@@ -137,7 +138,7 @@ def _warn_of_stale_prices(config: Path) -> None:
 def _table(groups: list[By], lines: list[Line], total: Line) -> Table:
     table = Table(*groups, *pictures.COLUMNS)
     for line in lines:
-        table.add_row(*line.group, *pictures.cells(line))
+        table.add_row(*map(escape, line.group), *pictures.cells(line))
     table.add_section()
     table.add_row("all", *[""] * (len(groups) - 1), *pictures.cells(total), style="bold")
     return table

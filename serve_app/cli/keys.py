@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.client import Json
@@ -75,7 +76,8 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     table = Table("id", "name", "tenant", "scopes", "made", "expires", "state")
     for key in found:
         scopes, times = ", ".join(key.scopes), (when(key.created_at), when(key.expires_at))
-        table.add_row(key.id, key.name, key.tenant, scopes, *times, key.state(now))
+        names = (escape(key.name), escape(key.tenant))
+        table.add_row(key.id, *names, scopes, *times, key.state(now))
     out.print(table)
 
 
@@ -108,7 +110,7 @@ def revoke(key_id: Id, config: Config = DEFAULT_CONFIG, as_json: Json = False) -
     if as_json:
         print(json.dumps({"id": key.id, "revoked": True}))
     else:
-        out.print(f"{key.name} ({key.id}) is revoked")
+        out.print(f"{escape(key.name)} ({key.id}) is revoked")
 
 
 def _show(key: Key, secret: str, as_json: bool) -> None:
@@ -116,5 +118,6 @@ def _show(key: Key, secret: str, as_json: bool) -> None:
         shown: dict[str, Any] = {**asdict(key), "key": secret}
         print(json.dumps(shown))
         return
-    errors.print(f"{key.name} of {key.tenant}, id {key.id}; keep it, it is not shown again:")
+    whose = escape(f"{key.name} of {key.tenant}")
+    errors.print(f"{whose}, id {key.id}; keep it, it is not shown again:")
     print(secret)

@@ -9,7 +9,7 @@ import anthropic
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import failure, finish_reason, headers, silence
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
 from serve_app.settings import UpstreamSettings
 
 
@@ -49,11 +49,12 @@ class AnthropicProvider:
         except Exception as error:
             # Whatever a broken server makes the SDK or its transport stumble over.
             raise failure(None) from error
-        cached = message.usage.cache_read_input_tokens or 0
-        fresh = message.usage.input_tokens + (message.usage.cache_creation_input_tokens or 0)
+        cached = counted(message.usage.cache_read_input_tokens)
+        written = counted(message.usage.cache_creation_input_tokens)
+        fresh = counted(message.usage.input_tokens) + written
         yield Delta(
             finish_reason=finish_reason(message.stop_reason),
-            usage=Usage(fresh + cached, message.usage.output_tokens, cached),
+            usage=Usage(fresh + cached, counted(message.usage.output_tokens), cached),
             provider_id=theirs or message.id,
         )
 

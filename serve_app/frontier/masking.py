@@ -8,10 +8,12 @@ rules cannot tell them from other words.
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import phonenumbers
 from stdnum import iban, luhn
@@ -34,6 +36,7 @@ _SECRET = re.compile(
     r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"
     r")(?![\w-])"
 )
+_GAP = re.compile(r"[ -]")
 _MARK = re.compile(r"<([A-Z][A-Z0-9]*)_(\d+)>")
 _LONGEST_MARK = 48
 
@@ -43,7 +46,8 @@ class Masker:
     """Finds what is to be masked.
 
     Attributes:
-        rules: By the name that placeholders have. The earlier one wins where two find the same.
+        rules: By the name that placeholders have. What several find in part is masked as a whole,
+            under the name of the earliest rule.
     """
 
     rules: tuple[tuple[str, Find], ...]
@@ -68,12 +72,19 @@ class Masker:
 
     def spans(self, text: str) -> list[tuple[int, int, str]]:
         """What is to be masked, in order; nothing overlaps."""
-        found: list[tuple[int, int, str]] = []
-        for name, find in self.rules:
-            for start, end in find(text):
-                if all(end <= other[0] or start >= other[1] for other in found):
-                    found.append((start, end, name))
-        return sorted(found)
+        every = sorted(
+            (start, end, rank)
+            for rank, (_, find) in enumerate(self.rules)
+            for start, end in find(text)
+        )
+        merged: list[tuple[int, int, int]] = []
+        for start, end, rank in every:
+            if merged and start < merged[-1][1]:
+                first, last, best = merged.pop()
+                merged.append((first, max(last, end), min(best, rank)))
+            else:
+                merged.append((start, end, rank))
+        return [(start, end, self.rules[rank][0]) for start, end, rank in merged]
 
 
 @dataclass(slots=True)
@@ -93,6 +104,17 @@ class Masks:
             cursor = end
         return "".join((*parts, text[cursor:]))
 
+    def mask_all(self, value: Any) -> Any:
+        """The same with every text in it masked, however deep; names of fields stay."""
+        match value:
+            case str():
+                return self.mask(value)
+            case Mapping():
+                return {key: self.mask_all(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [self.mask_all(inner) for inner in value]
+        return value
+
     def restore(self, text: str) -> str:
         """The text of an answer, whole."""
         return _MARK.sub(lambda match: self.by_mark.get(match[0], match[0]), text)
@@ -101,7 +123,9 @@ class Masks:
         """A piece of a stream. What may be the beginning of a placeholder waits for the next."""
         said = self._held + text
         at = said.rfind("<", max(0, len(said) - _LONGEST_MARK))
-        open_ = at >= 0 and any(mark.startswith(said[at:]) for mark in self.by_mark)
+        open_ = at >= 0 and any(
+            mark.startswith(said[at:]) and mark != said[at:] for mark in self.by_mark
+        )
         self._held = said[at:] if open_ else ""
         return self.restore(said[:at] if open_ else said)
 
@@ -131,11 +155,14 @@ class Masked:
         self._masker = Masker.of(settings)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
-        masks = self._masker.begin(message.content for message in generation.messages)
+        texts = [message.content for message in generation.messages]
+        masks = self._masker.begin([*texts, json.dumps(dict(generation.options), default=str)])
         messages = tuple(
             replace(message, content=masks.mask(message.content)) for message in generation.messages
         )
-        async with aclosing(self._ask(replace(generation, messages=messages))) as deltas:
+        options = masks.mask_all(generation.options)
+        asked = replace(generation, messages=messages, options=options)
+        async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:
                 text = masks.piece(delta.text)
                 if delta.finish_reason:
@@ -148,8 +175,18 @@ def _by(pattern: re.Pattern[str]) -> Find:
 
 
 def _valid(pattern: re.Pattern[str], valid: Callable[[str], bool]) -> Find:
+    """Only what its check digits hold for: of what looks like one, the longest part that is one."""
+
     def find(text: str) -> Iterator[Span]:
-        return (match.span() for match in pattern.finditer(text) if valid(match[0]))
+        cursor = 0
+        while match := pattern.search(text, cursor):
+            start, cursor = match.span()
+            gaps = [start + gap.start() for gap in _GAP.finditer(match[0])]
+            for end in (cursor, *reversed(gaps)):
+                if valid(text[start:end]):
+                    yield start, end
+                    cursor = end
+                    break
 
     return find
 

@@ -10,7 +10,7 @@ import openai
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError
-from serve_app.frontier.providers import failure, finish_reason, headers, silence
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
 from serve_app.settings import UpstreamSettings
 
 
@@ -62,10 +62,13 @@ def _delta(chunk: Any) -> Delta:
     usage = None
     if chunk.usage:
         details = chunk.usage.prompt_tokens_details
-        cached = (details.cached_tokens or 0) if details else 0
         written = chunk.usage.completion_tokens_details
-        thought = (written.reasoning_tokens or 0) if written else 0
-        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens, cached, thought)
+        usage = Usage(
+            counted(chunk.usage.prompt_tokens),
+            counted(chunk.usage.completion_tokens),
+            counted(getattr(details, "cached_tokens", None)),
+            counted(getattr(written, "reasoning_tokens", None)),
+        )
     return Delta(
         text=(choice.delta.content or "") if choice else "",
         finish_reason=finish_reason(choice.finish_reason) if finished and choice else None,

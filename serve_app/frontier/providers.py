@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -74,6 +74,11 @@ class NoProvider:
 def headers(generation: Generation) -> dict[str, str]:
     """What tells the provider by which id we know a call, so that bills can be compared."""
     return {"x-client-request-id": generation.call_id} if generation.call_id else {}
+
+
+def counted(theirs: Any) -> int:
+    """A number of tokens, where a provider says one; the SDKs check nothing."""
+    return theirs if isinstance(theirs, int) else 0
 
 
 def finish_reason(theirs: str | None) -> FinishReason:

@@ -9,7 +9,7 @@ import openai
 
 from serve_app.domain import Delta, Generation, Usage
 from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import failure, finish_reason, headers, silence
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
 from serve_app.settings import UpstreamSettings
 
 _PASSED = frozenset({"temperature", "top_p"})
@@ -87,10 +87,10 @@ def _last(response: Any, theirs: str | None) -> Delta:
     if response.usage:
         read, written = response.usage.input_tokens_details, response.usage.output_tokens_details
         usage = Usage(
-            response.usage.input_tokens,
-            response.usage.output_tokens,
-            (read.cached_tokens or 0) if read else 0,
-            (written.reasoning_tokens or 0) if written else 0,
+            counted(response.usage.input_tokens),
+            counted(response.usage.output_tokens),
+            counted(getattr(read, "cached_tokens", None)),
+            counted(getattr(written, "reasoning_tokens", None)),
         )
     reason = finish_reason("length" if cut == "max_output_tokens" else cut)
     return Delta(finish_reason=reason, usage=usage, provider_id=theirs or response.id)

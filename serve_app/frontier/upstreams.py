@@ -27,8 +27,7 @@ class Upstreams:
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
         """As `Retrying.generate`; deltas name the model."""
-        last, _ = self._all[-1]
-        for model, upstream in self._all:
+        for number, (model, upstream) in enumerate(self._all, start=1):
             begun = False
             try:
                 async with aclosing(upstream.generate(generation, deadline)) as deltas:
@@ -36,7 +35,7 @@ class Upstreams:
                         begun = begun or bool(delta.text)
                         yield replace(delta, model=model)
             except (Unavailable, Overloaded) as error:
-                if begun or model == last:
+                if begun or number == len(self._all):
                     raise
                 log.warning("%s cannot answer (%s): the next model is asked", model, error.code)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import logging
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _FRESH_S = 2.0  # a key that is revoked may be good for so long
 _STALE_S = 300.0  # and for so long, while the ledger cannot be read
+_PATIENCE_S = 2.0
 _REMEMBERED = 10_000
 
 
@@ -56,7 +58,8 @@ class Keyring:
         self._clock = clock
         self._seen: dict[str, tuple[float, Key | None]] = {}  # by digest: when, and what
         self._locked: bool | None = bool(listed) or None  # None: nobody has looked yet
-        self._looked = -_STALE_S
+        self._looked = self._failed = -_STALE_S
+        self._looking = asyncio.Lock()  # one looks, the others wait for what it finds
 
     async def principal(self, authorization: str | None) -> Principal:
         """Who sent this `Authorization` header.
@@ -84,13 +87,16 @@ class Keyring:
 
     async def _is_locked(self) -> bool:
         """Once there is a key there is no way back: the last one revoked opens no door."""
-        now = self._clock()
-        if not self._locked and not 0 <= now - self._looked <= _FRESH_S:
-            try:
-                self._locked = await self._keys.any()
-                self._looked = now
-            except (SQLAlchemyError, OSError) as error:
-                log.error("keys cannot be looked up: %r", error)
+        if self._locked:
+            return True
+        async with self._looking:
+            if not self._locked and not 0 <= self._clock() - self._looked <= _FRESH_S:
+                self._looked = self._clock()
+                try:
+                    async with asyncio.timeout(_PATIENCE_S):
+                        self._locked = await self._keys.any()
+                except (SQLAlchemyError, OSError, TimeoutError) as error:
+                    log.error("keys cannot be looked up: %r", error)
         if self._locked is None:
             raise LedgerUnavailable("API keys cannot be checked; try again shortly")
         return self._locked
@@ -101,9 +107,14 @@ class Keyring:
         if 0 <= now - when <= _FRESH_S:
             return key
         try:
-            key = await self._keys.find(sent)
-        except (SQLAlchemyError, OSError) as error:
-            log.error("keys cannot be looked up: %r", error)
+            if 0 <= now - self._failed <= _FRESH_S:
+                raise TimeoutError  # just now: the others need not wait for that again
+            async with asyncio.timeout(_PATIENCE_S):
+                key = await self._keys.find(sent)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            if str(error):
+                log.error("keys cannot be looked up: %r", error)
+            self._failed = self._clock()
             if key is not None and 0 <= now - when <= _STALE_S:
                 return key
             raise LedgerUnavailable("API keys cannot be checked; try again shortly") from None

@@ -22,7 +22,7 @@ from serve_app.telemetry.metrics import GatewayMetrics
 
 log = logging.getLogger(__name__)
 
-_UNWRITTEN = "ledger-unavailable"
+UNWRITTEN = "ledger-unavailable"
 
 
 class Accounting:
@@ -42,10 +42,10 @@ class Accounting:
 
     def cost(self, question: Question, run: Run, answer: Answer | None) -> Cost:
         """What an answer cost, failed drafts included, and what other stacks would have taken."""
-        text, usage = (answer.text, answer.usage) if answer else ("", Usage())
+        text = answer.text if answer else ""
         found = run.evidence
         evidence = None if found is None else tokens(chunk.text for chunk in found)
-        exchange = Exchange.of(question.messages, text, usage, evidence)
+        exchange = Exchange.of(question.messages, text, evidence)
         return self._meter.cost(run.calls, exchange)
 
     @contextlib.asynccontextmanager
@@ -72,7 +72,7 @@ class Accounting:
                 context, question, account, streaming=streaming
             ) as (run, task):
                 if not account.written:
-                    run.degraded.append(_UNWRITTEN)
+                    run.degraded.append(UNWRITTEN)
                 yield run, task
                 if task.done() and not task.cancelled():
                     outcome = "failed" if task.exception() else "ok"
@@ -88,8 +88,10 @@ class Accounting:
                 await account.close(_row(None, None, None, outcome, seconds))
             else:
                 cost = self.cost(question, run, answer)
-                self._count(context, run, outcome, cost, seconds)
-                await account.close(_row(run, answer, cost, outcome, seconds))
+                try:
+                    self._count(context, run, outcome, cost, seconds)
+                finally:
+                    await account.close(_row(run, answer, cost, outcome, seconds))
 
     def _count(
         self,

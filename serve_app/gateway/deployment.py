@@ -66,7 +66,7 @@ class GatewayServer:
                         settings.expert.max_output_tokens,
                     ),
                     Route.FRONTIER: (
-                        [each.model for each in settings.frontier.upstreams],
+                        [each.model for each in settings.frontier.upstreams if each.provider],
                         settings.frontier.max_output_tokens,
                     ),
                 },
@@ -87,15 +87,14 @@ class GatewayServer:
         )
         ledger = settings.ledger
         prices = PriceTable.load(ledger.prices)
-        meter = CostMeter(
-            prices,
-            ledger.baseline_model,
-            ledger.baseline_context_tokens,
-            settings.retrieval.embedding_model,
-        )
+        meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
         self._database = Database(ledger.database, ledger.password.get_secret_value())
         book = Book(self._database, [Limit.of(each) for each in ledger.limits])
-        accounting = Accounting(orchestrator, Accounts(book, prices), meter, GatewayMetrics())
+        metrics = GatewayMetrics()
+        accounting = Accounting(orchestrator, Accounts(book, prices), meter, metrics)
+        # A house whose limits are spent starts all the same, and says so to those who ask.
+        warm_up = Accounts(Book(self._database), prices)
+        unlimited = Accounting(orchestrator, warm_up, meter, metrics)
         self._services = Services(
             settings=settings,
             chat=Chat(accounting, settings.gateway.keep_alive_s),
@@ -103,7 +102,7 @@ class GatewayServer:
             book=book,
             router=decider,
             knowledge=knowledge,
-            readiness=Readiness(accounting, settings.retrieval.collection),
+            readiness=Readiness(unlimited, settings.retrieval.collection),
             adapters=adapters,
         )
 

@@ -8,7 +8,7 @@ import time
 
 from serve_app.domain import Message, RequestContext, Route
 from serve_app.errors import Unavailable
-from serve_app.gateway.accounting import Accounting
+from serve_app.gateway.accounting import UNWRITTEN, Accounting
 from serve_app.orchestration.run import Question
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,10 @@ class Readiness:
             answer = await task
         # Another road may stand in for the frontier, which costs money or has no key; for nothing
         # else: a part that is not there yet is waited for.
-        absent = [reason for reason in answer.degraded if not reason.startswith("frontier")]
+        absent = [
+            reason
+            for reason in answer.degraded
+            if not reason.startswith("frontier") and reason != UNWRITTEN
+        ]
         if absent:
             raise Unavailable(", ".join(absent))

@@ -7,6 +7,7 @@ provider says it took is settled, up to that; what a provider says beyond is not
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.domain import Delta, Generation, RequestContext, Usage
-from serve_app.errors import LedgerUnavailable
+from serve_app.errors import DeadlineExceeded, LedgerUnavailable
 from serve_app.ledger.book import Book
 from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
 from serve_app.ledger.limits import Amount, Payer
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 # What a chat template puts around a message, and around them all: a default system message too.
 _TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
 _MOST_BYTES_A_TOKEN = 32  # on average: a single one may have more
+_MOST_ID = 128  # characters; a provider may send anything
 _BYTES_A_TOKEN = 4  # of English, roughly: only for a call that broke off before it was counted
 
 
@@ -49,6 +51,7 @@ class Bill:
             completion_tokens=generation.max_tokens,
         )
         self._guess = size // _BYTES_A_TOKEN
+        self.left = False  # by us, while it was at work
         self._pieces = 0
         self._size = 0
         self._told: Usage | None = None
@@ -70,17 +73,18 @@ class Bill:
 
     @property
     def estimated(self) -> bool:
-        """Whether it broke off after it had begun, so that nobody has counted it."""
-        return self._told is None and self._pieces > 0
+        """Whether it broke off when it was at work, so that nobody has counted it."""
+        return self._told is None and (self.left or self._pieces > 0)
 
     @property
     def usage(self) -> Usage:
-        """What it took, within its bound; nothing if it never began."""
+        """What it took, within its bound; nothing if it was refused."""
         if self._told is None:
-            if not self._pieces:
+            if not self.estimated:
                 return Usage()
             # A piece is a token, or a few.
-            return _within(Usage(self._guess, self._pieces), self.bound)
+            said = max(self._pieces, self._size // _BYTES_A_TOKEN)
+            return _within(Usage(self._guess, said), self.bound)
         taken = _within(self._told, self.bound)
         if taken != self._told:
             log.error("a model claims what it cannot have taken: %s, not %s", self._told, taken)
@@ -114,7 +118,10 @@ class Account:
             BudgetExceeded: What it takes at most does not fit into a limit.
             LedgerUnavailable: It cannot be written down, and somebody else would be paid.
         """
-        bill = Bill(generation, models[0])
+        bill = Bill(generation, models[0] if models else "")
+        if not models:
+            yield bill  # nobody is there to be paid, as the call will find out
+            return
         prices, book = self._accounts.prices, self._accounts.book
         if self._id is None:
             if any(prices.is_metered(model) for model in models):
@@ -135,18 +142,29 @@ class Account:
             ),
             row={"model": models[0], "purpose": purpose, "adapter": adapter},
         )
-        await book.ask(hold)
+        try:
+            await book.ask(hold)
+        except LedgerUnavailable:
+            if any(prices.is_metered(model) for model in models):
+                raise
+            # Our own machines are paid for already.
+            log.warning("a call of %s is not in the ledger", models[0])
+            yield bill
+            return
         status = "failed"
         try:
             yield bill
             status = "ok"
+        except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded):
+            bill.left = True
+            raise
         finally:
             usage = bill.usage
             cost = prices.nanos(bill.model, usage)
             row = {
                 "status": status,
                 "model": bill.model,
-                "provider_id": bill.provider_id,
+                "provider_id": bill.provider_id and bill.provider_id[:_MOST_ID],
                 "prompt_tokens": usage.prompt_tokens,
                 "cached_tokens": usage.cached_tokens,
                 "completion_tokens": usage.completion_tokens,

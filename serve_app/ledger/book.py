@@ -26,7 +26,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from serve_app.errors import BudgetExceeded, LedgerUnavailable
 from serve_app.ledger import tables
@@ -66,6 +66,11 @@ class Book:
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._there: set[Counter] = set()  # rows of counters that are known to be there
         self._working: list[asyncio.Task[None]] = []  # from the first entry on
+
+    @property
+    def waiting(self) -> int:
+        """How many entries nobody has taken up yet."""
+        return self._waiting.qsize()
 
     async def close(self) -> None:
         """Write what is left to be written, and let the database go."""
@@ -120,7 +125,9 @@ class Book:
     def _put(self, entry: Entry) -> asyncio.Future[None]:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((entry, written))
-        if not self._working:
+        if not self._working or any(task.done() for task in self._working):
+            for task in self._working:
+                task.cancel()
             self._working = [asyncio.create_task(work()) for work in (self._write, self._tidy)]
         return written
 
@@ -129,43 +136,53 @@ class Book:
             batch = [await self._waiting.get()]
             while len(batch) < _TOGETHER and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            await self._attempt([each for each in batch if not each[1].cancelled()])
+            await self._attempt(batch)
             for _ in batch:
                 self._waiting.task_done()
 
     async def _attempt(self, batch: Sequence[_Waiting]) -> None:
+        # Nobody waits any more for those that were asked for and given up.
+        batch = [each for each in batch if not each[1].cancelled()]
         try:
             entries = [entry for entry, _ in batch]
             failures = await self._database.write(partial(self._commit, entries=entries))
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except Exception as error:
+            # Whatever it is, the next entries must not find nobody here.
+            self._there.clear()
             if len(batch) > 1:
                 # One that cannot be written must not keep the others from it.
                 for each in batch:
                     await self._attempt([each])
             elif batch:
-                await self._failed(batch[0], error)
+                self._failed(batch[0], error)
             return
         if len(self._there) > _REMEMBERED:
             self._there.clear()
         self._there.update(key for entry, _ in batch for key in entry.counters)
-        for (_, written), failure in zip(batch, failures, strict=True):
+        for (entry, written), failure in zip(batch, failures, strict=True):
             if written.done():
+                if isinstance(entry, Hold) and failure is None:
+                    # Given up while it was being written: nothing was asked for it.
+                    self._put(Settlement(entry, Amount(), {"status": "failed"}))
                 continue
             if failure:
                 written.set_exception(failure)
             else:
                 written.set_result(None)
 
-    async def _failed(self, waiting: _Waiting, error: Exception) -> None:
+    def _failed(self, waiting: _Waiting, error: Exception) -> None:
         entry, written = waiting
         log.error("the ledger cannot write a %s: %r", type(entry).__name__, error)
         if isinstance(entry, Opening | Hold):
             if not written.done():
                 written.set_exception(LedgerUnavailable("the ledger cannot be written to"))
-        elif not isinstance(error, DataError | IntegrityError | ProgrammingError):
+        elif _hopeless(error):
+            if not written.done():
+                written.set_result(None)
+        else:
             # It has happened, so it is written when the database is back.
-            await asyncio.sleep(_PAUSE_S)
-            self._waiting.put_nowait(waiting)
+            again = partial(self._waiting.put_nowait, waiting)
+            asyncio.get_running_loop().call_later(_PAUSE_S, again)
 
     def _commit(
         self, connection: Connection, entries: Sequence[Entry]
@@ -224,9 +241,19 @@ class Book:
             try:
                 if lost := await self.release():
                     log.warning("%d calls were never settled; what they held is free again", lost)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except Exception as error:
                 log.error("the ledger cannot be tidied: %r", error)
+                # What others could not settle meanwhile they settle first.
+                await asyncio.sleep(_GRACE_S)
             await asyncio.sleep(_TIDY_S)
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether the entry itself is what cannot be written (SQLSTATE 22, 23, 42)."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, DataError | IntegrityError | ProgrammingError) or (
+        state[:2] in ("22", "23", "42")
+    )
 
 
 def _tidied(connection: Connection, now: float) -> None:

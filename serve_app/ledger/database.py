@@ -118,9 +118,10 @@ def _engine(url: URL) -> AsyncEngine | Engine:
         return create_async_engine(
             url,
             pool_pre_ping=True,
+            pool_timeout=_PATIENCE_S,
             connect_args={"timeout": _PATIENCE_S, "command_timeout": _PATIENCE_S},
         )
-    engine = create_engine(url, connect_args={"timeout": _PATIENCE_S})
+    engine = create_engine(url, pool_timeout=_PATIENCE_S, connect_args={"timeout": _PATIENCE_S})
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:

@@ -7,6 +7,7 @@ key is 256 random bits, so that nobody can try them out.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 import uuid
@@ -16,9 +17,10 @@ from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
-from serve_app.errors import NotFound
+from serve_app.errors import InvalidRequest, NotFound
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
+from serve_app.settings import NAME
 
 PREFIX = "tv-"
 State = Literal["valid", "expired", "revoked"]
@@ -61,7 +63,16 @@ class Keys:
     async def create(
         self, name: str, tenant: str, scopes: Sequence[str], expires_at: float | None = None
     ) -> tuple[Key, str]:
-        """A new key, and the secret itself, which is not to be had again."""
+        """A new key, and the secret itself, which is not to be had again.
+
+        Raises:
+            InvalidRequest: A name that limits could not tell from others.
+        """
+        for text in (name, tenant):
+            if not re.fullmatch(NAME, text):
+                raise InvalidRequest(
+                    f"{text!r} is no name of a key or tenant: 1 to 64 characters, none of control"
+                )
         secret = PREFIX + secrets.token_urlsafe(32)
         key = Key(
             id=uuid.uuid4().hex[:12],

@@ -27,7 +27,7 @@ class Payer:
 
     @property
     def scopes(self) -> tuple[str, str, str]:
-        return (HOUSE, f"tenant:{self.tenant}", f"key:{self.tenant}/{self.key}")
+        return (HOUSE, f"tenant:{self.tenant}", _of_key(self.tenant, self.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,14 @@ class Limit:
     @classmethod
     def of(cls, settings: LimitSettings) -> Limit:
         """As the settings have it."""
-        scope = HOUSE if settings.of == HOUSE else f"{settings.of}:{settings.name or ''}"
+        match settings.of:
+            case "house":
+                scope = HOUSE
+            case "tenant":
+                scope = f"tenant:{settings.name or ''}"
+            case "key":
+                named = settings.name and settings.tenant
+                scope = _of_key(settings.tenant or "", settings.name or "") if named else "key:"
         nanos = None if settings.usd is None else int(settings.usd * 10**9)
         return cls(scope, settings.per, settings.requests, settings.tokens, nanos)
 
@@ -81,6 +88,11 @@ class Balance:
 
     spent: Amount
     held: Amount
+
+
+def _of_key(tenant: str, key: str) -> str:
+    # Names have no control characters, so that no two keys share a scope.
+    return f"key:{tenant}\x1f{key}"
 
 
 def periods(moment: float) -> dict[Per, str]:

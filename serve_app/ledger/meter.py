@@ -29,21 +29,19 @@ class Exchange:
     evidence_tokens: int | None = None
 
     @classmethod
-    def of(
-        cls, asked: Sequence[Message], answer: str, usage: Usage, evidence_tokens: int | None
-    ) -> Exchange:
-        """Counted by our model where one answered, else estimated."""
-        answered = usage.completion_tokens or tokens([answer])
-        return cls(tokens(message.content for message in asked), answered, evidence_tokens)
+    def of(cls, asked: Sequence[Message], answer: str, evidence_tokens: int | None) -> Exchange:
+        """Estimated from the texts themselves: what our models wrote may not be what was sent."""
+        asked_tokens = tokens(message.content for message in asked)
+        return cls(asked_tokens, tokens([answer]), evidence_tokens)
 
 
 class CostMeter:
     """Prices answers, and what each would have been instead.
 
-    RAG-only: every question is embedded, gets evidence into its prompt, and is answered by
-    `baseline_model` in as many tokens as ours had. The evidence is what was retrieved for this very
-    question; `context_tokens` where nothing was, because ours did not need it. All-frontier is the
-    same without evidence.
+    RAG-only: every question gets evidence into its prompt, and is answered by `baseline_model` in
+    as many tokens as ours had. The evidence is what was retrieved for this very question;
+    `context_tokens` where nothing was, because ours did not need it. Finding it costs nothing
+    here, for neither. All-frontier is the same without evidence.
     """
 
     def __init__(
@@ -51,14 +49,11 @@ class CostMeter:
         prices: PriceTable,
         baseline_model: str,
         context_tokens: int,
-        embedding_model: str | None = None,
     ) -> None:
         prices.require(baseline_model)
         self._prices = prices
         self._baseline_model = baseline_model
         self._context_tokens = context_tokens
-        priced = embedding_model is not None and prices.get(embedding_model) is not None
-        self._embedding_model = embedding_model if priced else None
 
     def cost(self, calls: Iterable[ModelCall], exchange: Exchange) -> Cost:
         """Dollars of an answer made by `calls` (every model call, failed drafts included)."""
@@ -70,12 +65,9 @@ class CostMeter:
         asked, said = exchange.question_tokens, exchange.answer_tokens
         evidence = exchange.evidence_tokens
         context = self._context_tokens if evidence is None else evidence
-        embedded = 0.0
-        if self._embedding_model:
-            embedded = self._prices.of(self._embedding_model, Usage(asked))
         return Cost(
             total=sum(by_purpose.values()),
             by_purpose=by_purpose,
-            baseline=self._prices.of(self._baseline_model, Usage(asked + context, said)) + embedded,
+            baseline=self._prices.of(self._baseline_model, Usage(asked + context, said)),
             all_frontier=self._prices.of(self._baseline_model, Usage(asked, said)),
         )

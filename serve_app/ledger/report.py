@@ -115,7 +115,8 @@ async def spend(
     """Answers that began in a span of time, in groups, sorted by them."""
     during = (_answers.started_at >= span.start) & (_answers.started_at < span.end)
     if tenant is not None:
-        during &= _answers.tenant == tenant
+        # The house's own warm-up asks as somebody, but on nobody's behalf.
+        during &= (_answers.tenant == tenant) & (_answers.api_key != "warm-up")
     group = [func.coalesce(_answers[name], _NONE).label(name) for name in by]
     ok = _answers.status == "ok"
     counted = select(

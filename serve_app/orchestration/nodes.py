@@ -218,7 +218,7 @@ class Nodes:
             },
             adapter=release,
         )
-        before, run.model = run.model, _named(names[0], release)
+        before, run.model = run.model, _named(names[0], release) if names else run.model
         purpose = "repair" if through and through.violations else instructions.name
         span = {
             "trivium.prompt.name": instructions.name,

@@ -8,6 +8,7 @@ This is the only package that reads the environment.
 from serve_app.settings.loading import from_args, load
 from serve_app.settings.sections import (
     BUNDLED,
+    NAME,
     ApiKey,
     CircuitSettings,
     ExpertSettings,
@@ -26,6 +27,7 @@ from serve_app.settings.tree import Settings
 
 __all__ = [
     "BUNDLED",
+    "NAME",
     "ApiKey",
     "CircuitSettings",
     "ExpertSettings",

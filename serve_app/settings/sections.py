@@ -23,6 +23,8 @@ from pydantic import (
 from serve_app.domain import Route
 
 Seconds = Annotated[float, Field(gt=0)]
+NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
+Name = Annotated[str, Field(pattern=NAME)]
 _CONVERSATION_TOKENS = 1024
 
 
@@ -53,9 +55,9 @@ class Scaling(_Section):
 class ApiKey(_Section):
     """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
 
-    name: str
+    name: Name
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    tenant: str = Field(default="default", pattern=r"^[^\x00-\x1f]{1,64}$")
+    tenant: Name = "default"
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
 
 
@@ -444,11 +446,13 @@ class LimitSettings(_Section):
 
     Attributes:
         of: The house, each tenant, or each API key.
-        name: Of one tenant, or `tenant/key`; without it each one has so much of its own.
+        name: Of one tenant or key; without it each one has so much of its own.
+        tenant: Of the key that is named.
     """
 
     of: Literal["house", "tenant", "key"]
-    name: str | None = None
+    name: Name | None = None
+    tenant: Name | None = None
     per: Literal["minute", "day", "month"]
     requests: int | None = Field(default=None, ge=0)
     tokens: int | None = Field(default=None, ge=0)
@@ -460,6 +464,8 @@ class LimitSettings(_Section):
             raise ValueError("set requests, tokens or usd: this limits nothing")
         if self.of == "house" and self.name:
             raise ValueError("there is one house: leave name out")
+        if (self.of == "key" and self.name is not None) != (self.tenant is not None):
+            raise ValueError("tenant and name together name a key; without both it is every key")
         return self
 
 
@@ -485,7 +491,8 @@ class LedgerSettings(_Section):
     @field_validator("database")
     @classmethod
     def _no_password(cls, value: str) -> str:
-        if ":" in value.partition("://")[2].rpartition("@")[0]:
+        address, _, query = value.partition("?")
+        if ":" in address.partition("://")[2].rpartition("@")[0] or "password" in query:
             raise ValueError("the password does not belong here; set ledger.password to it")
         return value
 

@@ -38,6 +38,10 @@ def masked(text: str) -> str:
         (PEM, "<SECRET_1>"),
         (f"Bearer {JWT}", "Bearer <SECRET_1>"),
         ("order HR-409895 is late", "order <ORDER_1> is late"),
+        ("DE89 3704 0044 0532 0130 00 BIC COBADEFFXXX", "<IBAN_1> BIC COBADEFFXXX"),
+        ("DE89370400440532013000 EUR 500", "<IBAN_1> EUR 500"),
+        ("4111 1111 1111 1111 12/27", "<CARD_1> 12/27"),
+        ("4111111111111111 123", "<CARD_1> 123"),
     ],
 )
 def test_what_the_rules_know_is_masked(text: str, seen: str) -> None:
@@ -112,3 +116,25 @@ def test_a_rule_that_cannot_be_is_named(patterns: dict[str, Any]) -> None:
 
 def _asked(text: str) -> Generation:
     return Generation((Message("user", text),), 100)
+
+
+async def test_nothing_leaves_in_the_options_either() -> None:
+    seen: list[Generation] = []
+
+    async def answer(generation: Generation) -> AsyncGenerator[Delta]:
+        seen.append(generation)
+        yield Delta("to <EMAIL_1>")
+        yield Delta(finish_reason="stop")
+
+    schema = {"type": "object", "description": "from ann@example.com", "enum": ["bob@corp.com"]}
+    options = {"stop": ["bob@corp.com"], "temperature": 0.5, "response_format": schema}
+    asked = Generation((Message("user", "ann@example.com"),), 100, options)
+    pieces = [delta.text async for delta in Masked(answer, SETTINGS).generate(asked)]
+    assert "".join(pieces) == "to ann@example.com"
+    assert "@" not in str(seen[0].options)
+    assert seen[0].options["temperature"] == 0.5
+
+
+def test_what_two_rules_find_in_part_is_masked_as_a_whole() -> None:
+    masker = Masker.of(MaskSettings(patterns={"HOST": r"example\.com/\w+"}))
+    assert masker.begin([]).mask("see ann@example.com/secret now") == "see <HOST_1> now"

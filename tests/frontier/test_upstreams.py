@@ -20,7 +20,7 @@ from tests.frontier.wire import ASK, KEY, Kind
 
 @asynccontextmanager
 async def upstreams(
-    first: tuple[Kind, int | str], second: tuple[Kind, int | str]
+    first: tuple[Kind, int | str], second: tuple[Kind, int | str], *, same: bool = False
 ) -> AsyncIterator[tuple[Upstreams, list[Server]]]:
     """Two providers that answer with the given steps, without retries."""
     servers, listening, named = [], [], []
@@ -30,7 +30,7 @@ async def upstreams(
         port = handled.sockets[0].getsockname()[1]
         suffix = "/v1" if kind == "openai" else ""
         url = f"http://127.0.0.1:{port}{suffix}"
-        model = f"model-{number}"
+        model = "the-same" if same else f"model-{number}"
         named.append({"provider": kind, "model": model, "base_url": url, "api_key": KEY})
         servers.append(server)
         listening.append(handled)
@@ -66,6 +66,12 @@ async def test_the_next_one_answers_where_one_cannot(broken: int | str) -> None:
         deltas = await answer(model)
     assert "".join(delta.text for delta in deltas) == "Héllo"
     assert {delta.model for delta in deltas} == {"model-1"}
+    assert [each.requests for each in servers] == [1, 1]
+
+
+async def test_one_model_may_be_had_from_two_providers() -> None:
+    async with upstreams(("openai", 500), ("openai", "good"), same=True) as (model, servers):
+        await answer(model)
     assert [each.requests for each in servers] == [1, 1]
 
 

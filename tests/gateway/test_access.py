@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.errors import (
+    InvalidRequest,
     LedgerUnavailable,
     NotFound,
     Overloaded,
@@ -166,3 +167,11 @@ def test_place_is_given_back_even_after_a_failure() -> None:
         pass
     with admission.admitted():
         pass
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\x1fb", "a\nb"])
+async def test_names_that_limits_could_not_tell_apart_are_refused(door: Door, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="no name"):
+        await door.keys.create(name, "acme", ["chat"])
+    with pytest.raises(InvalidRequest, match="no name"):
+        await door.keys.create("ann", name, ["chat"])

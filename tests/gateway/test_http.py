@@ -76,8 +76,8 @@ async def test_answer_is_a_chat_completion_with_cost() -> None:
     assert usage["cost"] == pytest.approx((10 * 0.1 + 2 * 0.2) / 1e6)
     asked = len("".join(turn["content"] for turn in TURNS).encode()) // 4
     details = usage["cost_details"]
-    assert details["baseline"] == pytest.approx(((asked + 1000) * 2 + 2 * 8) / 1e6, abs=1e-9)
-    assert details["all_frontier"] == pytest.approx((asked * 2 + 2 * 8) / 1e6, abs=1e-9)
+    assert details["baseline"] == pytest.approx(((asked + 1000) * 2 + 3 * 8) / 1e6, abs=1e-9)
+    assert details["all_frontier"] == pytest.approx((asked * 2 + 3 * 8) / 1e6, abs=1e-9)
     assert float(response.headers["x-trivium-cost-usd"]) == pytest.approx(usage["cost"])
     assert response.headers["x-trivium-route"] == "expert"
     assert response.headers["x-trivium-confidence"] == "0.800"

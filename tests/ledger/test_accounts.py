@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from serve_app.domain import Delta, Generation, Message, RequestContext, Usage
-from serve_app.errors import BudgetExceeded, LedgerUnavailable, Unavailable
+from serve_app.errors import (
+    BudgetExceeded,
+    FrontierNotConfigured,
+    LedgerUnavailable,
+    Unavailable,
+)
 from serve_app.ledger import tables
 from serve_app.ledger.accounts import Account, Accounts, Bill
 from serve_app.ledger.book import Book
@@ -66,9 +71,10 @@ async def test_a_call_is_written_down_before_it_is_made(database: Database) -> N
     [
         ([], Usage()),
         ([Delta("A"), Delta("B"), Delta("C")], Usage(5, 3)),
+        ([Delta("word " * 8)], Usage(5, 10)),
         ([Delta("A", usage=Usage(20, 9))], Usage(20, 9)),
     ],
-    ids=["before it began", "before it was counted", "with a count"],
+    ids=["before it began", "before it was counted", "in one piece", "with a count"],
 )
 async def test_a_call_that_breaks_off_is_paid_for_what_is_known(
     database: Database, said: list[Delta], taken: Usage
@@ -102,7 +108,35 @@ async def test_a_caller_who_leaves_is_settled_too(database: Database) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     (row,) = await calls(database)
-    assert (row.status, row.completion_tokens) == ("failed", 1)
+    assert (row.status, row.prompt_tokens, row.completion_tokens) == ("failed", 5, 1)
+
+
+async def test_who_leaves_before_the_first_word_has_had_their_prompt_read(
+    database: Database,
+) -> None:
+    made, begun = accounts(database), asyncio.Event()
+    long = Generation((Message("user", "x" * 4000),), 50)
+
+    async def asking() -> None:
+        async with (await account(made)).paying([FRONTIER], "frontier", long):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(asking())
+    await begun.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    (row,) = await calls(database)
+    assert (row.prompt_tokens, row.completion_tokens, row.estimated) == (1000, 0, True)
+    assert row.cost_nanos == 1000 * 2000
+
+
+async def test_a_road_without_a_model_is_not_paid_for(database: Database) -> None:
+    made = accounts(database)
+    with pytest.raises(FrontierNotConfigured):
+        async with (await account(made)).paying([], "frontier", ASKED):
+            raise FrontierNotConfigured("none")
+    assert await calls(database) == []
 
 
 async def test_what_does_not_fit_is_never_asked(database: Database) -> None:

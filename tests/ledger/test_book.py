@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import Connection, delete, select
 
-from serve_app.errors import BudgetExceeded, LedgerUnavailable
+from serve_app.errors import BudgetExceeded, LedgerUnavailable, SettingsError
 from serve_app.ledger import tables
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
 from serve_app.ledger.limits import Amount, Limit, Payer, counters, seconds_left
+from serve_app.settings import LimitSettings, from_args
 from tests.fixtures import ledger_file
+
+T = TypeVar("T")
 
 NOON = 1_790_000_000.0 - 1_790_000_000.0 % 86400 + 43200
 ANN = Payer("acme", "ann")
@@ -86,8 +91,11 @@ async def test_who_is_out_of_money_may_come_again_when_the_day_is_over(database:
 
 
 async def test_requests_and_tokens_are_limited_too(database: Database) -> None:
-    limits = [Limit("key:", "minute", requests=2), Limit("key:acme/ann", "day", tokens=10)]
-    book = Book(database, limits, Clock())
+    given_ = [
+        LimitSettings(of="key", per="minute", requests=2),
+        LimitSettings(of="key", tenant="acme", name="ann", per="day", tokens=10),
+    ]
+    book = Book(database, [Limit.of(each) for each in given_], Clock())
     await book.ask(opening())
     await book.ask(opening())
     with pytest.raises(BudgetExceeded, match="2 requests"):
@@ -164,8 +172,73 @@ async def test_one_entry_that_cannot_be_written_does_not_stop_the_others(
     failed, written = await asyncio.gather(book.ask(twice), book.ask(good), return_exceptions=True)
     assert isinstance(failed, LedgerUnavailable)
     assert written is None
-    written_too = select(tables.calls.c.id).where(tables.calls.c.id == good.id)
-    assert await database.read(lambda it: it.execute(written_too).scalar_one()) == good.id
+    await book.close()
+
+
+async def test_counters_that_vanish_do_not_stop_the_book(database: Database) -> None:
+    """A backup is put back under a running gateway."""
+    book = Book(database, [], Clock())
+    begun = hold(10)
+    await book.ask(begun)
+    await database.write(lambda it: it.execute(delete(tables.counters)))
+    with pytest.raises(LedgerUnavailable):
+        await book.ask(hold(10))
+    await book.tell(settled(begun, 4))
+    await book.ask(hold(10))
+    row = await balance(database, "house", "2026-09-21")
+    assert (row["nanos"], row["held_nanos"]) == (4, 0)
+    await book.close()
+
+
+async def test_what_cannot_be_written_at_all_holds_nobody_up(database: Database) -> None:
+    book = Book(database, [], Clock())
+    begun = hold(10)
+    await book.ask(begun)
+    row = {"status": "ok", "model": "m" * 500 + "\x00", "cost_nanos": "many"}
+    await book.tell(Settlement(begun, Amount(0, 0, 5), row))
+    started = time.monotonic()
+    await book.ask(hold(10))
+    assert time.monotonic() - started < 2
+    await book.close()
+
+
+async def taken_up(book: Book) -> None:
+    """Returns when the writer has all entries in hand."""
+    while True:
+        await asyncio.sleep(0)
+        if not book.waiting:
+            return
+
+
+class Slow(Database):
+    """A database whose writers wait for a gate."""
+
+    gate: asyncio.Event
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        await self.gate.wait()
+        return await super().write(work)
+
+
+async def test_a_hold_that_nobody_waits_for_any_more_is_let_go(address: str) -> None:
+    """Its client left while it was being written."""
+    slow = Slow(address)
+    slow.gate = asyncio.Event()
+    slow.gate.set()
+    await slow.migrate()
+    book = Book(slow, [Limit("house", "month", nanos=100)], Clock())
+    await book.ask(hold(1))
+    slow.gate.clear()
+    leaving = asyncio.create_task(book.ask(hold(90)))
+    await taken_up(book)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    slow.gate.set()
+    await book.ask(opening())
+    row = await balance(slow, "house", "2026-09")
+    while row["held_nanos"] != 1:
+        row = await balance(slow, "house", "2026-09")
+    await book.ask(hold(90, EVE))
     await book.close()
 
 
@@ -250,3 +323,25 @@ async def _played(steps: list[tuple[str, float]], limit: int) -> None:
         row = await balance(database, "house", "2026-09")
         assert (row["nanos"], row["held_nanos"]) == (model.spent, model.held)
     await book.close()
+
+
+def test_no_two_payers_share_a_scope() -> None:
+    assert len({*Payer("a/b", "c").scopes, *Payer("a", "b/c").scopes}) == 5
+    assert len({*Payer("key:a", "c").scopes, *Payer("a", "c").scopes}) == 5
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"of": "house", "per": "day"},
+        {"of": "house", "per": "day", "usd": "-1"},
+        {"of": "house", "per": "day", "usd": "NaN"},
+        {"of": "house", "per": "day", "usd": "1", "name": "acme"},
+        {"of": "key", "per": "day", "usd": "1", "name": "ci"},
+        {"of": "tenant", "per": "day", "usd": "1", "tenant": "acme"},
+        {"of": "tenant", "per": "week", "usd": "1"},
+    ],
+)
+def test_a_limit_that_would_limit_nothing_is_refused(limit: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"ledger\.limits"):
+        from_args({"ledger": {"limits": [limit]}})

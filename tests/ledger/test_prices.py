@@ -139,14 +139,12 @@ def test_cost_is_split_by_purpose_and_has_baselines(table: PriceTable) -> None:
 
 
 def test_the_baseline_has_the_evidence_of_its_own_question(table: PriceTable) -> None:
-    """None was needed: what is usual. Some was retrieved: that. Its query is embedded too."""
-    meter = CostMeter(table, "big", context_tokens=1000, embedding_model="own")
+    """None was needed: what is usual. Some was retrieved: that."""
+    meter = CostMeter(table, "big", context_tokens=1000)
     asked, said = [Message("user", "x" * 400)], "y" * 40
-    exchange = Exchange.of(asked, said, Usage(), evidence_tokens=300)
+    exchange = Exchange.of(asked, said, evidence_tokens=300)
     assert exchange == Exchange(100, 10, 300)
-    embedded = table.of("own", Usage(100))
-    assert embedded > 0
-    assert meter.cost([], exchange).baseline == pytest.approx((400 * 2 + 10 * 8) / 1e6 + embedded)
+    assert meter.cost([], exchange).baseline == pytest.approx((400 * 2 + 10 * 8) / 1e6)
 
 
 def test_meter_refuses_a_baseline_without_price(table: PriceTable) -> None:
