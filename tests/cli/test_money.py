@@ -14,6 +14,8 @@ from serve_app.domain import Delta, Generation, Message, RequestContext, Usage
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.entries import Hold
+from serve_app.ledger.limits import Amount, Payer
 from tests.cli.conftest import Run, Serve
 from tests.fixtures import EXPERT, FRONTIER, House, ledger_file, prices
 
@@ -90,7 +92,10 @@ def test_report_counts_what_was_lost_or_failed(run: Run, ledger: Path, config: s
         account = await accounts.open(context, "trivium/auto", None)
         async with account.paying([FRONTIER], "frontier", ASKED) as bill:
             bill.note(Delta("x", "stop", Usage(100, 100)))
-        await account.paying([FRONTIER], "frontier", ASKED).__aenter__()
+        row = {"model": FRONTIER, "purpose": "frontier", "adapter": None}
+        payer, now = Payer("acme", "ann"), time.time()
+        held = Hold("h" * 32, "a" * 32, payer, now, now + 60, Amount(0, 10, 10), row)
+        await book.ask(held)
         await Book(database, clock=lambda: time.time() + 3600).release()
         await book.close()
 
