@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from serve_app import jsonl
-from serve_app.cli.client import DEFAULT_URL, Json, Key, Url
+from serve_app.cli.client import DEFAULT_URL, Json, Key, Url, refused
 from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError, Unavailable
@@ -25,7 +25,6 @@ from serve_app.ledger.prices import PriceTable
 from serve_app.settings import load
 
 _AT_ONCE = 4
-_NOT_FOUND = "the knowledge base does not say"
 
 Ask = Callable[[httpx.AsyncClient, dict[str, Any]], Awaitable[Pair]]
 
@@ -74,6 +73,8 @@ def evaluate_cost(
     ]
     try:
         pairs = asyncio.run(_asked(work, url, api_key))
+    except httpx.HTTPStatusError as error:
+        raise refused(error.response) from None
     except httpx.HTTPError as error:
         raise Unavailable(
             f"no answer from {url} ({type(error).__name__}); start it with `trivium up --demo`"
@@ -99,8 +100,10 @@ async def _static(http: httpx.AsyncClient, row: dict[str, Any]) -> Pair:
 
 async def _volatile(http: httpx.AsyncClient, row: dict[str, Any]) -> Pair:
     answer = await _chat(http, [{"role": "user", "content": row["query"]}])
+    from serve_app.orchestration.knowledge import NOT_FOUND
+
     said = answer["text"].lower()
-    facts = [fact.lower() for fact in row["answers"]] or [_NOT_FOUND]
+    facts = [fact.lower() for fact in row["answers"] or [NOT_FOUND]]
     good = any(fact in said for fact in facts)
     return Pair("volatile", answer["road"], answer["usd"], good, answer["rag_usd"], True)
 

@@ -83,7 +83,7 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if response.is_error:
-            raise _refused(response)
+            raise refused(response)
         return response.json()
 
     def chat(self, body: dict[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
@@ -92,7 +92,7 @@ class Client:
             with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.is_error:
                     response.read()
-                    raise _refused(response)
+                    raise refused(response)
                 for line in response.iter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         event = json.loads(line.removeprefix("data: "))
@@ -109,7 +109,8 @@ class Client:
         )
 
 
-def _refused(response: httpx.Response) -> Refused:
+def refused(response: httpx.Response) -> Refused:
+    """The stack's own words for why it answered with an error."""
     try:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):

@@ -35,7 +35,10 @@ def with_ledger(config: Path, work: Callable[[Database, Settings], Awaitable[T]]
         try:
             return await work(database, settings)
         except (SQLAlchemyError, OSError) as error:
-            raise SettingsError(f"the ledger cannot be used: {type(error).__name__}") from error
+            raise SettingsError(
+                f"the ledger cannot be used ({type(error).__name__}): see whether ledger.database "
+                "answers, then try again"
+            ) from error
         finally:
             await database.close()
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import anthropic
 
 from serve_app.domain import Delta, Generation, Usage
-from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
+from serve_app.errors import UnsupportedParameter
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
 
@@ -31,7 +31,7 @@ class AnthropicProvider:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         request = self._request(generation)
-        try:
+        with translated(anthropic):
             async with self._client.messages.stream(**request) as stream:
                 async for event in stream:
                     if event.type == "text":
@@ -40,15 +40,6 @@ class AnthropicProvider:
                 theirs = stream.response.headers.get("request-id")
             if message.stop_reason is None:
                 raise failure(None)
-        except TriviumError:
-            raise
-        except anthropic.APITimeoutError as error:
-            raise silence() from error
-        except anthropic.APIError as error:
-            raise failure(getattr(error, "response", None)) from error
-        except Exception as error:
-            # Whatever a broken server makes the SDK or its transport stumble over.
-            raise failure(None) from error
         cached = counted(message.usage.cache_read_input_tokens)
         written = counted(message.usage.cache_creation_input_tokens)
         fresh = counted(message.usage.input_tokens) + written

@@ -187,6 +187,9 @@ def _valid(pattern: re.Pattern[str], valid: Callable[[str], bool]) -> Find:
                     yield start, end
                     cursor = end
                     break
+            else:
+                # Not from here; perhaps from the next group on.
+                cursor = gaps[0] + 1 if gaps else cursor
 
     return find
 

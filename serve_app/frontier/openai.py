@@ -9,24 +9,28 @@ from typing import Any
 import openai
 
 from serve_app.domain import Delta, Generation, Usage
-from serve_app.errors import TriviumError
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
+
+
+def client(settings: UpstreamSettings, silence_s: float) -> openai.AsyncOpenAI:
+    """The SDK's, with its own retries off."""
+    return openai.AsyncOpenAI(
+        api_key=settings.api_key.get_secret_value(),
+        base_url=settings.base_url,
+        timeout=silence_s,
+        max_retries=0,
+    )
 
 
 class OpenAIProvider:
     def __init__(self, settings: UpstreamSettings, silence_s: float) -> None:
         self._model = settings.model
-        self._client = openai.AsyncOpenAI(
-            api_key=settings.api_key.get_secret_value(),
-            base_url=settings.base_url,
-            timeout=silence_s,
-            max_retries=0,
-        )
+        self._client = client(settings, silence_s)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         messages: Any = [{"role": m.role, "content": m.content} for m in generation.messages]
-        try:
+        with translated(openai):
             stream = await self._client.chat.completions.create(
                 model=self._model,
                 messages=messages,
@@ -45,15 +49,6 @@ class OpenAIProvider:
                     yield replace(delta, provider_id=theirs or chunk.id)
             if not finished:
                 raise failure(None)
-        except TriviumError:
-            raise
-        except openai.APITimeoutError as error:
-            raise silence() from error
-        except openai.APIError as error:
-            raise failure(getattr(error, "response", None)) from error
-        except Exception as error:
-            # Whatever a broken server makes the SDK or its transport stumble over.
-            raise failure(None) from error
 
 
 def _delta(chunk: Any) -> Delta:

@@ -6,11 +6,12 @@ are off; retrying is the business of the road, not of the wire.
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -113,6 +114,22 @@ def failure(response: httpx.Response | None) -> TriviumError:
             return Overloaded("the frontier provider is at its limit", retry_after_s=after or 1.0)
         case _:
             return Unavailable(f"the frontier provider failed ({status})", retry_after_s=after)
+
+
+@contextlib.contextmanager
+def translated(sdk: Any) -> Iterator[None]:
+    """Around the use of a provider's SDK (`openai`, `anthropic`): its errors become ours."""
+    try:
+        yield
+    except TriviumError:
+        raise
+    except sdk.APITimeoutError as error:
+        raise silence() from error
+    except sdk.APIError as error:
+        raise failure(getattr(error, "response", None)) from error
+    except Exception as error:
+        # Whatever a broken server makes the SDK or its transport stumble over.
+        raise failure(None) from error
 
 
 def silence() -> TriviumError:

@@ -8,8 +8,9 @@ from typing import Any
 import openai
 
 from serve_app.domain import Delta, Generation, Usage
-from serve_app.errors import TriviumError, UnsupportedParameter
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, silence
+from serve_app.errors import UnsupportedParameter
+from serve_app.frontier.openai import client
+from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
 _PASSED = frozenset({"temperature", "top_p"})
@@ -20,16 +21,11 @@ class ResponsesProvider:
 
     def __init__(self, settings: UpstreamSettings, silence_s: float) -> None:
         self._model = settings.model
-        self._client = openai.AsyncOpenAI(
-            api_key=settings.api_key.get_secret_value(),
-            base_url=settings.base_url,
-            timeout=silence_s,
-            max_retries=0,
-        )
+        self._client = client(settings, silence_s)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         request = self._request(generation)
-        try:
+        with translated(openai):
             stream = await self._client.responses.create(**request)
             ended = False
             async with stream:
@@ -45,15 +41,6 @@ class ResponsesProvider:
                             raise failure(None)
             if not ended:
                 raise failure(None)
-        except TriviumError:
-            raise
-        except openai.APITimeoutError as error:
-            raise silence() from error
-        except openai.APIError as error:
-            raise failure(getattr(error, "response", None)) from error
-        except Exception as error:
-            # Whatever a broken server makes the SDK or its transport stumble over.
-            raise failure(None) from error
 
     def _request(self, generation: Generation) -> dict[str, Any]:
         options = dict(generation.options)

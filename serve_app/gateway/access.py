@@ -106,22 +106,22 @@ class Keyring:
         when, key = self._seen.get(sent, (-_STALE_S, None))
         if 0 <= now - when <= _FRESH_S:
             return key
-        try:
-            if 0 <= now - self._failed <= _FRESH_S:
-                raise TimeoutError  # just now: the others need not wait for that again
-            async with asyncio.timeout(_PATIENCE_S):
-                key = await self._keys.find(sent)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            if str(error):
+        # After a failure the others need not wait for the next one too.
+        if not 0 <= now - self._failed <= _FRESH_S:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    key = await self._keys.find(sent)
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
                 log.error("keys cannot be looked up: %r", error)
-            self._failed = self._clock()
-            if key is not None and 0 <= now - when <= _STALE_S:
+                self._failed = self._clock()
+            else:
+                if len(self._seen) >= _REMEMBERED:
+                    self._seen.pop(next(iter(self._seen)))
+                self._seen[sent] = (now, key)
                 return key
-            raise LedgerUnavailable("API keys cannot be checked; try again shortly") from None
-        if len(self._seen) >= _REMEMBERED:
-            self._seen.pop(next(iter(self._seen)))
-        self._seen[sent] = (now, key)
-        return key
+        if key is not None and 0 <= now - when <= _STALE_S:
+            return key
+        raise LedgerUnavailable("API keys cannot be checked; try again shortly")
 
 
 class Admission:

@@ -67,11 +67,6 @@ class Book:
         self._there: set[Counter] = set()  # rows of counters that are known to be there
         self._working: list[asyncio.Task[None]] = []  # from the first entry on
 
-    @property
-    def waiting(self) -> int:
-        """How many entries nobody has taken up yet."""
-        return self._waiting.qsize()
-
     async def close(self) -> None:
         """Write what is left to be written, and let the database go."""
         with contextlib.suppress(TimeoutError):
@@ -299,8 +294,12 @@ def _statements(
         (_SETTLED, settled),
         (_CLOSED, closed),
     ):
-        if rows:
-            yield statement, rows
+        # A statement takes its columns from the first of its rows, and no others from the rest.
+        shapes: dict[frozenset[str], list[dict[str, Any]]] = {}
+        for row in rows:
+            shapes.setdefault(frozenset(row), []).append(row)
+        for alike in shapes.values():
+            yield statement, alike
 
 
 def _begun(entry: Opening | Hold) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Database:
     async def _transact(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         engine = self._engine
         if isinstance(engine, AsyncEngine):
-            async with engine.begin() as connection:
+            # Statements that lock must see what was committed before they could; others one moment.
+            level = "READ COMMITTED" if writes else "REPEATABLE READ"
+            async with engine.execution_options(isolation_level=level).begin() as connection:
                 return await connection.run_sync(work)
 
         def whole() -> T:

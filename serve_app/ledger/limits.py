@@ -79,7 +79,8 @@ class Limit:
         return cls(scope, settings.per, settings.requests, settings.tokens, nanos)
 
     def covers(self, scope: str) -> bool:
-        return scope.startswith(self.scope) if self.scope.endswith(":") else scope == self.scope
+        each = self.scope in ("tenant:", "key:")
+        return scope.startswith(self.scope) if each else scope == self.scope
 
 
 @dataclass(slots=True)
@@ -147,9 +148,10 @@ def check(
             waits = spent + more <= most
             after = _SOON_S if waits else seconds_left(limit.per, moment)
             held = ", part of which is held for answers under way" if waits else ""
+            less = "" if unit == "requests" else ", or ask for less (max_completion_tokens)"
             raise BudgetExceeded(
                 f"this does not fit into {_named(scope, unit, most)} per {limit.per}{held}; "
-                "try again later, or ask for less (max_completion_tokens)",
+                f"try again later{less}",
                 retry_after_s=after,
             )
 

@@ -110,3 +110,11 @@ def test_what_cannot_be_is_said(
     outcome = run("evaluate", "cost", *files, *arguments)
     assert outcome.code != 0
     assert said in outcome.err
+
+
+def test_a_stack_that_refuses_says_why(run: Run, serve: Serve, files: list[str]) -> None:
+    key = {"name": "ann", "sha256": "0" * 64}
+    house = House(gateway={"api_keys": [key]})
+    outcome = run("evaluate", "cost", *files, "--url", serve(house))
+    assert outcome.code == 1
+    assert "send an API key" in outcome.err

@@ -42,6 +42,8 @@ def masked(text: str) -> str:
         ("DE89370400440532013000 EUR 500", "<IBAN_1> EUR 500"),
         ("4111 1111 1111 1111 12/27", "<CARD_1> 12/27"),
         ("4111111111111111 123", "<CARD_1> 123"),
+        ("12345 4111 1111 1111 1111", "12345 <CARD_1>"),
+        ("AB12 DE89 3704 0044 0532 0130 00", "AB12 <IBAN_1>"),
     ],
 )
 def test_what_the_rules_know_is_masked(text: str, seen: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -151,6 +152,22 @@ async def test_who_was_let_in_is_let_in_while_the_ledger_is_away(door: Door) -> 
     door.clock.now += 1000
     with pytest.raises(LedgerUnavailable):
         await door.opens(secret)
+
+
+async def test_keys_are_looked_up_again_however_many_ask_meanwhile(door: Door) -> None:
+    _, secret = await door.keys.create("ann", "acme", ["chat"])
+    _, other = await door.keys.create("bob", "acme", ["chat"])
+    await door.opens(secret)
+    door.keys.broken = True
+    door.clock.now += 3
+    with pytest.raises(LedgerUnavailable):
+        await door.opens(other)
+    door.keys.broken = False
+    for _ in range(4):
+        door.clock.now += 1
+        with contextlib.suppress(LedgerUnavailable, Unauthenticated):
+            await door.opens("tv-somebody-else-asks-all-the-time")
+    assert (await door.opens(other)).name == "bob"
 
 
 async def test_a_house_whose_keys_were_never_read_is_not_open(door: Door) -> None:
