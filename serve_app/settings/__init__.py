@@ -5,23 +5,23 @@ Unknown keys are refused, so a typing error cannot silently fall back to a defau
 This is the only package that reads the environment.
 """
 
+from serve_app.settings.base import NAME, Scaling
+from serve_app.settings.frontier import (
+    CircuitSettings,
+    FrontierSettings,
+    MaskSettings,
+    UpstreamSettings,
+)
+from serve_app.settings.ledger import LedgerSettings, LimitSettings
 from serve_app.settings.loading import from_args, load
 from serve_app.settings.sections import (
     BUNDLED,
-    NAME,
     ApiKey,
-    CircuitSettings,
     ExpertSettings,
-    FrontierSettings,
-    LedgerSettings,
-    LimitSettings,
     LoraSettings,
-    MaskSettings,
     OrchestrationSettings,
     RetrievalSettings,
     RouterSettings,
-    Scaling,
-    UpstreamSettings,
 )
 from serve_app.settings.tree import Settings
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
@@ -21,38 +16,12 @@ from pydantic import (
 )
 
 from serve_app.domain import Route
+from serve_app.settings.base import Name, Scaling, Seconds, Section
 
-Seconds = Annotated[float, Field(gt=0)]
-NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
-Name = Annotated[str, Field(pattern=NAME)]
 _CONVERSATION_TOKENS = 1024
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Scaling(_Section):
-    """Replicas, queues and resources of one deployment (Ray Serve's own terms)."""
-
-    min_replicas: int = Field(default=1, ge=0)
-    max_replicas: int = Field(default=1, ge=1)
-    target_ongoing_requests: float = Field(default=8, gt=0)
-    max_ongoing_requests: int = Field(default=64, ge=1)
-    max_queued_requests: int = Field(default=128, ge=-1)
-    num_cpus: float = Field(default=0.1, ge=0)
-    num_gpus: float = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Scaling:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
-            )
-        return self
-
-
-class ApiKey(_Section):
+class ApiKey(Section):
     """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
 
     name: Name
@@ -61,7 +30,7 @@ class ApiKey(_Section):
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     request_timeout_s: Seconds = 120.0
@@ -72,7 +41,7 @@ class GatewaySettings(_Section):
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
 
 
-class Intent(_Section):
+class Intent(Section):
     """A task declared by what people say when they want it.
 
     Attributes:
@@ -96,7 +65,7 @@ class Intent(_Section):
         return value
 
 
-class RouterSettings(_Section):
+class RouterSettings(Section):
     """The router. Its heads come with Trivium, from a file, or are trained here at set-up.
 
     Attributes:
@@ -145,7 +114,7 @@ class RouterSettings(_Section):
         )
 
 
-class LoraSettings(_Section):
+class LoraSettings(Section):
     """Adapters on the expert's base, by vLLM's multi-LoRA. Off, they cost nothing.
 
     Attributes:
@@ -172,7 +141,7 @@ class LoraSettings(_Section):
         return self
 
 
-class ExpertSettings(_Section):
+class ExpertSettings(Section):
     """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
 
     Attributes:
@@ -219,7 +188,7 @@ class ExpertSettings(_Section):
 BUNDLED = "all-MiniLM-L6-v2"
 
 
-class RetrievalSettings(_Section):
+class RetrievalSettings(Section):
     """The knowledge base.
 
     Attributes:
@@ -281,122 +250,6 @@ class RetrievalSettings(_Section):
         return self
 
 
-class CircuitSettings(_Section):
-    """When a provider that keeps failing is left alone.
-
-    Attributes:
-        failures: So many in a row.
-        rest_s: Then so long, before one request finds out whether it answers again.
-    """
-
-    failures: int = Field(default=5, ge=1)
-    rest_s: Seconds = 10.0
-
-
-class MaskSettings(_Section):
-    """What is masked before a prompt leaves the house, and restored in the answer.
-
-    Attributes:
-        kinds: Of what rules know; empty masks nothing but `patterns`.
-        patterns: Regular expressions of your own, by the name their placeholders have.
-        phone_region: Country (ISO 3166, `NO`) whose numbers are known without their prefix.
-    """
-
-    kinds: frozenset[Literal["email", "phone", "iban", "card", "secret"]] = frozenset(
-        {"email", "phone", "iban", "card", "secret"}
-    )
-    patterns: dict[str, str] = Field(default_factory=dict)
-    phone_region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
-
-    @field_validator("patterns")
-    @classmethod
-    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, pattern in value.items():
-            if not re.fullmatch(r"[A-Z][A-Z0-9]{0,31}", name):
-                raise ValueError(f"{name!r}: name it in capital letters and digits, as EMPLOYEE")
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{name}: {error}") from None
-        return value
-
-
-class UpstreamSettings(_Section):
-    """An outside model.
-
-    Attributes:
-        provider: The protocol: OpenAI's Chat Completions or Responses, or Anthropic's Messages.
-        base_url: Of a server that speaks it: vLLM, Azure, OpenRouter, …
-        key_from: Environment variable that holds its key; default: the one its SDK reads.
-    """
-
-    provider: Literal["openai", "openai-responses", "anthropic"] | None = None
-    model: str = ""
-    base_url: str | None = None
-    key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    api_key: SecretStr = SecretStr("")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _conventional_key(cls, data: Any) -> Any:
-        """Each provider's key under the name that its own SDK reads."""
-        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
-            return {**data, "api_key": os.environ.get(_variable(data), "")}
-        return data
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.provider and not self.model:
-            raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
-        if self.provider and not self.api_key.get_secret_value():
-            variable = _variable({"provider": self.provider, "key_from": self.key_from})
-            raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
-        return self
-
-
-def _variable(upstream: dict[str, Any]) -> str:
-    company = f"{upstream['provider']}".partition("-")[0]
-    return upstream.get("key_from") or f"{company.upper()}_API_KEY"
-
-
-class FrontierSettings(UpstreamSettings):
-    """The outside model. Without `provider` the road is not configured, and says so.
-
-    Attributes:
-        fallbacks: Others that answer where it cannot, in their order.
-        silence_s: How long the provider may say nothing, at first or between two deltas, before
-            it counts as failed.
-        retries: Tries after the first, before the first byte and the deadline.
-    """
-
-    fallbacks: tuple[UpstreamSettings, ...] = ()
-    timeout_s: Seconds = 60.0
-    silence_s: Seconds = 30.0
-    max_output_tokens: int = Field(default=1024, ge=1)
-    retries: int = Field(default=2, ge=0, le=10)
-    circuit: CircuitSettings = CircuitSettings()
-    mask: MaskSettings = MaskSettings()
-    scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
-
-    @property
-    def upstreams(self) -> tuple[UpstreamSettings, ...]:
-        """All of them, the first one first."""
-        return (self, *self.fallbacks)
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.fallbacks and not self.provider:
-            raise ValueError("fallbacks stand in for a provider: set provider and model first")
-        if not all(each.provider for each in self.fallbacks):
-            raise ValueError("each of the fallbacks needs a provider")
-        if self.provider and self.silence_s >= self.timeout_s:
-            raise ValueError(
-                f"silence_s ({self.silence_s:g}) must be below timeout_s ({self.timeout_s:g}), "
-                "or no silence is ever noticed"
-            )
-        return self
-
-
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
@@ -408,7 +261,7 @@ def _zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
-class OrchestrationSettings(_Section):
+class OrchestrationSettings(Section):
     """How the roads work together.
 
     Attributes:
@@ -423,11 +276,13 @@ class OrchestrationSettings(_Section):
         time_zone: What "yesterday" means, for tenants without one of their own in `time_zones`.
     """
 
-    fallbacks: dict[Route, tuple[Route, ...]] = {
-        Route.EXPERT: (Route.FRONTIER,),
-        Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
-        Route.FRONTIER: (Route.EXPERT,),
-    }
+    fallbacks: dict[Route, tuple[Route, ...]] = Field(
+        default={
+            Route.EXPERT: (Route.FRONTIER,),
+            Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
+            Route.FRONTIER: (Route.EXPERT,),
+        }
+    )
     grade: bool = True
     answers: Literal["model", "quote"] = "model"
     verify: bool = True
@@ -441,69 +296,7 @@ class OrchestrationSettings(_Section):
         return ZoneInfo(self.time_zones.get(tenant, self.time_zone))
 
 
-class LimitSettings(_Section):
-    """At most so much in each minute, day or month (UTC).
-
-    Attributes:
-        of: The house, each tenant, or each API key.
-        name: Of one tenant or key; without it each one has so much of its own.
-        tenant: Of the key that is named.
-    """
-
-    of: Literal["house", "tenant", "key"]
-    name: Name | None = None
-    tenant: Name | None = None
-    per: Literal["minute", "day", "month"]
-    requests: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    usd: Decimal | None = Field(default=None, ge=0, decimal_places=9, allow_inf_nan=False)
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> LimitSettings:
-        if self.requests is None and self.tokens is None and self.usd is None:
-            raise ValueError("set requests, tokens or usd: this limits nothing")
-        if self.of == "house" and self.name:
-            raise ValueError("there is one house: leave name out")
-        if (self.of == "key" and self.name is not None) != (self.tenant is not None):
-            raise ValueError("tenant and name together name a key; without both it is every key")
-        return self
-
-
-class LedgerSettings(_Section):
-    """What answers cost, and what they may cost.
-
-    Attributes:
-        database: A SQLite file in `state_dir`, or `postgresql://user@host:port/name`, which more
-            than one machine needs.
-        password: Of the PostgreSQL user.
-        at_limit: What is done when a road's cost does not fit: take the next road that does, or
-            refuse.
-    """
-
-    database: str = "ledger.db"
-    password: SecretStr = SecretStr("")
-    limits: tuple[LimitSettings, ...] = ()
-    at_limit: Literal["degrade", "refuse"] = "degrade"
-    prices: Path = Path("configs/prices.yaml")
-    baseline_model: str = "gpt-4.1"
-    baseline_context_tokens: int = Field(default=1200, ge=0)
-
-    @field_validator("database")
-    @classmethod
-    def _no_password(cls, value: str) -> str:
-        address, _, query = value.partition("?")
-        if ":" in address.partition("://")[2].rpartition("@")[0] or "password" in query:
-            raise ValueError("the password does not belong here; set ledger.password to it")
-        return value
-
-    def resolved(self, root: Path, state: Path) -> LedgerSettings:
-        """The same with paths made absolute."""
-        inside = "://" not in self.database
-        database = str(state / self.database) if inside else self.database
-        return self.model_copy(update={"database": database, "prices": root / self.prices})
-
-
-class TelemetrySettings(_Section):
+class TelemetrySettings(Section):
     """Where spans go, by OTLP over HTTP; follows the standard OTEL_* variables. Unset: off."""
 
     otlp_traces_endpoint: str | None = None

@@ -14,11 +14,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from serve_app.settings.frontier import FrontierSettings
+from serve_app.settings.ledger import LedgerSettings
 from serve_app.settings.sections import (
     ExpertSettings,
-    FrontierSettings,
     GatewaySettings,
-    LedgerSettings,
     OrchestrationSettings,
     RetrievalSettings,
     RouterSettings,

@@ -1,0 +1,37 @@
+"""What every section of the settings is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Seconds = Annotated[float, Field(gt=0)]
+NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Section(BaseModel):
+    """Read-only, and without keys that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Scaling(Section):
+    """Replicas, queues and resources of one deployment (Ray Serve's own terms)."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=1, ge=1)
+    target_ongoing_requests: float = Field(default=8, gt=0)
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    max_queued_requests: int = Field(default=128, ge=-1)
+    num_cpus: float = Field(default=0.1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Scaling:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
+            )
+        return self

@@ -1,0 +1,127 @@
+"""The outside models: which ones, what is masked for them, and when they are left alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from serve_app.settings.base import Scaling, Seconds, Section
+
+
+class CircuitSettings(Section):
+    """When a provider that keeps failing is left alone.
+
+    Attributes:
+        failures: So many in a row.
+        rest_s: Then so long, before one request finds out whether it answers again.
+    """
+
+    failures: int = Field(default=5, ge=1)
+    rest_s: Seconds = 10.0
+
+
+class MaskSettings(Section):
+    """What is masked before a prompt leaves the house, and restored in the answer.
+
+    Attributes:
+        kinds: Of what rules know; empty masks nothing but `patterns`.
+        patterns: Regular expressions of your own, by the name their placeholders have.
+        phone_region: Country (ISO 3166, `NO`) whose numbers are known without their prefix.
+    """
+
+    kinds: frozenset[Literal["email", "phone", "iban", "card", "secret"]] = frozenset(
+        {"email", "phone", "iban", "card", "secret"}
+    )
+    patterns: dict[str, str] = Field(default_factory=dict)
+    phone_region: str | None = Field(default=None, pattern=r"^[A-Z]{2}$")
+
+    @field_validator("patterns")
+    @classmethod
+    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, pattern in value.items():
+            if not re.fullmatch(r"[A-Z][A-Z0-9]{0,31}", name):
+                raise ValueError(f"{name!r}: name it in capital letters and digits, as EMPLOYEE")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{name}: {error}") from None
+        return value
+
+
+class UpstreamSettings(Section):
+    """An outside model.
+
+    Attributes:
+        provider: The protocol: OpenAI's Chat Completions or Responses, or Anthropic's Messages.
+        base_url: Of a server that speaks it: vLLM, Azure, OpenRouter, …
+        key_from: Environment variable that holds its key; default: the one its SDK reads.
+    """
+
+    provider: Literal["openai", "openai-responses", "anthropic"] | None = None
+    model: str = ""
+    base_url: str | None = None
+    key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key: SecretStr = SecretStr("")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _conventional_key(cls, data: Any) -> Any:
+        """Each provider's key under the name that its own SDK reads."""
+        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
+            return {**data, "api_key": os.environ.get(_variable(data), "")}
+        return data
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.provider and not self.model:
+            raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
+        if self.provider and not self.api_key.get_secret_value():
+            variable = _variable({"provider": self.provider, "key_from": self.key_from})
+            raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
+        return self
+
+
+def _variable(upstream: dict[str, Any]) -> str:
+    company = f"{upstream['provider']}".partition("-")[0]
+    return upstream.get("key_from") or f"{company.upper()}_API_KEY"
+
+
+class FrontierSettings(UpstreamSettings):
+    """The outside model. Without `provider` the road is not configured, and says so.
+
+    Attributes:
+        fallbacks: Others that answer where it cannot, in their order.
+        silence_s: How long the provider may say nothing, at first or between two deltas, before
+            it counts as failed.
+        retries: Tries after the first, before the first byte and the deadline.
+    """
+
+    fallbacks: tuple[UpstreamSettings, ...] = ()
+    timeout_s: Seconds = 60.0
+    silence_s: Seconds = 30.0
+    max_output_tokens: int = Field(default=1024, ge=1)
+    retries: int = Field(default=2, ge=0, le=10)
+    circuit: CircuitSettings = CircuitSettings()
+    mask: MaskSettings = MaskSettings()
+    scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
+
+    @property
+    def upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """All of them, the first one first."""
+        return (self, *self.fallbacks)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.fallbacks and not self.provider:
+            raise ValueError("fallbacks stand in for a provider: set provider and model first")
+        if not all(each.provider for each in self.fallbacks):
+            raise ValueError("each of the fallbacks needs a provider")
+        if self.provider and self.silence_s >= self.timeout_s:
+            raise ValueError(
+                f"silence_s ({self.silence_s:g}) must be below timeout_s ({self.timeout_s:g}), "
+                "or no silence is ever noticed"
+            )
+        return self
