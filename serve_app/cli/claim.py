@@ -55,7 +55,8 @@ def evaluate_cost(
 ) -> None:
     """Replay a workload through the running stack, and price the same on a RAG-only one.
 
-    Static answers must be right to the letter, volatile ones hold the fact. RAG-only's answers to
+    Static answers must be right to the letter, volatile ones hold the fact; a row may name the
+    [bold]model[/bold] that it asks, else the router decides. RAG-only's answers to
     these are priced for each request and taken for right, all of them, to its advantage. Reasoning
     is what models really answered when RouterBench was recorded; the stack's router chooses whose
     answer counts, and RAG-only has the strong model's, with the usual evidence in its prompt.
@@ -93,13 +94,13 @@ def evaluate_cost(
 
 async def _static(http: httpx.AsyncClient, row: dict[str, Any]) -> Pair:
     *asked, wanted = row["messages"]
-    answer = await _chat(http, asked)
+    answer = await _chat(http, row, asked)
     good = answer["text"].strip() == wanted["content"].strip()
     return Pair("static", answer["road"], answer["usd"], good, answer["rag_usd"], True)
 
 
 async def _volatile(http: httpx.AsyncClient, row: dict[str, Any]) -> Pair:
-    answer = await _chat(http, [{"role": "user", "content": row["query"]}])
+    answer = await _chat(http, row, [{"role": "user", "content": row["query"]}])
     from serve_app.orchestration.knowledge import NOT_FOUND
 
     said = answer["text"].lower()
@@ -124,8 +125,11 @@ def _reasoning(strong: str, weak: str, evidence_usd: float) -> Ask:
     return ask
 
 
-async def _chat(http: httpx.AsyncClient, messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    body = {"model": "trivium/auto", "messages": list(messages), "temperature": 0}
+async def _chat(
+    http: httpx.AsyncClient, row: dict[str, Any], messages: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    model = row.get("model", "trivium/auto")
+    body = {"model": model, "messages": list(messages), "temperature": 0}
     response = await http.post("/v1/chat/completions", json=body)
     response.raise_for_status()
     usage = response.json()["usage"]
@@ -212,8 +216,16 @@ def _table(kinds: dict[str, Summary]) -> Table:
 
 
 def _share(figure: Figure) -> str:
-    return f"{figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%})"
+    return _shown(figure, "{:.1%}")
 
 
 def _usd(figure: Figure) -> str:
-    return f"{figure.value:.6f} ({figure.low:.6f} to {figure.high:.6f})"
+    return _shown(figure, "{:.6f}")
+
+
+def _shown(figure: Figure, form: str) -> str:
+    """Nothing was good: then there is no such figure."""
+    if not math.isfinite(figure.value):
+        return "–"
+    value, low, high = (form.format(each) for each in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})"

@@ -97,5 +97,8 @@ def summarise(pairs: Sequence[Pair], shares: Mapping[Kind, float], seed: int = 0
 
 
 def _figure(values: Matrix) -> Figure:
-    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
+    drawn = values[1:][np.isfinite(values[1:])]
+    if not drawn.size:
+        return Figure(float(values[0]), float("nan"), float("nan"))  # nothing was ever good
+    low, high = np.percentile(drawn, (2.5, 97.5))
     return Figure(float(values[0]), float(low), float(high))

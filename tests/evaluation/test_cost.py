@@ -82,6 +82,18 @@ def test_the_command_judges_and_prices(run: Run, serve: Serve, files: list[str])
     assert 0.5 < told["all, 80,15,5"]["saved"]["value"] < 1
 
 
+def test_a_row_may_name_its_model(run: Run, serve: Serve, files: list[str]) -> None:
+    static = Path(files[1])
+    rows = [json.loads(line) for line in static.read_text().splitlines()]
+    named = [{**row, "model": "trivium/frontier"} for row in rows]
+    static.write_text("".join(json.dumps(row) + "\n" for row in named))
+    house = House(frontier=ScriptedModel("Hello."))
+    outcome = run("evaluate", "cost", *files, "--mix", "1,0,0", "--url", serve(house))
+    assert outcome.code == 0
+    assert len(house.frontier.asked) == 2
+    assert "–" in outcome.out  # nothing was good of the reasoning
+
+
 def test_what_goes_to_the_frontier_is_what_was_recorded(
     run: Run, serve: Serve, files: list[str]
 ) -> None:
