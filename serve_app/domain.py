@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-Role = Literal["system", "developer", "user", "assistant"]
-FinishReason = Literal["stop", "length", "content_filter"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 FormatOutcome = Literal["kept", "repaired", "broken", "cut"]
 
 
@@ -21,9 +21,64 @@ class Route(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture beside a text.
+
+    Attributes:
+        url: `https://…`, which the provider fetches, or `data:image/…;base64,…`.
+        detail: How closely it is to be looked at, in OpenAI's words.
+    """
+
+    url: str
+    detail: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a model wants called. In a stream its arguments come in pieces.
+
+    Attributes:
+        index: Which one of an answer's calls.
+        id: By which the result names it; in a stream the first piece alone has it, and the name.
+        arguments: JSON, as the model wrote it.
+    """
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+    def __add__(self, more: ToolCall) -> ToolCall:
+        """The call with its next piece."""
+        return ToolCall(
+            self.index,
+            self.id or more.id,
+            self.name or more.name,
+            self.arguments + more.arguments,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
+    """A turn.
+
+    Attributes:
+        content: Its text.
+        parts: Texts and pictures in order, where there are pictures; else empty.
+        tool_calls: What the assistant wanted called.
+        tool_call_id: Which call a tool's turn is the result of.
+    """
+
     role: Role
     content: str
+    parts: tuple[str | Image, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is text and nothing else."""
+        return not (self.parts or self.tool_calls or self.role == "tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +270,7 @@ class Delta:
     Attributes:
         model: Which one of several says it; `None` where there is one alone.
         provider_id: By which its provider knows the request.
+        tool_calls: Pieces of calls.
     """
 
     text: str = ""
@@ -222,6 +278,13 @@ class Delta:
     usage: Usage | None = None
     model: str | None = None
     provider_id: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """Everything in it that the model wrote."""
+        calls = "".join(call.name + call.arguments for call in self.tool_calls)
+        return self.text + calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,3 +330,4 @@ class Answer:
     calls: tuple[ModelCall, ...]
     citations: tuple[Citation, ...] = ()
     degraded: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any
 import phonenumbers
 from stdnum import iban, luhn
 
-from serve_app.domain import Delta, Generation
+from serve_app.domain import Delta, Generation, Message, ToolCall
 from serve_app.settings import MaskSettings
 
 Span = tuple[int, int]
@@ -95,7 +96,6 @@ class Masks:
     taken: set[str]
     by_value: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     by_mark: dict[str, str] = field(default_factory=dict, repr=False)
-    _held: str = field(default="", repr=False)
 
     def mask(self, text: str) -> str:
         parts, cursor = [], 0
@@ -115,24 +115,16 @@ class Masks:
                 return [self.mask_all(inner) for inner in value]
         return value
 
-    def restore(self, text: str) -> str:
-        """The text of an answer, whole."""
-        return _MARK.sub(lambda match: self.by_mark.get(match[0], match[0]), text)
-
-    def piece(self, text: str) -> str:
-        """A piece of a stream. What may be the beginning of a placeholder waits for the next."""
-        said = self._held + text
-        at = said.rfind("<", max(0, len(said) - _LONGEST_MARK))
-        open_ = at >= 0 and any(
-            mark.startswith(said[at:]) and mark != said[at:] for mark in self.by_mark
+    def mask_message(self, message: Message) -> Message:
+        """A turn with its texts and the arguments of its calls masked. Pictures go as they are."""
+        return replace(
+            message,
+            content=self.mask(message.content),
+            parts=tuple(self.mask_all(message.parts)),
+            tool_calls=tuple(
+                replace(call, arguments=self.mask(call.arguments)) for call in message.tool_calls
+            ),
         )
-        self._held = said[at:] if open_ else ""
-        return self.restore(said[:at] if open_ else said)
-
-    def rest(self) -> str:
-        """What was still waiting when a stream ended."""
-        held, self._held = self._held, ""
-        return held
 
     def _mark(self, name: str, value: str) -> str:
         mark = self.by_value.get((name, value))
@@ -145,6 +137,38 @@ class Masks:
         return mark
 
 
+class Restored:
+    """A text that comes in pieces, with its placeholders restored.
+
+    Args:
+        written: How a value is written in that text.
+    """
+
+    def __init__(self, masks: Masks, written: Callable[[str], str] = str) -> None:
+        self._marks = masks.by_mark
+        self._written = written
+        self._held = ""
+
+    def piece(self, text: str) -> str:
+        """What is sure by now: what may be the beginning of a placeholder waits for the next."""
+        said = self._held + text
+        at = said.rfind("<", max(0, len(said) - _LONGEST_MARK))
+        open_ = at >= 0 and any(
+            mark.startswith(said[at:]) and mark != said[at:] for mark in self._marks
+        )
+        self._held = said[at:] if open_ else ""
+        return _MARK.sub(self._value, said[:at] if open_ else said)
+
+    def rest(self) -> str:
+        """What was still waiting when the text ended."""
+        held, self._held = self._held, ""
+        return held
+
+    def _value(self, match: re.Match[str]) -> str:
+        value = self._marks.get(match[0])
+        return match[0] if value is None else self._written(value)
+
+
 class Masked:
     """A provider that is told nothing it must not know."""
 
@@ -155,19 +179,32 @@ class Masked:
         self._masker = Masker.of(settings)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
-        texts = [message.content for message in generation.messages]
-        masks = self._masker.begin([*texts, json.dumps(dict(generation.options), default=str)])
-        messages = tuple(
-            replace(message, content=masks.mask(message.content)) for message in generation.messages
+        known = [message.content for message in generation.messages]
+        known += [call.arguments for message in generation.messages for call in message.tool_calls]
+        masks = self._masker.begin([*known, json.dumps(dict(generation.options), default=str)])
+        asked = replace(
+            generation,
+            messages=tuple(masks.mask_message(message) for message in generation.messages),
+            options=masks.mask_all(generation.options),
         )
-        options = masks.mask_all(generation.options)
-        asked = replace(generation, messages=messages, options=options)
+        text, calls = Restored(masks), defaultdict[int, Restored](lambda: Restored(masks, _in_json))
         async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:
-                text = masks.piece(delta.text)
+                said = text.piece(delta.text)
+                pieces = [
+                    replace(call, arguments=calls[call.index].piece(call.arguments))
+                    for call in delta.tool_calls
+                ]
                 if delta.finish_reason:
-                    text += masks.rest()
-                yield replace(delta, text=text)
+                    said += text.rest()
+                    rests = ((index, each.rest()) for index, each in calls.items())
+                    pieces += [ToolCall(index, "", "", rest) for index, rest in rests if rest]
+                yield replace(delta, text=said, tool_calls=tuple(pieces))
+
+
+def _in_json(value: str) -> str:
+    """As it stands between the quotes of a JSON string."""
+    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 def _by(pattern: re.Pattern[str]) -> Find:

@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from serve_app.domain import Delta, Generation, Usage
+from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
 from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
@@ -29,7 +29,7 @@ class OpenAIProvider:
         self._client = client(settings, silence_s)
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
-        messages: Any = [{"role": m.role, "content": m.content} for m in generation.messages]
+        messages: Any = [_message(each) for each in generation.messages]
         with translated(openai):
             stream = await self._client.chat.completions.create(
                 model=self._model,
@@ -51,6 +51,40 @@ class OpenAIProvider:
                 raise failure(None)
 
 
+def _message(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.parts:
+        turn["content"] = [
+            {"type": "image_url", "image_url": {"url": part.url, "detail": part.detail}}
+            if isinstance(part, Image)
+            else {"type": "text", "text": part}
+            for part in message.parts
+        ]
+    if message.tool_calls:
+        turn["content"] = message.content or None
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    return turn
+
+
+def _piece(call: Any) -> ToolCall:
+    called = call.function
+    return ToolCall(
+        call.index or 0,
+        call.id or "",
+        (called and called.name) or "",
+        (called and called.arguments) or "",
+    )
+
+
 def _delta(chunk: Any) -> Delta:
     choice = chunk.choices[0] if chunk.choices else None
     finished = choice is not None and choice.finish_reason
@@ -68,4 +102,5 @@ def _delta(chunk: Any) -> Delta:
         text=(choice.delta.content or "") if choice else "",
         finish_reason=finish_reason(choice.finish_reason) if finished and choice else None,
         usage=usage,
+        tool_calls=tuple(map(_piece, (choice.delta.tool_calls or ()) if choice else ())),
     )

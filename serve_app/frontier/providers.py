@@ -89,6 +89,8 @@ def finish_reason(theirs: str | None) -> FinishReason:
             return "length"
         case "content_filter" | "refusal":
             return "content_filter"
+        case "tool_calls" | "tool_use" | "function_call":
+            return "tool_calls"
         case _:
             return "stop"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import openai
 
-from serve_app.domain import Delta, Generation, Usage
+from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
 from serve_app.errors import UnsupportedParameter
 from serve_app.frontier.openai import client
 from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
-_PASSED = frozenset({"temperature", "top_p"})
+_PASSED = frozenset({"temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"})
 
 
 class ResponsesProvider:
@@ -28,15 +28,23 @@ class ResponsesProvider:
         with translated(openai):
             stream = await self._client.responses.create(**request)
             ended = False
+            calls: dict[int, int] = {}  # which one, by its place in the output
             async with stream:
                 theirs = stream.response.headers.get("x-request-id")
                 async for event in stream:
                     match event.type:
                         case "response.output_text.delta" | "response.refusal.delta":
                             yield Delta(event.delta)
+                        case "response.output_item.added" if event.item.type == "function_call":
+                            index = calls.setdefault(event.output_index, len(calls))
+                            begun = ToolCall(index, event.item.call_id, event.item.name, "")
+                            yield Delta(tool_calls=(begun,))
+                        case "response.function_call_arguments.delta":
+                            index = calls[event.output_index]
+                            yield Delta(tool_calls=(ToolCall(index, "", "", event.delta),))
                         case "response.completed" | "response.incomplete":
                             ended = True
-                            yield _last(event.response, theirs)
+                            yield _last(event.response, theirs, bool(calls))
                         case "response.failed" | "error":
                             raise failure(None)
             if not ended:
@@ -45,15 +53,18 @@ class ResponsesProvider:
     def _request(self, generation: Generation) -> dict[str, Any]:
         options = dict(generation.options)
         form = options.pop("response_format", None)
+        if tools := options.pop("tools", None):
+            options["tools"] = [{"type": "function", **each["function"]} for each in tools]
+        if isinstance(choice := options.get("tool_choice"), dict):
+            options["tool_choice"] = {"type": "function", **choice["function"]}
         for name in options:
             if name not in _PASSED:
                 raise UnsupportedParameter(
                     f"the frontier model does not support {name!r}; leave it out", param=name
                 )
-        messages = [{"role": m.role, "content": m.content} for m in generation.messages]
         return {
             "model": self._model,
-            "input": messages,
+            "input": [item for each in generation.messages for item in _items(each)],
             "max_output_tokens": generation.max_tokens,
             "stream": True,
             "store": False,
@@ -63,12 +74,37 @@ class ResponsesProvider:
         }
 
 
+def _items(message: Message) -> list[dict[str, Any]]:
+    """A turn as the items that Responses makes of it: calls and their results are their own."""
+    if message.role == "tool":
+        result = {"call_id": message.tool_call_id, "output": message.content}
+        return [{"type": "function_call_output", **result}]
+    content: Any = message.content
+    if message.parts:
+        content = [
+            {"type": "input_image", "image_url": part.url, "detail": part.detail}
+            if isinstance(part, Image)
+            else {"type": "input_text", "text": part}
+            for part in message.parts
+        ]
+    calls = [
+        {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+        for call in message.tool_calls
+    ]
+    return [*([{"role": message.role, "content": content}] if content else []), *calls]
+
+
 def _format(form: Mapping[str, Any]) -> dict[str, Any]:
     """Chat's `response_format` as Responses has it: one level less."""
     return {"type": form["type"], **form.get("json_schema", {})}
 
 
-def _last(response: Any, theirs: str | None) -> Delta:
+def _last(response: Any, theirs: str | None, called: bool) -> Delta:
     cut = response.incomplete_details.reason if response.incomplete_details else None
     usage = None
     if response.usage:
@@ -79,5 +115,6 @@ def _last(response: Any, theirs: str | None) -> Delta:
             counted(getattr(read, "cached_tokens", None)),
             counted(getattr(written, "reasoning_tokens", None)),
         )
-    reason = finish_reason("length" if cut == "max_output_tokens" else cut)
+    cut = "length" if cut == "max_output_tokens" else cut
+    reason = finish_reason(cut or ("tool_calls" if called else None))
     return Delta(finish_reason=reason, usage=usage, provider_id=theirs or response.id)

@@ -83,7 +83,7 @@ class Retrying:
         try:
             async for delta in answer:
                 begun.append(delta)
-                if delta.text or delta.finish_reason:
+                if delta.said or delta.finish_reason:
                     break
         except BaseException as error:
             self._note(error)

@@ -32,7 +32,7 @@ class Upstreams:
             try:
                 async with aclosing(upstream.generate(generation, deadline)) as deltas:
                     async for delta in deltas:
-                        begun = begun or bool(delta.text)
+                        begun = begun or bool(delta.said)
                         yield replace(delta, model=model)
             except (Unavailable, Overloaded) as error:
                 if begun or number == len(self._all):

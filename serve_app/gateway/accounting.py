@@ -13,6 +13,7 @@ from opentelemetry import trace
 from starlette.requests import ClientDisconnect
 
 from serve_app.domain import Answer, Cost, RequestContext, Usage
+from serve_app.errors import TriviumError
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.meter import CostMeter, Exchange, tokens
 from serve_app.orchestration.graph import Orchestrator
@@ -63,8 +64,13 @@ class Accounting:
             BudgetExceeded: There have been too many requests.
         """
         started = time.monotonic()
-        account = await self._accounts.open(context, asked_model, tracing.trace_id())
+        try:
+            account = await self._accounts.open(context, asked_model, tracing.trace_id())
+        except TriviumError as error:
+            self._metrics.failed(error)
+            raise
         outcome = "disconnected"
+        failure: BaseException | None = None
         run: Run | None = None
         answer: Answer | None = None
         try:
@@ -75,15 +81,18 @@ class Accounting:
                     run.degraded.append(UNWRITTEN)
                 yield run, task
                 if task.done() and not task.cancelled():
-                    outcome = "failed" if task.exception() else "ok"
-                    answer = task.result() if outcome == "ok" else None
+                    failure = task.exception()
+                    outcome = "failed" if failure else "ok"
+                    answer = None if failure else task.result()
         except ClientDisconnect:
             raise
-        except Exception:
-            outcome = "failed"
+        except Exception as error:
+            outcome, failure = "failed", error
             raise
         finally:
             seconds = time.monotonic() - started
+            if failure:
+                self._metrics.failed(failure)
             if run is None:
                 await account.close(_row(None, None, None, outcome, seconds))
             else:
@@ -110,9 +119,12 @@ class Accounting:
         if run.decision is None:
             return
         span.set_attribute("trivium.route", run.decision.route.value)
-        self._metrics.answered(run.decision, outcome, bool(run.degraded), run.calls, cost)
+        self._metrics.answered(run.decision, outcome, run.degraded, run.calls, cost, seconds)
         for release, form in run.formats:
             self._metrics.formatted(release, form)
+        kept = _kept(run)
+        if outcome == "ok" and kept is not None:
+            self._metrics.judged("contract", good=kept)
         log.info(
             "answer request_id=%s tenant=%s route=%s outcome=%s degraded=%s prompt_tokens=%d "
             "completion_tokens=%d cost_usd=%.9f seconds=%.3f",

@@ -18,7 +18,7 @@ from serve_app.gateway import sse
 from serve_app.gateway.access import Admission
 from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.responses import ChatFormat
-from serve_app.orchestration.run import Question
+from serve_app.orchestration.run import Piece, Question
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class Chat:
             run, task = await stack.enter_async_context(
                 self._accounting.answering(context, question, form.model, streaming=True)
             )
-            pieces = run.text()
-            # Headers wait for the first text: until then another road may still take over.
+            pieces = run.pieces()
+            # Headers wait for the first piece: until then another road may still take over.
             first = await unless_left(request, asyncio.ensure_future(_next(pieces)))
             if first is None:
                 await task
@@ -132,7 +132,7 @@ async def unless_left(request: Request, work: asyncio.Future[T]) -> T:
         leaving.cancel()
 
 
-async def _next(pieces: AsyncIterator[str]) -> str | None:
+async def _next(pieces: AsyncIterator[Piece]) -> Piece | None:
     return await anext(pieces, None)
 
 

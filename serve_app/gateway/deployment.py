@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -17,6 +18,8 @@ from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
+from serve_app.gateway.timing import Timed
+from serve_app.gateway.watch import Watch
 from serve_app.handles import Remote
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.book import Book
@@ -30,7 +33,7 @@ from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Model
 from serve_app.settings import ExpertSettings, Settings
 from serve_app.telemetry import tracing
-from serve_app.telemetry.metrics import GatewayMetrics
+from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics
 
 
 @serve.ingress()
@@ -46,6 +49,7 @@ class GatewayServer:
         frontier: DeploymentHandle[Any],
     ) -> None:
         tracing.configure(settings.telemetry.otlp_traces_endpoint, "gateway")
+        metrics = GatewayMetrics()
         patience = settings.gateway.request_timeout_s
         decider = RemoteRouter(
             Remote(router, "router", settings.router.timeout_s),
@@ -53,13 +57,14 @@ class GatewayServer:
             settings.router.max_batch_size,
         )
         model = RemoteModel(Remote(expert, "expert", patience))
+        outside = RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s))
         adapters = _adapters(settings.expert, model, patience)
         knowledge = RemoteKnowledge(Remote(retriever, "knowledge", settings.retrieval.timeout_s))
         orchestrator = Orchestrator(
             Nodes(
                 decider,
-                model,
-                RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s)),
+                Timed(model, settings.expert.model, metrics),
+                Timed(outside, settings.frontier.model, metrics),
                 models={
                     Route.EXPERT: (
                         [settings.expert.model],
@@ -86,11 +91,10 @@ class GatewayServer:
             ),
         )
         ledger = settings.ledger
-        prices = PriceTable.load(ledger.prices)
+        prices = PriceTable.load(ledger.prices, ledger.machines)
         meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
         self._database = Database(ledger.database, ledger.password.get_secret_value())
         book = Book(self._database, [Limit.of(each) for each in ledger.limits])
-        metrics = GatewayMetrics()
         accounting = Accounting(orchestrator, Accounts(book, prices), meter, metrics)
         # A house whose limits are spent starts all the same, and says so to those who ask.
         warm_up = Accounts(Book(self._database), prices)
@@ -105,9 +109,12 @@ class GatewayServer:
             readiness=Readiness(unlimited, settings.retrieval.collection),
             adapters=adapters,
         )
+        registry = settings.expert.adapters if settings.expert.lora.enabled else None
+        self._watch = Watch(self._database, book, adapters, registry, StandingMetrics())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         await self._database.migrate()
+        self._watching = asyncio.create_task(self._watch.run())
         return create_app(self._services)
 
 

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 from urllib.parse import quote
 
-from serve_app.domain import Answer, Chunk, Citation, Cost, Decision, Usage
+from serve_app.domain import Answer, Chunk, Citation, Cost, Decision, ToolCall, Usage
+from serve_app.orchestration.run import Piece
 
 
 class ChatFormat:
@@ -27,9 +28,14 @@ class ChatFormat:
         """The whole answer as one object."""
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": answer.text,
+            "content": answer.text or (None if answer.tool_calls else ""),
             "refusal": None,
         }
+        if answer.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": _function(call)}
+                for call in answer.tool_calls
+            ]
         if answer.citations:
             message["annotations"] = self._annotations(answer.citations)
         choice = {
@@ -49,9 +55,14 @@ class ChatFormat:
         """The chunk that opens a stream."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """A chunk of text."""
-        return self._chunk({"content": text}, None)
+    def piece(self, piece: Piece) -> dict[str, Any]:
+        """A chunk of text, or of a call: the first of a call's has its id."""
+        if isinstance(piece, str):
+            return self._chunk({"content": piece}, None)
+        call: dict[str, Any] = {"index": piece.index, "function": _function(piece)}
+        if piece.id:
+            call |= {"id": piece.id, "type": "function"}
+        return self._chunk({"tool_calls": [call]}, None)
 
     def last(self, answer: Answer) -> dict[str, Any]:
         """The chunk that closes a stream; citations are complete only now."""
@@ -92,6 +103,11 @@ class ChatFormat:
             }
             for each in citations
         ]
+
+
+def _function(call: ToolCall) -> dict[str, str]:
+    """What is called; a later piece has no name."""
+    return {**({"name": call.name} if call.name else {}), "arguments": call.arguments}
 
 
 def usage(counted: Usage, cost: Cost) -> dict[str, Any]:

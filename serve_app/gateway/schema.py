@@ -8,15 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     model_validator,
 )
 
-from serve_app.domain import Document, Message, Role, Route, SearchMode, SearchQuery
+from serve_app.domain import Document, Message, Route, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
+from serve_app.gateway.conversation import Tool, ToolChoice, Wire, WireMessage
 from serve_app.orchestration.run import Question
 
 MODELS: dict[str, Route | None] = {
@@ -36,7 +35,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "n": (None, 1),
-    "parallel_tool_calls": (None, True, False),
     "prediction": (None,),
     "prompt_cache_key": (None,),
     "prompt_cache_retention": (None,),
@@ -44,15 +42,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "safety_identifier": (None,),
     "service_tier": (None, "auto", "default"),
     "store": (None, False),
-    "tool_choice": (None, "none", "auto"),
-    "tools": (None, []),
     "top_logprobs": (None, 0),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
-
-# Keys that SDKs send back when they replay an assistant's message.
-_REPLAYED = frozenset({"annotations", "audio", "function_call", "refusal", "tool_calls"})
 
 _SAMPLING = (
     "temperature",
@@ -63,12 +56,7 @@ _SAMPLING = (
     "frequency_penalty",
     "response_format",
 )
-
-
-class Wire(BaseModel):
-    """Base of everything in a request body."""
-
-    model_config = ConfigDict(extra="forbid")
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
 class Body(Wire):
@@ -86,36 +74,6 @@ class Body(Wire):
         except (TypeError, ValueError):
             pass  # not JSON at all: the fields' own checks say what is wrong
         return data
-
-
-class TextPart(Wire):
-    type: Literal["text"]
-    text: str
-
-
-class WireMessage(Wire):
-    """A turn. Content is a text or a list of text parts."""
-
-    role: Role
-    content: str | list[TextPart]
-    name: str | None = Field(default=None, max_length=64)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _replayed(cls, data: Any) -> Any:
-        """Accept an assistant's message as the SDK returned it."""
-        if not isinstance(data, dict) or data.get("role") != "assistant":
-            return data
-        for key in ("tool_calls", "function_call", "audio"):
-            if data.get(key):
-                raise ValueError(f"{key} is not supported")
-        return {k: v for k, v in data.items() if k not in _REPLAYED}
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
 
 
 class StreamOptions(Wire):
@@ -166,6 +124,9 @@ class ChatCompletionRequest(Body):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     user: str | None = Field(default=None, max_length=512)
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     collection: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
@@ -190,10 +151,12 @@ class ChatCompletionRequest(Body):
         Raises:
             ModelNotFound: No such model; the message lists those that exist.
             InvalidRequest: No turn of a user, or two rival bounds.
+            UnsupportedParameter: Tools or pictures, for a road that takes none.
         """
         if all(message.role != "user" for message in self.messages):
             raise InvalidRequest("messages must hold at least one user turn", param="messages")
-        if not any(message.text.strip() for message in self.messages if message.role == "user"):
+        turns = tuple(message.message() for message in self.messages)
+        if not any(turn.parts or turn.content.strip() for turn in turns if turn.role == "user"):
             raise InvalidRequest("the user turns are empty; ask something", param="messages")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
@@ -202,14 +165,28 @@ class ChatCompletionRequest(Body):
             )
         if self.stream_options and not self.stream:
             raise InvalidRequest("stream_options goes with stream: true", param="stream_options")
-        dumped = self.model_dump(include=set(_SAMPLING), exclude_none=True, by_alias=True)
-        return Question(
-            messages=tuple(Message(m.role, m.text) for m in self.messages),
+        question = Question(
+            messages=turns,
             collection=self.collection or default_collection,
             pinned=resolve(self.model),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            options=dumped,
+            options=self._options(),
         )
+        if question.only_frontier and question.pinned not in (None, Route.FRONTIER):
+            raise UnsupportedParameter(
+                f"{self.model} takes neither tools nor pictures; ask trivium/frontier or "
+                "trivium/auto",
+                param="tools" if "tools" in question.options else "messages",
+            )
+        return question
+
+    def _options(self) -> dict[str, Any]:
+        """What the caller set. Tools that must not be used are none, unless some were before."""
+        wanted = self.tool_choice != "none" or any(m.tool_calls for m in self.messages)
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise InvalidRequest("tool_choice goes with tools", param="tool_choice")
+        names = {*_SAMPLING, *_TOOLS} if self.tools and wanted else set(_SAMPLING)
+        return self.model_dump(include=names, exclude_none=True, by_alias=True)
 
 
 def resolve(model: str) -> Route | None:
@@ -256,7 +233,7 @@ class RouteRequest(Body):
         if self.query is not None:
             messages: tuple[Message, ...] = (Message("user", self.query),)
         else:
-            messages = tuple(Message(m.role, m.text) for m in self.messages or [])
+            messages = tuple(m.message() for m in self.messages or [])
         said = [m.content for m in messages if m.role == "user"]
         if not said or not said[-1].strip():
             raise InvalidRequest("the query is empty", param="query")

@@ -87,7 +87,7 @@ class Orchestrator:
         *,
         streaming: bool = False,
     ) -> AsyncIterator[tuple[Run, asyncio.Task[Answer]]]:
-        """Start a run. Its answer comes from the task; streaming, its text from `run.text()` first.
+        """Start a run. Its answer comes from the task; streaming, from `run.pieces()` first.
 
         Leaving the block cancels what is still running, down to the engine.
 
@@ -126,6 +126,7 @@ class Orchestrator:
             calls=tuple(run.calls),
             citations=state["citations"],
             degraded=tuple(run.degraded),
+            tool_calls=state.get("tool_calls", ()),
         )
 
 

@@ -20,6 +20,7 @@ from serve_app.domain import (
     ModelCall,
     Release,
     Route,
+    ToolCall,
 )
 from serve_app.errors import (
     BudgetExceeded,
@@ -34,6 +35,8 @@ from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.run import Adapters, Bill, Model, Router, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
+
+_ONLY_FRONTIER = "tools and pictures go to the frontier alone"
 
 
 class Nodes:
@@ -68,12 +71,12 @@ class Nodes:
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
-        """Choose the road: the one the caller named, or the router's.
+        """Choose the road: the one that the question must take, or the router's.
 
-        The policy's pins hold for a named road too.
+        The policy's pins hold for it too.
 
         Raises:
-            RoadBarred: The named road is.
+            RoadBarred: The one that it must take is.
             TriviumError: It is the frontier, and the router cannot be asked whether it is barred.
         """
         run, question = runtime.context, state["question"]
@@ -81,7 +84,7 @@ class Nodes:
             decision = await self._router.decide(run.context, question.messages)
         except TriviumError as error:
             # Without a router the cheapest road still answers, and nothing leaves the house.
-            if question.pinned is Route.FRONTIER:
+            if question.named is Route.FRONTIER:
                 raise
             run.degraded.append(reason("router", error))
             decision = replace(
@@ -90,15 +93,16 @@ class Nodes:
                 confidence=0.0,
                 barred=(Route.FRONTIER,),
             )
-        if question.pinned:
+        if named := question.named:
+            why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
             decision = replace(
-                _pinned(question.pinned), barred=decision.barred, latency_ms=decision.latency_ms
+                _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
             )
         run.decision = decision
-        if question.pinned in decision.barred:
+        if named in decision.barred:
+            otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
             raise RoadBarred(
-                f"the policy does not let this question go to trivium/{question.pinned}; "
-                "ask trivium/auto",
+                f"the policy does not let this question go to trivium/{named}; {otherwise}",
                 param="model",
             )
         return {
@@ -180,7 +184,8 @@ class Nodes:
         runtime.context.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
         decision = state["decision"]
-        for road in self._fallbacks.get(decision.route, ()):
+        others = () if state["question"].only_frontier else self._fallbacks.get(decision.route, ())
+        for road in others:
             if road not in (*tried, *decision.barred):
                 return {
                     "road": road,
@@ -225,13 +230,14 @@ class Nodes:
             "trivium.prompt.version": instructions.version,
         }
         pieces: list[str] = []
+        calls: dict[int, ToolCall] = {}
         finish: FinishReason = "stop"
         bill: Bill | None = None
         with tracing.span(f"prompt {instructions.name}", span):
             try:
                 async with run.purse.paying(names, purpose, generation) as bill:
-                    call = replace(generation, call_id=bill.id)
-                    async with aclosing(model.generate(run.context, call)) as deltas:
+                    billed = replace(generation, call_id=bill.id)
+                    async with aclosing(model.generate(run.context, billed)) as deltas:
                         async for delta in deltas:
                             bill.note(delta)
                             run.model = _named(bill.model, release)
@@ -239,6 +245,10 @@ class Nodes:
                             finish = delta.finish_reason or finish
                             if not hold:
                                 run.emit(delta.text)
+                            for call in delta.tool_calls:
+                                known = calls.get(call.index)
+                                calls[call.index] = known + call if known else call
+                                run.emit(call)
                             if bill.overdrawn:
                                 finish = "length"
                                 break
@@ -260,6 +270,7 @@ class Nodes:
         return {
             **done,
             "text": text,
+            "tool_calls": tuple(calls.values()),
             "citations": evidence.located(text, sources or []),
         }
 
@@ -268,7 +279,7 @@ def _named(model: str, release: Release | None) -> str:
     return f"{model}:{release}" if release else model
 
 
-def _pinned(route: Route, reason: str = "the caller named this road") -> Decision:
+def _pinned(route: Route, reason: str) -> Decision:
     scores = {road: float(road is route) for road in Route}
     return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
 

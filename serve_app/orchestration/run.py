@@ -20,6 +20,7 @@ from serve_app.domain import (
     RequestContext,
     Route,
     SearchQuery,
+    ToolCall,
     Usage,
 )
 
@@ -149,13 +150,26 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
     adapter: Adapter | None = None
 
+    @property
+    def only_frontier(self) -> bool:
+        """Whether it brings tools or pictures, which no other road takes."""
+        return "tools" in self.options or not all(each.plain for each in self.messages)
+
+    @property
+    def named(self) -> Route | None:
+        """The road that it must take, whatever the router says."""
+        return Route.FRONTIER if self.only_frontier else self.pinned
+
+
+Piece = str | ToolCall  # of an answer: text, or a piece of a call
+
 
 @dataclass(eq=False)
 class Run:
     """The state of a run that lives outside the graph: what left for the client, what it cost.
 
-    `emit` hands text to whoever iterates `text()`. Once the first piece of a stream has left, no
-    road may take over from another; an answer that is sent whole leaves only at its end.
+    `emit` hands pieces to whoever iterates `pieces()`. Once the first of a stream has left, no road
+    may take over from another; an answer that is sent whole leaves only at its end.
 
     Attributes:
         stages: Milliseconds in each step of the graph.
@@ -175,26 +189,32 @@ class Run:
     model: str | None = None
     formats: list[tuple[Release, FormatOutcome]] = field(default_factory=list)
     started: bool = False
-    _pieces: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+    _pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
 
-    def emit(self, piece: str) -> None:
-        """Send text to the client."""
+    def emit(self, piece: Piece) -> None:
+        """Send a text, or a piece of a call, to the client."""
         if piece and self.streaming:
             self.started = True
             self._pieces.put_nowait(piece)
 
     def end(self) -> None:
-        """No more text will come."""
+        """No more will come."""
         self._pieces.put_nowait(None)
 
-    async def text(self) -> AsyncIterator[str]:
-        """What was emitted, as it comes; pieces that are waiting arrive as one."""
-        while (piece := await self._pieces.get()) is not None:
-            pieces = [piece]
-            while not self._pieces.empty():
-                following = self._pieces.get_nowait()
-                if following is None:
-                    yield "".join(pieces)
-                    return
-                pieces.append(following)
-            yield "".join(pieces)
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """What was emitted, as it comes; texts that are waiting arrive as one."""
+        texts: list[str] = []
+        while True:
+            if texts and self._pieces.empty():
+                yield "".join(texts)
+                texts = []
+            piece = await self._pieces.get()
+            if isinstance(piece, str):
+                texts.append(piece)
+                continue
+            if texts:
+                yield "".join(texts)
+                texts = []
+            if piece is None:
+                return
+            yield piece

@@ -7,7 +7,15 @@ from typing import Any, TypedDict
 
 from langgraph.runtime import Runtime
 
-from serve_app.domain import Chunk, Citation, Decision, FinishReason, Route, SearchQuery
+from serve_app.domain import (
+    Chunk,
+    Citation,
+    Decision,
+    FinishReason,
+    Route,
+    SearchQuery,
+    ToolCall,
+)
 from serve_app.errors import FrontierNotConfigured, TriviumError
 from serve_app.orchestration.run import Adapter, Question, Run
 
@@ -32,6 +40,7 @@ class State(TypedDict, total=False):
     whole: bool
     draft: str
     text: str
+    tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     citations: tuple[Citation, ...]
     escalated: bool

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.domain import Delta, Generation, Message
+from serve_app.domain import Delta, Generation, Image, Message, ToolCall
 from serve_app.errors import SettingsError
-from serve_app.frontier.masking import Masked, Masker
+from serve_app.frontier.masking import Masked, Masker, Restored
 from serve_app.settings import MaskSettings, from_args
 
 MAIL, PHONE, IBAN = "ann.o'neil+x@example.co.uk", "+47 22 33 44 55", "NO93 8601 1117 947"
@@ -67,7 +69,7 @@ def test_and_nothing_else(text: str) -> None:
 def test_a_placeholder_of_the_callers_own_is_not_taken_for_ours() -> None:
     masks = MASKER.begin(["<EMAIL_1> or ann@example.com"])
     assert masks.mask("<EMAIL_1> or ann@example.com") == "<EMAIL_1> or <EMAIL_2>"
-    assert masks.restore("<EMAIL_1>, <EMAIL_2>") == "<EMAIL_1>, ann@example.com"
+    assert Restored(masks).piece("<EMAIL_1>, <EMAIL_2>") == "<EMAIL_1>, ann@example.com"
 
 
 def test_numbers_of_a_country_are_known_where_it_is_named() -> None:
@@ -135,6 +137,41 @@ async def test_nothing_leaves_in_the_options_either() -> None:
     assert "".join(pieces) == "to ann@example.com"
     assert "@" not in str(seen[0].options)
     assert seen[0].options["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("size", [1, 3, 200])
+async def test_calls_of_tools_are_masked_and_restored_as_json(size: int) -> None:
+    """A secret with line breaks is JSON again in the arguments, however they are cut."""
+    seen: list[Generation] = []
+
+    async def answer(generation: Generation) -> AsyncGenerator[Delta]:
+        seen.append(generation)
+        told = '{"to": "<EMAIL_1>", "key": "<SECRET_1>"}'
+        for cursor in range(0, len(told), size):
+            piece = ToolCall(0, "", "", told[cursor : cursor + size])
+            yield Delta(tool_calls=(piece, replace(piece, index=1)))
+        yield Delta(finish_reason="tool_calls")
+
+    before = ToolCall(0, "call_1", "send", json.dumps({"to": "ann@example.com"}))
+    picture = Image("https://example.com/ann@example.com.png")
+    asked = Generation(
+        (
+            Message("user", f"it is {PEM}", (f"it is {PEM}", picture)),
+            Message("assistant", "", tool_calls=(before,)),
+            Message("tool", "sent to ann@example.com", tool_call_id="call_1"),
+        ),
+        100,
+    )
+    calls: dict[int, str] = {0: "", 1: ""}
+    async for delta in Masked(answer, SETTINGS).generate(asked):
+        for call in delta.tool_calls:
+            calls[call.index] += call.arguments
+    wanted = {"to": "ann@example.com", "key": PEM}
+    assert [json.loads(each) for each in calls.values()] == [wanted, wanted]
+    told = seen[0].messages
+    assert told[0].parts == ("it is <SECRET_1>", picture)
+    assert json.loads(told[1].tool_calls[0].arguments) == {"to": "<EMAIL_1>"}
+    assert told[2].content == "sent to <EMAIL_1>"
 
 
 def test_what_two_rules_find_in_part_is_masked_as_a_whole() -> None:

@@ -93,16 +93,21 @@ RESPONSES: list[dict[str, Any]] = [
 ]
 
 
-def events(kind: Kind, upto: int | None = None) -> bytes:
-    """The stream of a good answer, or its beginning."""
+def streamed(kind: Kind, told: list[dict[str, Any]], *, whole: bool = True) -> bytes:
+    """Events on the wire, and what ends them."""
     if kind != "openai":
-        told = ANTHROPIC if kind == "anthropic" else RESPONSES
-        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in told[:upto]]
+        made = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in told]
     else:
         head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "x"}
-        made = [f"data: {json.dumps({**head, **e})}\n\n" for e in OPENAI[:upto]]
-        made += ["data: [DONE]\n\n"] if upto is None else []
+        made = [f"data: {json.dumps({**head, **e})}\n\n" for e in told]
+        made += ["data: [DONE]\n\n"] if whole else []
     return "".join(made).encode()
+
+
+def events(kind: Kind, upto: int | None = None) -> bytes:
+    """The stream of a good answer, or its beginning."""
+    told = {"openai": OPENAI, "anthropic": ANTHROPIC, "openai-responses": RESPONSES}[kind]
+    return streamed(kind, told[:upto], whole=upto is None)
 
 
 # Up to here both streams have said "Hé" and are not finished.
@@ -178,13 +183,13 @@ def client(kind: Kind, url: str, silence_s: float = 5.0) -> Provider:
     return provider(UpstreamSettings.model_validate(upstream), silence_s)
 
 
-def answering(kind: Kind, wire: Wire | None = None) -> Handler:
+def answering(kind: Kind, wire: Wire | None = None, answer: bytes | None = None) -> Handler:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, body = await receive(reader)
         if wire:
             wire.head, wire.body = head, body
         start(writer)
-        writer.write(chunked(events(kind)) + chunked(b""))
+        writer.write(chunked(answer or events(kind)) + chunked(b""))
         await writer.drain()
 
     return handler

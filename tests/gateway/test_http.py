@@ -30,6 +30,9 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 CHAT = "/v1/chat/completions"
 DOCUMENTS = "/v1/collections/default/documents"
 TURNS = [{"role": "user", "content": "What is the return window?"}]
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+SHOWN = [{"role": "user", "content": [PICTURE]}]
 SOURCE = chunk("Customers may return goods within 30 days.", "ret/urns & co", as_of="2026-01-01")
 
 
@@ -189,7 +192,11 @@ async def test_other_content_types_are_refused(kind: str | None) -> None:
             "messages",
         ),
         ({"messages": [{"role": "user", "content": " "}]}, "invalid_value", "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "invalid_value",
+            "messages[0].tool_call_id",
+        ),
         ({"messages": [*TURNS, {"role": "user"}]}, "invalid_value", "messages[1].content"),
         ({"messages": [{"role": "user", "content": 7}]}, "invalid_value", "messages[0].content"),
         (
@@ -207,7 +214,11 @@ async def test_other_content_types_are_refused(kind: str | None) -> None:
         ({"stop": ["a"] * 5}, "invalid_value", "stop"),
         ({"collection": "No Such"}, "invalid_value", "collection"),
         ({"stream_options": {"include_usage": True}}, "invalid_value", "stream_options"),
-        ({"tools": [{}]}, "unsupported_parameter", "tools"),
+        ({"tools": [{}]}, "invalid_value", "tools[0]"),
+        ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
+        ({"model": "trivium/expert", "tools": TOOLS}, "unsupported_parameter", "tools"),
+        ({"model": "trivium/knowledge", "messages": SHOWN}, "unsupported_parameter", "messages"),
+        ({"messages": [{**SHOWN[0], "role": "system"}]}, "invalid_value", "messages[0].content"),
         ({"n": 2}, "unsupported_parameter", "n"),
         ({"logprobs": True}, "unsupported_parameter", "logprobs"),
     ],

@@ -28,6 +28,7 @@ _SCALARS = (
     | st.floats()
     | st.text(st.characters(), max_size=8)
     | st.sampled_from(["user", "system", "assistant", "trivium/auto", "text", "json_schema"])
+    | st.sampled_from(["tool", "function", "image_url", "https://example.com/a.png"])
 )
 JSON = st.recursive(
     _SCALARS,
@@ -35,6 +36,7 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(["role", "content", "type", "text", "json_schema", "schema", "name"])
+            | st.sampled_from(["tool_calls", "tool_call_id", "image_url", "url", "function"])
             | st.text(max_size=4),
             inner,
             max_size=4,
@@ -44,7 +46,7 @@ JSON = st.recursive(
 )
 KEYS = [
     *sorted(ChatCompletionRequest.model_fields),
-    *("tools", "n", "logprobs", "top_logprobs", "functions", "store"),
+    *("n", "logprobs", "top_logprobs", "functions", "store"),
 ]
 BODIES = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6).flatmap(
     lambda body: st.sampled_from([body, {**body, "messages": TURNS}])
@@ -67,7 +69,10 @@ def test_any_body_is_a_question_or_a_refusal(body: Any) -> None:
     except (ValidationError, TriviumError) as error:
         assert_refusal(error)
         return
-    assert any(turn.role == "user" and turn.content.strip() for turn in made.messages)
+    assert any(
+        turn.role == "user" and (turn.parts or turn.content.strip()) for turn in made.messages
+    )
+    assert not made.only_frontier or made.pinned in (None, Route.FRONTIER)
     assert all(turn.content.encode() is not None for turn in made.messages)
 
 
@@ -135,7 +140,6 @@ def test_replayed_assistant_message_is_taken_as_the_sdk_returned_it() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function"}]),
         ("n", 2),
         ("n", True),
         ("logprobs", True),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from serve_app.domain import Delta, Generation, Message, RequestContext, Usage
+from serve_app.domain import (
+    Delta,
+    Generation,
+    Image,
+    Message,
+    RequestContext,
+    ToolCall,
+    Usage,
+)
 from serve_app.errors import (
     BudgetExceeded,
     FrontierNotConfigured,
@@ -48,6 +57,26 @@ async def account(made: Accounts) -> Account:
 
 async def calls(database: Database) -> Sequence[Any]:
     return await database.read(lambda it: it.execute(select(tables.calls)).all())
+
+
+def test_tools_and_pictures_are_within_the_bound() -> None:
+    call = ToolCall(0, "call_1", "weather", '{"city": "Bergen"}' * 100)
+    picture = Image("data:image/png;base64," + "A" * 1_000_000)
+    plain = Bill(ASKED).bound.prompt_tokens
+    asked = ASKED.messages[0]
+    called = replace(ASKED, messages=(asked, Message("assistant", "", tool_calls=(call,))))
+    shown = replace(ASKED, messages=(replace(asked, parts=(asked.content, picture)),))
+    offered = replace(ASKED, options={"tools": [{"function": {"description": "word " * 1000}}]})
+    assert Bill(called).bound.prompt_tokens >= plain + 1800
+    # As many tokens as the models that look closest count, not as many as its bytes.
+    assert 4784 <= Bill(shown).bound.prompt_tokens - plain < 10_000
+    assert Bill(offered).bound.prompt_tokens >= plain + 5000
+
+
+def test_what_a_model_writes_into_calls_is_counted() -> None:
+    bill = Bill(ASKED)
+    bill.note(Delta(tool_calls=(ToolCall(0, "call_1", "weather", "{}"),)))
+    assert bill.usage.completion_tokens >= 1
 
 
 async def test_a_call_is_written_down_before_it_is_made(database: Database) -> None:

@@ -60,7 +60,7 @@ async def streamed(house: House, asked: Question) -> tuple[list[str], Answer]:
         run,
         task,
     ):
-        return [piece async for piece in run.text()], await task
+        return [piece async for piece in run.pieces()], await task
 
 
 def through(contract: bytes | None = None, **fields: Any) -> Question:
@@ -141,7 +141,7 @@ async def test_stream_of_a_broken_answer_names_the_adapter_that_wrote_it() -> No
         run,
         task,
     ):
-        assert [piece async for piece in run.text()] == [BAD]
+        assert [piece async for piece in run.pieces()] == [BAD]
         assert run.model == f"{EXPERT}:house@3"
         await task
 

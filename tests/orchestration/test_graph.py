@@ -289,7 +289,7 @@ async def test_no_road_takes_over_after_the_first_byte() -> None:
         run,
         task,
     ):
-        assert "".join([piece async for piece in run.text()]) == "Hel"
+        assert "".join([piece async for piece in run.pieces()]) == "Hel"
         with pytest.raises(Unavailable):
             await task
     assert house.frontier.asked == []
@@ -308,7 +308,7 @@ async def test_leaving_cancels_the_model_and_keeps_the_count() -> None:
         run,
         _,
     ):
-        assert await anext(aiter(run.text())) == "Hel"
+        assert await anext(aiter(run.pieces())) == "Hel"
         assert house.expert.running == 1
     assert house.expert.running == 0
     assert [call.usage for call in run.calls] == [Usage(10, 1)]
