@@ -32,6 +32,7 @@ from loadtest.streams import Target, Timing, concurrently, percentile
 
 MODEL = "gpt-4.1"
 PEER = Path(".trivium/peers/litellm")
+PEER_VERSION = "litellm[proxy]==1.108.7"
 _UPSTREAM, _TRIVIUM, _LITELLM = 8101, 8102, 8103
 
 
@@ -48,10 +49,10 @@ def install(console: Console) -> None:
     uv = str(Path(sys.executable).with_name("uv"))
     if (PEER / "bin" / "litellm").exists():
         return
-    console.print(f"installing litellm[proxy] under {PEER}")
+    console.print(f"installing {PEER_VERSION} under {PEER}")
     subprocess.run([uv, "venv", "-q", str(PEER), "--python", sys.executable], check=True)
     python = str(PEER / "bin" / "python")
-    subprocess.run([uv, "pip", "install", "-q", "--python", python, "litellm[proxy]"], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, PEER_VERSION], check=True)
 
 
 @contextmanager

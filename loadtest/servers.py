@@ -68,8 +68,12 @@ def trivium(port: int, log: Path, variables: Mapping[str, str] | None = None) ->
 
 
 @contextlib.contextmanager
-def vllm(settings: Settings, port: int, log: Path) -> Iterator[str]:
-    """vLLM's own OpenAI server, with the engine arguments of the settings; yields its address."""
+def vllm(settings: Settings, port: int, log: Path, name: str = "alone") -> Iterator[str]:
+    """vLLM's own OpenAI server, with the engine arguments of the settings; yields its address.
+
+    Args:
+        name: By which it knows its model.
+    """
     url = f"http://127.0.0.1:{port}"
     engine: dict[str, Any] = {
         "dtype": cpu_dtype(),
@@ -78,7 +82,7 @@ def vllm(settings: Settings, port: int, log: Path) -> Iterator[str]:
         **settings.expert.engine,
     }
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", models.base_model(settings), "--served-model-name", "alone"]
+    command += ["--model", models.base_model(settings), "--served-model-name", name]
     command += ["--port", str(port), "--host", "127.0.0.1", "--disable-uvicorn-access-log"]
     for name, value in engine.items():
         flag = "--" + name.replace("_", "-")

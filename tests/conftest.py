@@ -41,6 +41,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 @pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of the demo model: the checkout's, if it was prepared; else made for this run."""
+    settings = Settings().resolved(ROOT)
+    if "base model" in models.missing(settings):
+        settings = Settings(state_dir=tmp_path_factory.mktemp("state"))
+        models.prepare(settings, "base model")
+    return models.base_model(settings)
+
+
+@pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The demo model's own."""
     from transformers import AutoTokenizer

@@ -68,8 +68,9 @@ async def test_a_model_calls_a_tool_and_is_told_the_result() -> None:
             {"role": "tool", "tool_call_id": call.id, "content": "rain"}
             for call in said.message.tool_calls or []
         ]
+        turns: Any = [*ASK, said.message, *results]
         second = await client.chat.completions.create(
-            model="trivium/auto", messages=[*ASK, said.message, *results], tools=TOOLS
+            model="trivium/auto", messages=turns, tools=TOOLS
         )
         assert second.choices[0].message.content == "Yes, it is."
     replayed = house.frontier.asked[1].messages[-3:]

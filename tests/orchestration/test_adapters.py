@@ -60,7 +60,7 @@ async def streamed(house: House, asked: Question) -> tuple[list[str], Answer]:
         run,
         task,
     ):
-        return [piece async for piece in run.pieces()], await task
+        return [str(piece) async for piece in run.pieces()], await task
 
 
 def through(contract: bytes | None = None, **fields: Any) -> Question:

@@ -289,7 +289,7 @@ async def test_no_road_takes_over_after_the_first_byte() -> None:
         run,
         task,
     ):
-        assert "".join([piece async for piece in run.pieces()]) == "Hel"
+        assert "".join([str(piece) async for piece in run.pieces()]) == "Hel"
         with pytest.raises(Unavailable):
             await task
     assert house.frontier.asked == []
