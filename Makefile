@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench heads lock clean
+.PHONY: help setup run test check bench heads chart lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +29,15 @@ bench: setup  ## Measure what Trivium adds to a request, and its router beside i
 	$(BIN)/python -m loadtest.overhead
 	$(BIN)/python -m loadtest.router $(if $(wildcard $(DATA)),--data $(DATA))
 
-heads: setup  ## Train the router heads that come along (DATA=folder of the public sets)
-	$(BIN)/trivium train router --from-scratch --output serve_app/router/heads.safetensors \
-	  $(foreach f,configs/demo/routes.jsonl $(wildcard configs/router/*.jsonl) \
-	    $(DATA)/volatility/evergreenqa_train.jsonl $(DATA)/volatility/evergreenqa_train_synth.jsonl \
-	    $(wildcard $(DATA)/complexity/routerbench_*_train.jsonl),--data $(f))
+ROUTER_ROWS = configs/demo/routes.jsonl $(wildcard configs/router/*.jsonl) \
+  $(DATA)/volatility/evergreenqa_train.jsonl $(DATA)/volatility/evergreenqa_train_synth.jsonl \
+  $(wildcard $(DATA)/complexity/routerbench_*_train.jsonl)
+TRAIN_HEADS = $(BIN)/trivium train router --from-scratch $(addprefix --data ,$(ROUTER_ROWS))
+
+heads: setup  ## Train the router heads that come along, and the demo's (DATA=folder of the public sets)
+	$(TRAIN_HEADS) --output serve_app/router/heads.safetensors
+	$(TRAIN_HEADS) --data configs/demo/house_style/utterances.jsonl \
+	  --output configs/demo/heads.safetensors
 
 lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves every pin)
 	@$(PYTHON) tools/setup.py --lock $(ARGS)

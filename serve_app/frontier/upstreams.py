@@ -16,17 +16,50 @@ from serve_app.settings import FrontierSettings
 log = logging.getLogger(__name__)
 
 
+class Bounded:
+    """An outside model that is asked so many things at once and no more.
+
+    What is beyond does not wait: another model, or road, may answer at once.
+    """
+
+    def __init__(self, upstream: Retrying, most: int | None) -> None:
+        self._upstream = upstream
+        self._most = most
+        self._now = 0
+
+    async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
+        """As `Retrying.generate`.
+
+        Raises:
+            Overloaded: It is busy with as many as it may have.
+        """
+        if self._now == self._most:
+            raise Overloaded("the frontier is busy; try again shortly", retry_after_s=1.0)
+        self._now += 1
+        try:
+            async with aclosing(self._upstream.generate(generation, deadline)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            self._now -= 1
+
+
 class Upstreams:
-    """Each has retries and a circuit breaker of its own."""
+    """Each has retries, a circuit breaker and a bound of its own."""
 
     def __init__(self, settings: FrontierSettings) -> None:
         self._all = [
-            (each.model, Retrying(provider(each, settings.silence_s), settings))
+            (
+                each.model,
+                Bounded(
+                    Retrying(provider(each, settings.silence_s), settings), each.max_concurrent
+                ),
+            )
             for each in settings.upstreams
         ]
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
-        """As `Retrying.generate`; deltas name the model."""
+        """As `Bounded.generate`; deltas name the model."""
         for number, (model, upstream) in enumerate(self._all, start=1):
             begun = False
             try:

@@ -58,6 +58,7 @@ class UpstreamSettings(Section):
         provider: The protocol: OpenAI's Chat Completions or Responses, or Anthropic's Messages.
         base_url: Of a server that speaks it: vLLM, Azure, OpenRouter, …
         key_from: Environment variable that holds its key; default: the one its SDK reads.
+        max_concurrent: Calls at once, of one replica; those beyond go to the next model, or road.
     """
 
     provider: Literal["openai", "openai-responses", "anthropic"] | None = None
@@ -65,6 +66,7 @@ class UpstreamSettings(Section):
     base_url: str | None = None
     key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     api_key: SecretStr = SecretStr("")
+    max_concurrent: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod

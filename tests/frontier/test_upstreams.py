@@ -20,7 +20,11 @@ from tests.frontier.wire import ASK, KEY, Kind
 
 @asynccontextmanager
 async def upstreams(
-    first: tuple[Kind, int | str], second: tuple[Kind, int | str], *, same: bool = False
+    first: tuple[Kind, int | str],
+    second: tuple[Kind, int | str],
+    *,
+    same: bool = False,
+    most: int | None = None,
 ) -> AsyncIterator[tuple[Upstreams, list[Server]]]:
     """Two providers that answer with the given steps, without retries."""
     servers, listening, named = [], [], []
@@ -34,7 +38,7 @@ async def upstreams(
         named.append({"provider": kind, "model": model, "base_url": url, "api_key": KEY})
         servers.append(server)
         listening.append(handled)
-    settings = {**named[0], "fallbacks": named[1:], "retries": 0}
+    settings = {**named[0], "fallbacks": named[1:], "retries": 0, "max_concurrent": most}
     yield Upstreams(FrontierSettings.model_validate(settings)), servers
     for handled in listening:
         handled.close()
@@ -67,6 +71,15 @@ async def test_the_next_one_answers_where_one_cannot(broken: int | str) -> None:
     assert "".join(delta.text for delta in deltas) == "Héllo"
     assert {delta.model for delta in deltas} == {"model-1"}
     assert [each.requests for each in servers] == [1, 1]
+
+
+async def test_what_is_beyond_a_bound_goes_to_the_next() -> None:
+    async with upstreams(("openai", "good"), ("anthropic", "good"), most=1) as (model, _):
+        first = model.generate(ASK, time.time() + 20)
+        assert (await anext(first)).model == "model-0"
+        assert {delta.model for delta in await answer(model)} == {"model-1"}
+        await first.aclose()
+        assert {delta.model for delta in await answer(model)} == {"model-0"}
 
 
 async def test_one_model_may_be_had_from_two_providers() -> None:
