@@ -1,6 +1,7 @@
-"""An OpenAI-compatible server that answers at once, always the same: PORT.
+"""An OpenAI-compatible server that answers at once, always the same: PORT [FILE].
 
-Raw asyncio, so that it never is what is measured: a proxy in front of it is.
+Raw asyncio, so that it never is what is measured: a proxy in front of it is. Into the file goes the
+`x-client-request-id` of every request, before it is answered.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
+from functools import partial
 
 WORDS = "The sum of two odd numbers is even .".split()
 _HEAD = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4.1"}
@@ -32,7 +35,9 @@ def _stream() -> bytes:
 _HEALTH = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: int | None
+) -> None:
     answer = _stream()
     with contextlib.suppress(asyncio.IncompleteReadError, OSError):
         while True:
@@ -42,16 +47,20 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 continue
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
+            if seen is not None:
+                name = head.partition(b"x-client-request-id:")[2].split(b"\r\n")[0].strip()
+                os.write(seen, name + b"\n")
             writer.write(answer)
             await writer.drain()
     writer.close()
 
 
-async def main(port: int) -> None:
-    server = await asyncio.start_server(_serve, "127.0.0.1", port)
+async def main(port: int, path: str | None = None) -> None:
+    seen = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if path else None
+    server = await asyncio.start_server(partial(_serve, seen=seen), "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
