@@ -14,6 +14,7 @@ from serve_app.cli import (
     canary,
     claim,
     cost,
+    deploy,
     documents,
     evaluate,
     generation,
@@ -42,12 +43,18 @@ app = typer.Typer(
 app.command(rich_help_panel="Run")(stack.up)
 app.command(rich_help_panel="Run")(stack.down)
 app.command(rich_help_panel="Run")(stack.reload)
+app.command(rich_help_panel="Run")(stack.prepare)
 app.command(rich_help_panel="Ask")(questions.ask)
 app.command(rich_help_panel="Ask")(questions.route)
 app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
+app.command(rich_help_panel="Kubernetes")(deploy.deploy)
+app.command("upgrade", rich_help_panel="Kubernetes", help=deploy.UPGRADE)(deploy.deploy)
+app.command(rich_help_panel="Kubernetes")(deploy.rollback)
+app.command(rich_help_panel="Kubernetes")(deploy.status)
+cost.cost.command()(deploy.machines)
 app.add_typer(keys.keys, name="keys", rich_help_panel="Money")
 app.add_typer(cost.cost, name="cost", rich_help_panel="Money")
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")

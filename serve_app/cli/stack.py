@@ -1,4 +1,4 @@
-"""`trivium up` and `trivium down`."""
+"""`trivium up`, `down`, `reload` and `prepare`."""
 
 from __future__ import annotations
 
@@ -125,6 +125,16 @@ def reload(
     with errors.status("handing them to the replicas"):
         local.reload_router(addresses.dashboard, settings)
     out.print("the router has its new heads and policy")
+
+
+def prepare(config: Config = Path("configs/local.yaml")) -> None:
+    """Make the models that the settings need and that are not there yet, and start nothing.
+
+    [bold]trivium up[/bold] does it by itself; this is for images and init containers.
+    """
+    settings = _settings(config, None)
+    steps.prepare(settings, models.missing(settings))
+    out.print(f"models are prepared in {settings.models_dir}")
 
 
 def _seed(settings: Settings) -> None:

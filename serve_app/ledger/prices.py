@@ -2,7 +2,8 @@
 
 A model of our own has no price list: it costs what its machine costs. Its token price is
 `usd_per_hour / 3600 / tokens_per_second / utilisation`, where the rates are measured at
-saturation and `utilisation` is the share of paid time the replica is busy.
+saturation and `utilisation` is the share of paid time the replica is busy. On a cluster, what the
+machine costs per hour is known better than the table does, and stands for it (`ledger.machines`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
+from serve_app.ledger.machines import MachinePrice, Machines, NodePrice
 
 _STALE_DAYS = 120  # providers change their prices a few times a year
 
@@ -73,6 +75,8 @@ class ComputePrice(_Row):
 class _Table(_Row):
     metered: dict[str, TokenPrice]
     compute: dict[str, ComputePrice]
+    nodes: dict[str, NodePrice] = Field(default_factory=dict)
+    gpus: dict[str, NodePrice] = Field(default_factory=dict)
 
 
 class PriceTable:
@@ -81,18 +85,28 @@ class PriceTable:
     Args:
         metered: Of others' models, who send a bill.
         compute: Of models on machines of our own, which are paid for whether they work or not.
+        machines: What those machines cost now, where a cluster tells.
+        nodes: Of machines by instance type, which no model names.
+        gpus: Of one GPU by product, where a machine has no instance type.
     """
 
     def __init__(
-        self, metered: Mapping[str, TokenPrice], compute: Mapping[str, ComputePrice]
+        self,
+        metered: Mapping[str, TokenPrice],
+        compute: Mapping[str, ComputePrice],
+        machines: Machines | None = None,
+        nodes: Mapping[str, NodePrice] | None = None,
+        gpus: Mapping[str, NodePrice] | None = None,
     ) -> None:
+        self._metered = dict(metered)
         self._compute = dict(compute)
-        own = {name: row.as_tokens() for name, row in compute.items()}
-        self._prices = {**metered, **own}
+        self._machines = machines
+        self.nodes = dict(nodes or {})
+        self.gpus = dict(gpus or {})
 
     @classmethod
-    def load(cls, path: Path) -> PriceTable:
-        """Read `prices.yaml`.
+    def load(cls, path: Path, machines: Path | None = None) -> PriceTable:
+        """Read `prices.yaml`, and follow the file of what machines cost now.
 
         Raises:
             SettingsError: The file is missing or a row is not a price; names the row.
@@ -105,20 +119,23 @@ class PriceTable:
             first = error.errors(include_url=False)[0]
             row = ".".join(str(part) for part in first["loc"])
             raise SettingsError(f"{path}: {row}: {first['msg']}") from None
-        return cls(table.metered, table.compute)
+        now = machines and Machines(machines)
+        return cls(table.metered, table.compute, now or None, table.nodes, table.gpus)
 
     def stale(self, models: Iterable[str], today: date) -> list[str]:
         """Those of some models whose price was read too long ago to be trusted, with the date."""
-        priced = {model: self._prices[model].as_of for model in models if model in self._prices}
+        prices = {model: price for model in models if (price := self.get(model))}
         return [
-            f"{model} ({as_of})"
-            for model, as_of in sorted(priced.items())
-            if (today - as_of).days > _STALE_DAYS
+            f"{model} ({price.as_of})"
+            for model, price in sorted(prices.items())
+            if (today - price.as_of).days > _STALE_DAYS
         ]
 
     def get(self, model: str) -> TokenPrice | None:
         """The price of `model`, or None where a report can do without it."""
-        return self._prices.get(model)
+        if model in self._compute:
+            return self._own(model).as_tokens()
+        return self._metered.get(model)
 
     def require(self, model: str) -> TokenPrice:
         """The price of `model`; a guess would falsify every report, so there is none.
@@ -126,11 +143,12 @@ class PriceTable:
         Raises:
             SettingsError: No row for it.
         """
-        price = self._prices.get(model)
+        price = self.get(model)
         if price is None:
+            names = sorted({*self._metered, *self._compute})
             raise SettingsError(
                 f"no price for model {model!r}: add a row under `metered` or `compute` "
-                f"of the price table (it has: {', '.join(sorted(self._prices))})"
+                f"of the price table (it has: {', '.join(names)})"
             )
         return price
 
@@ -156,8 +174,14 @@ class PriceTable:
 
     def usd_per_hour(self, model: str) -> float:
         """Of a machine of our own that serves a model."""
-        return self._compute[model].usd_per_hour
+        return self._own(model).usd_per_hour
 
     def is_metered(self, model: str) -> bool:
         """Whether somebody else sends a bill for it."""
         return model not in self._compute
+
+    def _own(self, model: str) -> ComputePrice:
+        """A row of `compute`, with what its machine costs now."""
+        row = self._compute[model]
+        now: MachinePrice | None = self._machines.now().get(model) if self._machines else None
+        return row.model_copy(update=now.model_dump()) if now else row

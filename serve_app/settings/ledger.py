@@ -48,6 +48,8 @@ class LedgerSettings(Section):
         password: Of the PostgreSQL user.
         at_limit: What is done when a road's cost does not fit: take the next road that does, or
             refuse.
+        machines: What our own machines cost now, as `trivium cost machines` writes it; it may come
+            and change at any time. Without it, and where it says nothing, the price table holds.
     """
 
     database: str = "ledger.db"
@@ -55,6 +57,7 @@ class LedgerSettings(Section):
     limits: tuple[LimitSettings, ...] = ()
     at_limit: Literal["degrade", "refuse"] = "degrade"
     prices: Path = Path("configs/prices.yaml")
+    machines: Path | None = None
     baseline_model: str = "gpt-4.1"
     baseline_context_tokens: int = Field(default=1200, ge=0)
 
@@ -70,4 +73,5 @@ class LedgerSettings(Section):
         """The same with paths made absolute."""
         inside = "://" not in self.database
         database = str(state / self.database) if inside else self.database
-        return self.model_copy(update={"database": database, "prices": root / self.prices})
+        paths = {"prices": root / self.prices, "machines": self.machines and root / self.machines}
+        return self.model_copy(update={"database": database, **paths})
