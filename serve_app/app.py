@@ -72,9 +72,10 @@ def router_config(settings: Settings) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
-    prices = PriceTable.load(settings.ledger.prices)
+    prices = PriceTable.load(settings.ledger.prices, settings.ledger.machines)
     outside = [each.model for each in settings.frontier.upstreams if each.provider]
-    models_used = [settings.expert.model, settings.ledger.baseline_model, *outside]
+    ours = [settings.expert.model, settings.retrieval.embedding_model]
+    models_used = [*ours, settings.ledger.baseline_model, *outside]
     for model in models_used:
         prices.require(model)
     if stale := prices.stale(models_used, datetime.now(UTC).date()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -227,6 +227,14 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+_BYTES_A_TOKEN = 4  # of English, roughly
+
+
+def estimated_tokens(texts: Iterable[str]) -> int:
+    """About how many tokens texts have, by whatever tokenizer."""
+    return sum(len(text.encode()) for text in texts) // _BYTES_A_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

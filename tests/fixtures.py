@@ -55,6 +55,7 @@ from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, 
 from serve_app.telemetry.metrics import GatewayMetrics
 
 EXPERT, FRONTIER = "small", "large"
+EMBEDS = "reader"
 
 Step = str | Delta | Exception | asyncio.Event
 
@@ -240,20 +241,29 @@ class RecordedMetrics(GatewayMetrics):
         self.degraded: list[bool] = []
         self.calls: list[ModelCall] = []
         self.formats: list[tuple[Release, str]] = []
+        self.failures: list[str] = []
+        self.judgements: list[tuple[str, bool]] = []
 
     def formatted(self, release: Release, outcome: FormatOutcome) -> None:
         self.formats.append((release, outcome))
+
+    def failed(self, error: BaseException) -> None:
+        self.failures.append(getattr(error, "code", type(error).__name__))
+
+    def judged(self, judge: str, *, good: bool) -> None:
+        self.judgements.append((judge, good))
 
     def answered(
         self,
         decision: Decision,
         outcome: str,
-        degraded: bool,
-        calls: list[ModelCall],
+        degraded: Sequence[str],
+        calls: Sequence[ModelCall],
         cost: Cost,
+        seconds: float,
     ) -> None:
         self.outcomes.append(outcome)
-        self.degraded.append(degraded)
+        self.degraded.append(bool(degraded))
         self.calls += calls
 
 
@@ -302,7 +312,12 @@ class House:
                 adapters=self.adapters,
             ),
             KnowledgeNodes(
-                self.knowledge, rules, top_k=4, min_relevance=0.04, whole_tokens=whole_tokens
+                self.knowledge,
+                rules,
+                top_k=4,
+                min_relevance=0.04,
+                whole_tokens=whole_tokens,
+                embeds=EMBEDS,
             ),
         )
 
@@ -375,7 +390,9 @@ def prices() -> PriceTable:
         utilisation=1,
         **told,
     )
-    return PriceTable({FRONTIER: TokenPrice(input=2, output=8, **told)}, {EXPERT: small})
+    reader = ComputePrice(usd_per_hour=3600, prompt_tokens_per_second=1e8, utilisation=1, **told)
+    outside = {FRONTIER: TokenPrice(input=2, output=8, **told)}
+    return PriceTable(outside, {EXPERT: small, EMBEDS: reader})
 
 
 _books: list[Book] = []

@@ -88,6 +88,7 @@ class GatewayServer:
                 whole_tokens=min(
                     settings.retrieval.whole_tokens, settings.expert.room_for_evidence()
                 ),
+                embeds=settings.retrieval.embedding_model,
             ),
         )
         ledger = settings.ledger

@@ -31,7 +31,7 @@ class Timed:
         name, tokens = self._name, 0
         async with aclosing(self._model.generate(context, generation)) as deltas:
             async for delta in deltas:
-                if first is None and delta.text:
+                if first is None and delta.said:
                     first = time.monotonic()
                 name = delta.model or name
                 tokens = delta.usage.completion_tokens if delta.usage else tokens

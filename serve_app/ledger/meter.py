@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serve_app.domain import Cost, Message, ModelCall, Usage
+from serve_app.domain import Cost, Message, ModelCall, Usage, estimated_tokens
 from serve_app.ledger.prices import PriceTable
-
-_BYTES_A_TOKEN = 4  # of English, roughly
-
-
-def tokens(texts: Iterable[str]) -> int:
-    """About how many tokens texts have, of whatever tokenizer another stack would use."""
-    return sum(len(text.encode()) for text in texts) // _BYTES_A_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +24,8 @@ class Exchange:
     @classmethod
     def of(cls, asked: Sequence[Message], answer: str, evidence_tokens: int | None) -> Exchange:
         """Estimated from the texts themselves: what our models wrote may not be what was sent."""
-        asked_tokens = tokens(message.content for message in asked)
-        return cls(asked_tokens, tokens([answer]), evidence_tokens)
+        asked_tokens = estimated_tokens(message.content for message in asked)
+        return cls(asked_tokens, estimated_tokens([answer]), evidence_tokens)
 
 
 class CostMeter:
@@ -40,8 +33,8 @@ class CostMeter:
 
     RAG-only: every question gets evidence into its prompt, and is answered by `baseline_model` in
     as many tokens as ours had. The evidence is what was retrieved for this very question;
-    `context_tokens` where nothing was, because ours did not need it. Finding it costs nothing
-    here, for neither. All-frontier is the same without evidence.
+    `context_tokens` where nothing was, because ours did not need it. Finding it costs
+    nothing there, though ours pays for its embeddings. All-frontier is the same without evidence.
     """
 
     def __init__(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from langgraph.runtime import Runtime
 from opentelemetry import trace
 
-from serve_app.domain import Chunk, Route, SearchQuery
+from serve_app.domain import (
+    Chunk,
+    Delta,
+    Generation,
+    Message,
+    ModelCall,
+    Route,
+    SearchQuery,
+    Usage,
+    estimated_tokens,
+)
 from serve_app.errors import NotFound, TriviumError
 from serve_app.orchestration import evidence, quoting, timespans
 from serve_app.orchestration.run import Knowledge, Run
@@ -29,6 +40,7 @@ class KnowledgeNodes:
     Args:
         min_relevance: Least probability that a chunk answers the question.
         whole_tokens: A knowledge base of at most so many tokens goes into a model's prompt whole.
+        embeds: The embedding model's name in the price table; none costs nothing.
     """
 
     def __init__(
@@ -39,11 +51,13 @@ class KnowledgeNodes:
         top_k: int,
         min_relevance: float,
         whole_tokens: int = 0,
+        embeds: str | None = None,
     ) -> None:
         self._knowledge = knowledge
         self._rules = rules
         self._top_k = top_k
         self._min_relevance = min_relevance
+        self._embeds = embeds
         # Without a model there is no prompt to put it into.
         self._whole_tokens = whole_tokens if rules.answers == "model" else 0
 
@@ -75,7 +89,8 @@ class KnowledgeNodes:
                 whole = await self._knowledge.whole(context, collection, self._whole_tokens)
                 if whole:
                     return {"chunks": whole, "found": whole, "whole": True, "error": None}
-            chunks = await self._knowledge.search(context, collection, state["query"])
+            async with self._embedding(runtime.context, [state["query"].text]):
+                chunks = await self._knowledge.search(context, collection, state["query"])
         except NotFound:
             # Nothing was ever ingested: that is an answer, not a failure.
             return {"chunks": [], "found": [], "error": None}
@@ -98,9 +113,11 @@ class KnowledgeNodes:
         run, question, query = runtime.context, state["question"], state["query"].text
         stated = quoting.statements(query, state["chunks"], _CANDIDATES)
         try:
-            cosines = await self._knowledge.nearness(
-                run.context, question.collection, query, [each.in_context for each in stated]
-            )
+            texts = [each.in_context for each in stated]
+            async with self._embedding(run, [query, *texts]):
+                cosines = await self._knowledge.nearness(
+                    run.context, question.collection, query, texts
+                )
         except TriviumError as error:
             return {"error": error}
         chosen = quoting.choose(query, stated, cosines, self._rules.min_quote)
@@ -147,6 +164,18 @@ class KnowledgeNodes:
         if state["error"]:
             return "detour"
         return "end" if "text" in state else self._without_evidence(state)
+
+    @asynccontextmanager
+    async def _embedding(self, run: Run, texts: Sequence[str]) -> AsyncIterator[None]:
+        """Around what embeds texts. It takes time of a machine of our own, so it has its price."""
+        if self._embeds is None:
+            yield
+            return
+        asked = Generation(tuple(Message("user", text) for text in texts), max_tokens=0)
+        async with run.purse.paying([self._embeds], "embed", asked) as bill:
+            yield
+            bill.note(Delta(usage=Usage(estimated_tokens(texts))))
+        run.embeddings.append(ModelCall(self._embeds, "embed", bill.usage))
 
     def _without_evidence(self, state: State) -> str:
         # A model has read what the first search found: it is not paid to do so again.

@@ -175,6 +175,7 @@ class Run:
         stages: Milliseconds in each step of the graph.
         evidence: What was last retrieved; `None` when nothing was looked for.
         model: What was asked last, as `x-trivium-model` names it.
+        embeddings: What was embedded to find evidence: it costs, and answers nothing.
         formats: Answers that a contract held for, and whether they kept it.
     """
 
@@ -182,6 +183,7 @@ class Run:
     purse: Purse
     streaming: bool = True
     calls: list[ModelCall] = field(default_factory=list)
+    embeddings: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     evidence: tuple[Chunk, ...] | None = None

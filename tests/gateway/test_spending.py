@@ -15,7 +15,18 @@ from serve_app.errors import Unavailable
 from serve_app.ledger import tables
 from serve_app.ledger.accounts import Bill
 from serve_app.ledger.keys import Keys
-from tests.fixtures import EXPERT, FRONTIER, FixedRouter, House, ScriptedModel, decision, prices
+from tests.fixtures import (
+    EMBEDS,
+    EXPERT,
+    FRONTIER,
+    FixedKnowledge,
+    FixedRouter,
+    House,
+    ScriptedModel,
+    chunk,
+    decision,
+    prices,
+)
 
 CHAT = "/v1/chat/completions"
 WHY = {"messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 10}
@@ -49,6 +60,23 @@ async def test_an_answer_has_a_row_with_who_what_and_how_much() -> None:
     assert (call.answer_id, call.cost_nanos) == (row.id, row.cost_nanos)
     assert call.machine_seconds > 0
     assert "Why?" not in repr((row, call))
+
+
+async def test_finding_evidence_has_its_price() -> None:
+    found = FixedKnowledge([chunk("Goods may be returned within 30 days.")])
+    router = FixedRouter(decision(Route.KNOWLEDGE))
+    house = House(router=router, knowledge=found, answers="quote")
+    async with client_of(house) as client:
+        answer = (await client.post(CHAT, json=WHY)).json()
+    calls = await rows(house, tables.calls)
+    (row,) = await rows(house)
+    assert {(call.model, call.purpose) for call in calls} == {(EMBEDS, "embed")}
+    assert row.cost_nanos == sum(call.cost_nanos for call in calls) > 0
+    assert answer["usage"]["cost_details"]["by_purpose"] == {
+        "embed": pytest.approx(row.cost_nanos / 1e9)
+    }
+    # No model wrote the answer.
+    assert (row.model, answer["usage"]["total_tokens"]) == (None, 0)
 
 
 async def test_a_stream_is_in_the_ledger_before_it_says_that_it_is_done() -> None:
