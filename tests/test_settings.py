@@ -122,7 +122,9 @@ def test_empty_file_gives_the_defaults(file: Path) -> None:
     assert load(file) == load(None)
 
 
-def test_the_files_that_come_along_load() -> None:
+def test_the_files_that_come_along_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "a key")
     for path in Path(__file__).parent.parent.glob("configs/*.yaml"):
         if path.name not in ("prices.yaml", "forecast.yaml"):
             load(path)
