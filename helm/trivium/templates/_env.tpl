@@ -1,0 +1,39 @@
+{{/* Environment of Trivium's containers. Ray's variables are those of `trivium up`: they are what makes it fast. */}}
+
+{{- define "trivium.env" -}}
+{{- $env := dict
+  "HOME" "/tmp"
+  "HF_HOME" (printf "%s/hub" (include "trivium.stateDir" .))
+  "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" "http/protobuf"
+  "RAY_USAGE_STATS_ENABLED" "0"
+  "RAY_SERVE_LOG_ENCODING" "JSON"
+  "RAY_SERVE_USE_GRPC_BY_DEFAULT" "1"
+  "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD" "0"
+  "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP" "0"
+  "RAY_worker_niceness" "0"
+  "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK" "0"
+  "TOKENIZERS_PARALLELISM" "false" }}
+{{- range $name, $value := mergeOverwrite $env .Values.ray.env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "trivium.secretEnv" -}}
+{{- range $name, $key := .Values.secrets.env }}
+- name: {{ $name }}
+  valueFrom: { secretKeyRef: { name: {{ $.Values.secrets.existingSecret }}, key: {{ $key }} } }
+{{- end }}
+{{- end }}
+
+{{- define "trivium.dashboardEnv" -}}
+{{- range $name, $value := dict
+  "RAY_PROMETHEUS_HOST" .Values.monitoring.prometheusHost
+  "RAY_GRAFANA_HOST" .Values.monitoring.grafanaHost
+  "RAY_GRAFANA_IFRAME_HOST" .Values.monitoring.grafanaIframeHost }}
+{{- if $value }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,87 @@
+{{/* Names, labels, images and security contexts. Every other template takes them from here. */}}
+
+{{- define "trivium.fullname" -}}
+{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What pods are selected by. Takes (dict "root" $ "component" …); without a component, all pods.
+     Not by their app.kubernetes.io/name: of Ray's pods that is the operator's to say. */}}
+{{- define "trivium.selector" -}}
+app.kubernetes.io/instance: {{ include "trivium.fullname" .root }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "trivium.labels" -}}
+{{ include "trivium.selector" . }}
+app.kubernetes.io/name: trivium
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: trivium
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* Pods in which Ray runs, of this release: selector of policies between them. */}}
+{{- define "trivium.rayPods" -}}
+matchLabels:
+  {{- include "trivium.selector" (dict "root" .) | nindent 2 }}
+matchExpressions:
+  - { key: ray.io/node-type, operator: Exists }
+{{- end }}
+
+{{- define "trivium.image" -}}
+{{- $kind := ternary "gpu" "cpu" (gt (int (dig "gpu" "count" 0 .group)) 0) }}
+{{- $image := .root.Values.image }}
+{{- $tag := eq $kind "gpu" | ternary $image.gpuTag $image.tag }}
+{{- default (printf "%s:%s" $image.repository (default (printf "%s-%s" .root.Chart.AppVersion $kind) $tag)) .group.image }}
+{{- end }}
+
+{{/* The restricted Pod Security Standard, and the first half of a container's. */}}
+{{- define "trivium.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.podSecurity.runAsUser | int64 }}
+runAsGroup: {{ .Values.podSecurity.fsGroup | int64 }}
+fsGroup: {{ .Values.podSecurity.fsGroup | int64 }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end }}
+
+{{- define "trivium.containerSecurity" -}}
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+seccompProfile: { type: RuntimeDefault }
+{{- end }}
+
+{{/* Service that clients and routes ask: the one KubeRay keeps on the active cluster, or its Gateway's. */}}
+{{- define "trivium.service" -}}
+{{- if eq .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade" -}}
+name: {{ default (printf "%s-gateway-%s" (include "trivium.fullname" .) .Values.upgrade.gatewayClassName) .Values.upgrade.gatewayService }}
+port: 80
+{{- else -}}
+name: {{ include "trivium.fullname" . }}-serve-svc
+port: 8000
+{{- end }}
+{{- end }}
+
+{{/* A group of workers, or a job, with the defaults of its kind. */}}
+{{- define "trivium.withDefaults" -}}
+{{- mergeOverwrite (deepCopy .defaults) .item | toJson }}
+{{- end }}
+
+{{/* Groups of workers that are enabled, by name. */}}
+{{- define "trivium.workers" -}}
+{{- $groups := dict }}
+{{- range $name, $group := .Values.workers }}
+  {{- $whole := include "trivium.withDefaults" (dict "defaults" $.Values.workerDefaults "item" $group) | fromJson }}
+  {{- if $whole.enabled }}{{ $_ := set $groups $name $whole }}{{ end }}
+{{- end }}
+{{- $groups | toJson }}
+{{- end }}
+
+{{/* Port of an address such as http://host:19530 or host:6379. Takes (dict "address" "default"). */}}
+{{- define "trivium.port" -}}
+{{- regexFind ":[0-9]+" (regexReplaceAll "^[a-z]+://" .address "") | trimPrefix ":" | default .default }}
+{{- end }}

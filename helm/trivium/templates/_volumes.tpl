@@ -1,0 +1,36 @@
+{{/* Where Trivium's containers read and write: the root file system is read-only. */}}
+
+{{- define "trivium.mounts" -}}
+- { name: tmp, mountPath: /tmp }
+- { name: state, mountPath: {{ include "trivium.stateDir" . }} }
+- { name: config, mountPath: /etc/trivium, readOnly: true }
+{{- if .Values.machinePrices.enabled }}
+- { name: machines, mountPath: /etc/trivium-machines, readOnly: true }
+{{- end }}
+{{- if .Values.modelImage }}
+- { name: models, mountPath: /models, readOnly: true }
+{{- end }}
+{{- with .Values.ray.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "trivium.volumes" -}}
+{{- $claim := .Values.state.claim }}
+- { name: tmp, emptyDir: {} }
+- { name: config, configMap: { name: {{ include "trivium.fullname" . }}-config } }
+{{- if $claim.enabled }}
+- { name: state, persistentVolumeClaim: { claimName: {{ default (printf "%s-state" (include "trivium.fullname" .)) $claim.existingClaim }} } }
+{{- else }}
+- { name: state, emptyDir: { sizeLimit: {{ .Values.state.emptyDirSize }} } }
+{{- end }}
+{{- if .Values.machinePrices.enabled }}
+- { name: machines, configMap: { name: {{ include "trivium.fullname" . }}-machines, optional: true } }
+{{- end }}
+{{- with .Values.modelImage }}
+- { name: models, image: { reference: {{ . }}, pullPolicy: IfNotPresent } }
+{{- end }}
+{{- with .Values.ray.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

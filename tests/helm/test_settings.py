@@ -1,0 +1,110 @@
+"""What the chart renders is what Trivium takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve_app.ledger.prices import PriceTable
+from serve_app.settings import Settings, from_args, load
+from tests.helm.chart import PROFILES, ROOT, Json, arguments, of_profile, one, render
+
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+
+
+@pytest.fixture(autouse=True)
+def keys(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _KEYS:
+        monkeypatch.setenv(name, "none")
+
+
+def settings(profile: str, *more: str) -> Settings:
+    return from_args(arguments(render(*of_profile(profile), *more)))
+
+
+def plain(settings: Settings) -> Json:
+    found: Json = settings.model_dump(mode="json")
+    return found
+
+
+@pytest.mark.parametrize("profile", ["default", *PROFILES])
+def test_the_rendered_arguments_are_settings_with_absolute_paths(profile: str) -> None:
+    made = settings(profile)
+    # Nothing is left to the folder that a process happens to run in.
+    assert made == made.resolved(Path("/somewhere/else"))
+
+
+def test_the_production_profile_is_the_file_of_the_same_name() -> None:
+    rendered = plain(settings("production"))
+    written = plain(load(ROOT / "configs" / "production.yaml"))
+    for paths in (rendered, written):
+        del paths["state_dir"], paths["expert"]["lora"]["cache"]
+        del paths["ledger"]["prices"], paths["ledger"]["machines"]
+    assert rendered == written
+
+
+def test_the_kind_profile_serves_what_a_laptop_does() -> None:
+    laptop = load(ROOT / "configs" / "local.yaml").expert
+    there = settings("kind").expert
+    assert (there.model, there.lora.enabled) == (laptop.model, laptop.lora.enabled)
+    assert there.engine["max_model_len"] == laptop.engine["max_model_len"]
+
+
+def test_the_settings_file_beside_it_says_the_same() -> None:
+    manifests = render(*of_profile("production"))
+    config = one(manifests, "ConfigMap", "trivium-config")["data"]
+    assert yaml.safe_load(config["settings.yaml"]) == arguments(manifests)
+
+
+def test_prices_of_the_values_replace_the_images(tmp_path: Path) -> None:
+    table = (ROOT / "configs" / "prices.yaml").read_text(encoding="utf-8")
+    values = tmp_path / "values.yaml"
+    given = {"prices": yaml.safe_load(table)}
+    values.write_text(yaml.safe_dump(given, default_flow_style=False), encoding="utf-8")
+    manifests = render("-f", str(values))
+    assert arguments(manifests)["ledger"]["prices"] == "/etc/trivium/prices.yaml"
+    file = tmp_path / "prices.yaml"
+    file.write_text(one(manifests, "ConfigMap", "trivium-config")["data"]["prices.yaml"])
+    PriceTable.load(file).require("gpt-4.1")
+
+
+def test_models_of_the_profiles_have_a_price() -> None:
+    table = PriceTable.load(ROOT / "configs" / "prices.yaml")
+    for profile in PROFILES:
+        table.require(settings(profile).expert.model)
+
+
+def test_large_numbers_stay_numbers() -> None:
+    more = ["--set", "settings.gateway.max_body_bytes=20000000"]
+    assert settings("kind", *more).gateway.max_body_bytes == 20_000_000
+
+
+def test_milvus_in_the_chart_is_the_one_that_is_asked() -> None:
+    manifests = render(*of_profile("gpu"))
+    assert arguments(manifests)["retrieval"]["milvus_uri"] == "http://trivium-milvus:19530"
+    assert one(manifests, "Service", "trivium-milvus")["spec"]["ports"][0]["port"] == 19530
+
+
+def test_gpus_are_the_experts_alone() -> None:
+    made = settings("production").expert
+    cluster = one(render(*of_profile("production")), "RayService")["spec"]["rayClusterConfig"]
+    for group in cluster["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        if "nvidia.com/gpu" in limits:
+            # No deployment of the others fits a pod without CPUs, and the expert asks for none.
+            assert group["rayStartParams"] == {"num-cpus": "0", "num-gpus": "2"}
+            assert limits["nvidia.com/gpu"] == "2"
+    assert made.scaling.num_cpus == 0
+    assert made.engine["tensor_parallel_size"] == 2
+
+
+def test_a_mig_slice_counts_as_a_gpu() -> None:
+    slice_ = "nvidia.com/mig-3g.40gb"
+    more = ["--set", f"workers.gpu.gpu.resource={slice_.replace('.', chr(92) + '.')}"]
+    cluster = one(render(*of_profile("gpu"), *more), "RayService")["spec"]["rayClusterConfig"]
+    group = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu")
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits[slice_] == "2"
+    assert group["rayStartParams"]["num-gpus"] == "2"

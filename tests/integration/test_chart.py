@@ -1,0 +1,205 @@
+"""What the chart ships is what runs: its kind profile, started here as KubeRay would start it.
+
+The paths of the pod become a folder of the test and this checkout. All else is as Helm rendered it:
+the init container's command, the environment, Ray's start parameters, and `serveConfigV2`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from tests.helm.chart import CHART, of_profile, one, render
+from tests.integration.conftest import ROOT, free_port
+
+_READY_S = 420.0
+_MODELS = ROOT / ".trivium" / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """The head pod's container, started here."""
+
+    folder: Path
+    spec: Mapping[str, Any]
+    start: Mapping[str, str]
+    token: str
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def here(self, text: str) -> str:
+        """A text of the pod, with this machine's paths."""
+        return text.replace("/var/lib/trivium", str(self.state)).replace("/opt/trivium", str(ROOT))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The container's variables, the token that the operator adds, and this machine's PATH."""
+        given = {e["name"]: self.here(e["value"]) for e in self.spec["containers"][0]["env"]}
+        tools = str(Path(sys.executable).parent)
+        return {
+            **given,
+            "HOME": str(self.folder),
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+        }
+
+    def run(self, *command: str) -> None:
+        """A command in the container, to its end."""
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[str]:
+    """Where the rendered application answers, once it is ready."""
+    manifests = render(*of_profile("kind"))
+    service = one(manifests, "RayService")["spec"]
+    head = service["rayClusterConfig"]["headGroupSpec"]
+    # A short path: sockets lie below it.
+    folder = Path(tempfile.mkdtemp(prefix="chart-"))
+    pod = Pod(folder, head["template"]["spec"], head["rayStartParams"], secrets.token_hex(16))
+    pod.state.mkdir()
+    _MODELS.mkdir(parents=True, exist_ok=True)
+    (pod.state / "models").symlink_to(_MODELS)
+    settings = folder / "settings.yaml"
+    settings.write_text(
+        pod.here(one(manifests, "ConfigMap", "trivium-config")["data"][settings.name])
+    )
+    (prepare,) = pod.spec["initContainers"]
+    pod.run(
+        *(str(settings) if part.endswith(settings.name) else part for part in prepare["command"])
+    )
+    config = yaml.safe_load(pod.here(service["serveConfigV2"]))
+    config["http_options"] |= {"host": "127.0.0.1", "port": free_port()}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    dashboard = free_port()
+    process = _start_ray(pod, dashboard)
+    try:
+        _deploy(process, pod, dashboard)
+        url = f"http://127.0.0.1:{config['http_options']['port']}"
+        _wait(process, url, pod, dashboard)
+        yield url
+    finally:
+        _stop(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_ray(pod: Pod, dashboard: int) -> subprocess.Popen[bytes]:
+    """`ray start --head` as KubeRay does it; the ports are free ones, as nothing else is here."""
+    command = ["ray", "start", "--head", "--block", "--disable-usage-stats"]
+    command += [
+        f"--{name}={value}" for name, value in pod.start.items() if name != "dashboard-host"
+    ]
+    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+    ports = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
+    command += [f"--{name}={free_port()}" for name in ports]
+    command += [f"--temp-dir={pod.folder / 'ray'}", f"--object-store-memory={200 * 1024**2}"]
+    with (pod.folder / "ray.log").open("wb") as log:
+        return subprocess.Popen(
+            command,
+            env=pod.environment,
+            cwd=pod.folder,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _serve(pod: Pod, dashboard: int) -> httpx.Client:
+    headers = {"authorization": f"Bearer {pod.token}"}
+    return httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers=headers, timeout=60)
+
+
+def _deploy(process: subprocess.Popen[bytes], pod: Pod, dashboard: int) -> None:
+    """The config goes where KubeRay puts it: to Serve's REST API, once that is there."""
+    config = yaml.safe_load((pod.folder / "serve.yaml").read_text(encoding="utf-8"))
+    deadline = time.monotonic() + 120
+    with _serve(pod, dashboard) as http:
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                answer = http.put("/api/serve/applications/", json=config)
+                if not answer.is_server_error:
+                    answer.raise_for_status()
+                    return
+            time.sleep(0.5)
+    raise AssertionError((pod.folder / "ray.log").read_text(errors="replace")[-3000:])
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, pod: Pod, dashboard: int) -> None:
+    """Return when every road has answered once."""
+    deadline = time.monotonic() + _READY_S
+    said: Any = None
+    with _serve(pod, dashboard) as http:
+        while time.monotonic() < deadline:
+            assert process.poll() is None, (pod.folder / "ray.log").read_text(errors="replace")
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    return
+            applications = http.get("/api/serve/applications/").json()["applications"]
+            said = applications.get("trivium", {})
+            assert said.get("status") not in ("DEPLOY_FAILED", "UNHEALTHY"), said.get("message")
+            time.sleep(0.5)
+    raise AssertionError(f"not ready after {_READY_S:.0f} s: {said}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(60)
+    finally:
+        for each in family:
+            if each.is_running():
+                each.kill()
+        process.kill()
+
+
+def test_every_road_answers_a_question(gateway: str) -> None:
+    """By the very script that `helm test` runs."""
+    done = subprocess.run(
+        [sys.executable, str(CHART / "files" / "ask_every_road.py")],
+        env={**os.environ, "TRIVIUM_URL": gateway},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    roads = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert roads == ["expert", "knowledge", "frontier"]
+
+
+def test_the_rendered_price_table_is_charged(gateway: str) -> None:
+    body = {"model": "trivium/expert", "messages": [{"role": "user", "content": "Hello"}]}
+    answer = httpx.post(f"{gateway}/v1/chat/completions", json=body, timeout=110)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["cost"] > 0
