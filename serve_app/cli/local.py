@@ -137,7 +137,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
 
 @contextlib.contextmanager
 def joined(settings: Settings) -> Iterator[bool]:
-    """This process as a driver: of the running stack's Ray, or of one of its own.
+    """This process as a driver: of the running stack's Ray, that of RAY_ADDRESS, or its own.
 
     Yields whether a stack is running.
     """
@@ -149,13 +149,15 @@ def joined(settings: Settings) -> Iterator[bool]:
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     running = RunFile.of(settings).addresses()
-    if running is None:
+    if running is None and "RAY_ADDRESS" not in os.environ:
         with cluster(settings, purpose="bulk"):
             yield False
         return
-    ray.init(address=running.ray, log_to_driver=False, logging_level="ERROR")
+    # A job on a cluster finds its Ray by RAY_ADDRESS.
+    address = running.ray if running else None
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     try:
-        yield True
+        yield running is not None
     finally:
         ray.shutdown()
 
