@@ -340,6 +340,7 @@ class House:
                 knowledge=self.knowledge,
                 readiness=Readiness(self.accounting, "default"),
                 adapters=self.adapters,
+                metrics=self.metrics,
             )
         )
 

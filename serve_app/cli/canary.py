@@ -82,7 +82,7 @@ def canary(
     which = number or releases.current(name)["version"]
     if which is None:
         raise NotFound(f"{name} serves no version: promote one, or name one with --version")
-    past = drift.History(history or f"{root.rstrip('/')}/{name}/{drift.FILE}")
+    past = drift.History(history) if history else drift.History.of(root, name)
     records = past.records()
     with tempfile.TemporaryDirectory(prefix="trivium-canary-") as scratch:
         folder = Path(scratch)

@@ -6,57 +6,19 @@ questions), so that a score that falls can be told from a thing that changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from serve_app.errors import SettingsError
+from serve_app.telemetry.drift import FILE, History
 
-from serve_app.errors import SettingsError, Unavailable
+__all__ = ["FILE", "History", "alerts", "changed", "draw", "released", "write_metrics"]
 
 Json = dict[str, Any]
 
-FILE = "canary-history.jsonl"
 WATCHED = ("adherence", "faithfulness", "exact", "fields")
 _PREFIX = "canary_"  # of a release's own scores on the same questions
-
-
-class History:
-    """Records in the order in which they were made, on any path that fsspec knows.
-
-    Args:
-        path: A file or an fsspec URL.
-    """
-
-    def __init__(self, path: str) -> None:
-        try:
-            self._fs, self._path = fsspec.core.url_to_fs(path)
-        except (ValueError, ImportError) as error:
-            raise SettingsError(f"{path}: fsspec cannot open it: {error}") from None
-
-    def records(self) -> list[Json]:
-        """Raises `Unavailable` when the file is damaged."""
-        try:
-            lines = self._fs.cat_file(self._path).decode("utf-8").splitlines()
-            return [json.loads(line) for line in lines if line.strip()]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"{self._path} cannot be read: {error}") from None
-
-    def add(self, record: Json) -> None:
-        """Write the whole file anew: object stores cannot append.
-
-        Raises:
-            Unavailable: It cannot be written.
-        """
-        lines = [json.dumps(each, ensure_ascii=False) for each in (*self.records(), record)]
-        try:
-            self._fs.makedirs(self._path.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(self._path, ("\n".join(lines) + "\n").encode())
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be written: {error}") from None
 
 
 def released(scores: Mapping[str, Any]) -> dict[str, float]:

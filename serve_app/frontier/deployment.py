@@ -10,7 +10,7 @@ from serve_app.domain import Delta, Generation, RequestContext
 from serve_app.frontier.masking import Masked
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.settings import FrontierSettings
-from serve_app.telemetry import tracing
+from serve_app.telemetry import metrics, tracing
 
 
 class FrontierServer:
@@ -21,6 +21,7 @@ class FrontierServer:
         self._settings = settings
         self._upstreams = Upstreams(settings)
         self._mask = settings.mask
+        metrics.circuits(self._upstreams.circuits)
 
     async def generate(
         self, context: RequestContext, generation: Generation

@@ -47,6 +47,11 @@ class Retrying:
         self._tries = 1 + settings.retries
         self._circuit = Circuit(settings.circuit)
 
+    @property
+    def resting(self) -> bool:
+        """Whether the provider is being left alone."""
+        return self._circuit.open
+
     async def generate(self, generation: Generation, deadline: float) -> _Answer:
         """As `Provider.generate`. Once text has come out, a failure is final.
 

@@ -27,6 +27,11 @@ class Bounded:
         self._most = most
         self._now = 0
 
+    @property
+    def resting(self) -> bool:
+        """Whether it is being left alone."""
+        return self._upstream.resting
+
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
         """As `Retrying.generate`.
 
@@ -56,6 +61,15 @@ class Upstreams:
                 ),
             )
             for each in settings.upstreams
+        ]
+        self._providers = [each.provider for each in settings.upstreams]
+
+    def circuits(self) -> list[tuple[str, str, bool]]:
+        """Provider and model of each that is configured, and whether it is being left alone."""
+        return [
+            (named, model, upstream.resting)
+            for named, (model, upstream) in zip(self._providers, self._all, strict=True)
+            if named
         ]
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:

@@ -109,6 +109,7 @@ class GatewayServer:
             knowledge=knowledge,
             readiness=Readiness(unlimited, settings.retrieval.collection),
             adapters=adapters,
+            metrics=metrics,
         )
         registry = settings.expert.adapters if settings.expert.lora.enabled else None
         self._watch = Watch(self._database, book, adapters, registry, StandingMetrics())

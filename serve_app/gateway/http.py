@@ -39,6 +39,7 @@ from serve_app.ledger.database import Database
 from serve_app.ledger.keys import Keys
 from serve_app.orchestration.run import Router
 from serve_app.settings import Settings
+from serve_app.telemetry.metrics import GatewayMetrics
 
 Collection = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
@@ -55,6 +56,7 @@ class Services:
     knowledge: RemoteKnowledge
     readiness: Readiness
     adapters: Adapters
+    metrics: GatewayMetrics
 
 
 def create_app(services: Services) -> FastAPI:
@@ -84,7 +86,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
     app.add_middleware(RequestIdentity)
     failures.install(app)
-    app.include_router(spending.routes(services.database, services.book))
+    app.include_router(spending.routes(services.database, services.book, services.metrics))
 
     def context(request: Request, caller: Principal) -> RequestContext:
         return RequestContext(

@@ -17,6 +17,7 @@ from serve_app.ledger.database import Database
 from serve_app.ledger.feedback import judge
 from serve_app.ledger.limits import Payer
 from serve_app.ledger.report import By, Span, left, spend
+from serve_app.telemetry.metrics import GatewayMetrics
 
 _COMPLETION = "chatcmpl-"
 
@@ -28,7 +29,7 @@ class FeedbackRequest(Body):
     good: bool
 
 
-def routes(database: Database, book: Book) -> APIRouter:
+def routes(database: Database, book: Book, metrics: GatewayMetrics) -> APIRouter:
     """The endpoints over one ledger. Callers see and judge what is their tenant's alone."""
     router = APIRouter(prefix="/v1")
 
@@ -41,6 +42,7 @@ def routes(database: Database, book: Book) -> APIRouter:
             await judge(database, caller.tenant, request_id, good=body.good)
         except (SQLAlchemyError, OSError):
             raise LedgerUnavailable("feedback cannot be written; try again shortly") from None
+        metrics.judged("caller", good=body.good)
         return {"object": "feedback", "id": body.id, "good": body.good}
 
     @router.get("/usage")

@@ -14,6 +14,7 @@ Per = Literal["minute", "day", "month"]
 Counter = tuple[str, str]  # scope and period: the key of a row of `counters`
 
 HOUSE = "house"
+EACH = ("tenant:", "key:")  # scopes of limits that every tenant, or key, has for itself
 _FORMATS: dict[Per, str] = {"minute": "%Y-%m-%dT%H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
 _SOON_S = 1.0  # what is held by others may be free again by then
 
@@ -79,8 +80,7 @@ class Limit:
         return cls(scope, settings.per, settings.requests, settings.tokens, nanos)
 
     def covers(self, scope: str) -> bool:
-        each = self.scope in ("tenant:", "key:")
-        return scope.startswith(self.scope) if each else scope == self.scope
+        return scope.startswith(self.scope) if self.scope in EACH else scope == self.scope
 
 
 @dataclass(slots=True)

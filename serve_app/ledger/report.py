@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal_column, se
 
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
-from serve_app.ledger.limits import Limit, Payer, periods
+from serve_app.ledger.limits import EACH, Limit, Payer, periods
 
 
 class By(StrEnum):
@@ -160,30 +160,47 @@ async def left(
     database: Database, limits: Sequence[Limit], payer: Payer, moment: float
 ) -> list[Left]:
     """What the limits of a key and its tenant leave at a time."""
+    scopes = payer.scopes[1:]
+    covering = [(each, scope) for each in limits for scope in scopes if each.covers(scope)]
+    return [each for _, each in await _left(database, covering, moment)]
+
+
+async def left_of_named(
+    database: Database, limits: Sequence[Limit], moment: float
+) -> list[tuple[str, Left]]:
+    """What is left of the limits that have one holder, each with its name: `house`, `tenant:acme`,
+    `key:acme/ci`. Of those that everybody has for themselves there is no end.
+    """
+    named = [(each, each.scope) for each in limits if each.scope not in EACH]
+    found = await _left(database, named, moment)
+    return [(scope.replace("\x1f", "/"), each) for scope, each in found]
+
+
+async def _left(
+    database: Database, covering: Sequence[tuple[Limit, str]], moment: float
+) -> list[tuple[str, Left]]:
+    """What limits leave of the counters of scopes, and of which scope."""
     now = periods(moment)
     counters = tables.counters.c
     chosen = select(tables.counters).where(
-        counters.scope.in_(payer.scopes), counters.period.in_(now.values())
+        counters.scope.in_({scope for _, scope in covering}), counters.period.in_(now.values())
     )
     rows = await database.read(lambda connection: connection.execute(chosen).mappings().all())
     known = {(row["scope"], row["period"]): row for row in rows}
     found = []
-    for limit in limits:
-        for scope in payer.scopes[1:]:
-            if not limit.covers(scope):
-                continue
-            row: Mapping[Any, Any] = known.get((scope, now[limit.per]), {})
-            for unit, name, scale in (
-                ("requests", "requests", 1.0),
-                ("tokens", "tokens", 1.0),
-                ("nanos", "usd", 1e9),
-            ):
-                most = getattr(limit, unit)
-                if most is not None:
-                    used, held = row.get(unit, 0), row.get(f"held_{unit}", 0)
-                    of = scope.partition(":")[0]
-                    values = (most / scale, used / scale, held / scale)
-                    found.append(Left(of, limit.per, name, *values))
+    for limit, scope in covering:
+        row: Mapping[Any, Any] = known.get((scope, now[limit.per]), {})
+        for unit, name, scale in (
+            ("requests", "requests", 1.0),
+            ("tokens", "tokens", 1.0),
+            ("nanos", "usd", 1e9),
+        ):
+            most = getattr(limit, unit)
+            if most is not None:
+                used, held = row.get(unit, 0), row.get(f"held_{unit}", 0)
+                of = scope.partition(":")[0]
+                values = (most / scale, used / scale, held / scale)
+                found.append((scope, Left(of, limit.per, name, *values)))
     return found
 
 

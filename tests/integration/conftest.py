@@ -87,6 +87,8 @@ def stack() -> Iterator[Stack]:
         **os.environ,
         "TRIVIUM_STATE_DIR": str(STATE),
         "TRIVIUM_EXPERT__LORA__POLL_S": "0.5",
+        # Far above what the tests spend: it is there to be seen in the metrics.
+        "TRIVIUM_LEDGER__LIMITS": '[{"of": "house", "per": "month", "usd": 1000}]',
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
     }
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
