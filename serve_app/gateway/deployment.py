@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
 
 from serve_app.domain import Generation, Message, RequestContext, Route
 from serve_app.expert.adapters import Registry
@@ -16,6 +16,7 @@ from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.middleware import SaidOnce
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
 from serve_app.gateway.timing import Timed
@@ -114,10 +115,10 @@ class GatewayServer:
         registry = settings.expert.adapters if settings.expert.lora.enabled else None
         self._watch = Watch(self._database, book, adapters, registry, StandingMetrics())
 
-    async def __serve_build_asgi_app__(self) -> FastAPI:
+    async def __serve_build_asgi_app__(self) -> ASGIApp:
         await self._database.migrate()
         self._watching = asyncio.create_task(self._watch.run())
-        return create_app(self._services)
+        return SaidOnce(create_app(self._services))
 
 
 def _adapters(settings: ExpertSettings, expert: Model, patience_s: float) -> Adapters:

@@ -50,6 +50,20 @@ def test_handbook_facts_are_quoted(stack: Stack, query: str, expected: str) -> N
     assert message.annotations
 
 
+def test_the_id_of_a_request_is_said_once_and_judges_its_answer(stack: Stack) -> None:
+    """Serve's proxy says it as well."""
+    answer = stack.openai().chat.completions.with_raw_response.create(
+        model="trivium/knowledge", messages=[{"role": "user", "content": REVENUE}]
+    )
+    request_id = answer.headers["x-request-id"]
+    assert answer.parse().id == f"chatcmpl-{request_id}"
+    with stack.http() as http:
+        judged = http.post("/v1/feedback", json={"id": request_id, "good": True})
+        assert judged.status_code == 200
+        named = http.get("/v1/models", headers={"x-request-id": "mine"})
+        assert named.headers["x-request-id"] == "mine"
+
+
 def test_expert_road_costs_less_than_the_baseline(stack: Stack) -> None:
     answer = stack.openai().chat.completions.with_raw_response.create(
         model="trivium/auto",
