@@ -67,7 +67,12 @@ def litellm(url: str, log: Path) -> Iterator[Proxy]:
     command = [str(PEER / "bin" / "litellm"), "--config", str(config)]
     command += ["--port", str(_LITELLM), "--host", "127.0.0.1"]
     here = f"http://127.0.0.1:{_LITELLM}"
-    offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    offline = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "LITELLM_LOG": "ERROR",
+        # As open as ours, which has no keys here either.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     with servers.running(command, f"{here}/health/liveliness", log, offline) as process:
         yield Proxy(Target("LiteLLM", here, MODEL), psutil.Process(process.pid))
 
