@@ -39,6 +39,9 @@ heads: setup  ## Train the router heads that come along, and the demo's (DATA=fo
 	$(TRAIN_HEADS) --data configs/demo/house_style/utterances.jsonl \
 	  --output configs/demo/heads.safetensors
 
+chart: setup  ## Make the chart's schema and README, and k8s/, anew of its values and templates
+	$(BIN)/python tools/chart.py
+
 lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves every pin)
 	@$(PYTHON) tools/setup.py --lock $(ARGS)
 
