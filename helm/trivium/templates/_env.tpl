@@ -30,7 +30,8 @@
 {{- range $name, $value := dict
   "RAY_PROMETHEUS_HOST" .Values.monitoring.prometheusHost
   "RAY_GRAFANA_HOST" .Values.monitoring.grafanaHost
-  "RAY_GRAFANA_IFRAME_HOST" .Values.monitoring.grafanaIframeHost }}
+  "RAY_GRAFANA_IFRAME_HOST" .Values.monitoring.grafanaIframeHost
+  "RAY_GRAFANA_SERVE_DASHBOARD_UID" (ternary "trivium-serving" "" (ne .Values.monitoring.grafanaHost "")) }}
 {{- if $value }}
 - name: {{ $name }}
   value: {{ $value | quote }}
