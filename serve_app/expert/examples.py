@@ -15,7 +15,7 @@ from serve_app.domain import Message, Role
 from serve_app.errors import SettingsError
 from serve_app.jsonl import objects
 
-_ROLES = get_args(Role)
+_ROLES = tuple(role for role in get_args(Role) if role != "tool")  # which no adapter is taught
 _WANTED = '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}'
 _NAMED = 5  # rows that a message lists before it only counts
 

@@ -40,9 +40,14 @@ slots:
 
 @pytest.fixture(scope="module")
 def registry(stack: Stack) -> Iterator[Registry]:
-    """The stack's own registry, with versions of `paint` of which each says one word only."""
+    """The stack's own registry, with versions of `paint` of which each says one word only.
+
+    What it held, the demo's adapter, is there again afterwards.
+    """
     base = Base(MODEL, STATE / "models" / MODEL)
-    shutil.rmtree(ROOT, ignore_errors=True)
+    aside = ROOT.with_name("adapters-aside")
+    shutil.rmtree(aside, ignore_errors=True)
+    ROOT.rename(aside)
     tokenizer, common = direction(base.folder)
     size = AutoConfig.from_pretrained(base.folder).vocab_size
     origin = {"name": MODEL, "weights_sha256": base.weights_sha256()}
@@ -60,6 +65,7 @@ def registry(stack: Stack) -> Iterator[Registry]:
     found = Registry(str(ROOT))
     yield found
     shutil.rmtree(ROOT)
+    aside.rename(ROOT)
 
 
 @dataclass(slots=True)
