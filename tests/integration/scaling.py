@@ -33,11 +33,14 @@ def main(dashboard: str, count: int) -> None:
         }
     )
     deadline = time.monotonic() + _PATIENCE_S
+    states: list[str] = []
     while time.monotonic() < deadline:
-        gateway = serve.get_serve_details()["applications"]["trivium"]["deployments"]["Gateway"]
-        states = [each["state"] for each in gateway["replicas"]]
-        if gateway["status"] == "HEALTHY" and states == ["RUNNING"] * count:
-            return
+        # While the application is built anew it has none.
+        deployments = serve.get_serve_details()["applications"]["trivium"]["deployments"]
+        if gateway := deployments.get("Gateway"):
+            states = [each["state"] for each in gateway["replicas"]]
+            if gateway["status"] == "HEALTHY" and states == ["RUNNING"] * count:
+                return
         time.sleep(0.2)
     raise SystemExit(f"no {count} gateways after {_PATIENCE_S:.0f} s: {states}")
 
