@@ -8,7 +8,8 @@
 #   k8s/prerequisites.sh gateway                      # Gateway API and Istio: incremental upgrades
 #   k8s/prerequisites.sh --dry-run kuberay gpu        # says what it would do
 #
-# A version is changed by its variable: KUBERAY=1.7.1 k8s/prerequisites.sh kuberay
+# Only KubeRay's version is one that the manifests are checked against; none of the others was installed
+# here, so look up what is current. A version is changed by its variable: KUBERAY=1.7.1 k8s/prerequisites.sh kuberay
 set -euo pipefail
 
 KUBERAY=${KUBERAY:-1.7.0}

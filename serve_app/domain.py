@@ -229,12 +229,12 @@ class Usage:
         )
 
 
-_BYTES_A_TOKEN = 4  # of English, roughly
+BYTES_A_TOKEN = 4  # of English, roughly
 
 
 def estimated_tokens(texts: Iterable[str]) -> int:
     """About how many tokens texts have, by whatever tokenizer."""
-    return sum(len(text.encode()) for text in texts) // _BYTES_A_TOKEN
+    return sum(len(text.encode()) for text in texts) // BYTES_A_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from serve_app.domain import Delta, Generation, Image, RequestContext, Usage
+from serve_app.domain import BYTES_A_TOKEN, Delta, Generation, Image, RequestContext, Usage
 from serve_app.errors import DeadlineExceeded, LedgerUnavailable
 from serve_app.ledger.book import Book
 from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
@@ -31,7 +31,6 @@ _TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
 _TOKENS_A_PICTURE = 8192
 _MOST_BYTES_A_TOKEN = 32  # on average: a single one may have more
 _MOST_ID = 128  # characters; a provider may send anything
-_BYTES_A_TOKEN = 4  # of English, roughly: only for a call that broke off before it was counted
 
 
 class Bill:
@@ -56,7 +55,8 @@ class Bill:
             prompt_tokens=size + around + _TOKENS_A_PICTURE * pictures,
             completion_tokens=generation.max_tokens,
         )
-        self._guess = size // _BYTES_A_TOKEN + _TOKENS_A_PICTURE * pictures // 2
+        # For a call that broke off before it was counted: a picture, half of what it takes at most.
+        self._guess = size // BYTES_A_TOKEN + _TOKENS_A_PICTURE * pictures // 2
         self.left = False  # by us, while it was at work
         self._pieces = 0
         self._size = 0
@@ -89,7 +89,7 @@ class Bill:
             if not self.estimated:
                 return Usage()
             # A piece is a token, or a few.
-            said = max(self._pieces, self._size // _BYTES_A_TOKEN)
+            said = max(self._pieces, self._size // BYTES_A_TOKEN)
             return _within(Usage(self._guess, said), self.bound)
         taken = _within(self._told, self.bound)
         if taken != self._told:
