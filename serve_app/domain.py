@@ -294,6 +294,23 @@ class Delta:
         calls = "".join(call.name + call.arguments for call in self.tool_calls)
         return self.text + calls
 
+    def __add__(self, more: Delta) -> Delta:
+        """Both as one step; where each knows something, the later one does better."""
+        calls = list(self.tool_calls)
+        for call in more.tool_calls:
+            if calls and calls[-1].index == call.index:
+                calls[-1] += call
+            else:
+                calls.append(call)
+        return Delta(
+            self.text + more.text,
+            more.finish_reason or self.finish_reason,
+            more.usage or self.usage,
+            more.model or self.model,
+            more.provider_id or self.provider_id,
+            tuple(calls),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:

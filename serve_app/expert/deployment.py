@@ -10,9 +10,10 @@ from typing import Any
 
 from ray import serve
 
+from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
 from serve_app.errors import AdapterUnusable
-from serve_app.expert.engine import coalesce, llm_config
+from serve_app.expert.engine import llm_config
 from serve_app.expert.loading import Shelf
 from serve_app.settings import ExpertSettings
 from serve_app.telemetry import tracing

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,50 +134,3 @@ def _finish(reason: str | None) -> FinishReason | None:
             return "content_filter"
         case _:
             return "stop"
-
-
-async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta]:
-    """Merge deltas that pile up while the consumer is busy; never wait for more of them.
-
-    A lone stream is passed on token by token. Under load, where a hop between processes costs
-    more than a token, several tokens share one.
-    """
-    queue: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
-
-    async def pump() -> None:
-        try:
-            async for delta in deltas:
-                queue.put_nowait(delta)
-            queue.put_nowait(None)
-        except BaseException as error:
-            # A cancelled source too: the reader must not wait for what will never come.
-            queue.put_nowait(error)
-
-    task = asyncio.create_task(pump())
-    try:
-        while True:
-            item = await queue.get()
-            merged: Delta | None = None
-            while isinstance(item, Delta):
-                merged = item if merged is None else _merge(merged, item)
-                if queue.empty():
-                    break
-                item = queue.get_nowait()
-            if merged is not None:
-                yield merged
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def _merge(first: Delta, second: Delta) -> Delta:
-    return Delta(
-        text=first.text + second.text,
-        finish_reason=second.finish_reason or first.finish_reason,
-        usage=second.usage or first.usage,
-    )

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
+from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, RequestContext
 from serve_app.frontier.masking import Masked
 from serve_app.frontier.upstreams import Upstreams
@@ -36,8 +37,9 @@ class FrontierServer:
         name = f"chat {self._settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
             ask = partial(self._upstreams.generate, deadline=context.deadline)
-            async with aclosing(Masked(ask, self._mask).generate(generation)) as deltas:
-                async for delta in deltas:
+            deltas = Masked(ask, self._mask).generate(generation)
+            async with aclosing(coalesce(deltas)) as merged:
+                async for delta in merged:
                     if delta.provider_id:
                         span.set_attribute("gen_ai.response.id", delta.provider_id)
                         span.set_attribute("gen_ai.response.model", delta.model or "")
