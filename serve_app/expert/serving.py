@@ -55,7 +55,7 @@ class Adapters:
         prepare: Lets the expert load a release and answer through it; raises `AdapterUnusable`.
 
     Attributes:
-        tried: The registry was looked at, with success or not: nobody need wait any longer.
+        tried: Set once the registry was looked at, with success or not; nobody waits any longer.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Adapters:
         self._refused: dict[str, _Refused] = {}
         self._pinned: dict[Release, Adapter] = {}
         self._looked = registry is None
-        self.tried = registry is None
+        self.tried = asyncio.Event()
+        if registry is None:
+            self.tried.set()
 
     def current(self, name: str) -> Adapter | None:
         """The version of a name that serves now."""
@@ -119,7 +121,7 @@ class Adapters:
             except Exception as error:
                 # Whatever serves goes on serving.
                 log.warning("the adapters' registry cannot be read: %s", error)
-            self.tried = True
+            self.tried.set()
             await asyncio.sleep(self._poll_s)
 
     async def refresh(self) -> None:

@@ -72,6 +72,10 @@ def create_app(services: Services) -> FastAPI:
             await services.adapters.watch()
 
         working = asyncio.create_task(serve_adapters())
+        # A replica that joins knows the adapters before its first request. At a stack's first start
+        # the expert takes longer than this, and `/readyz` says so.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(services.adapters.tried.wait(), _FIRST_LOOK_S)
         yield
         working.cancel()
         await services.book.close()
@@ -214,7 +218,7 @@ def create_app(services: Services) -> FastAPI:
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
         waiting = services.readiness.waiting
-        waiting += [] if services.adapters.tried else ["adapters"]
+        waiting += [] if services.adapters.tried.is_set() else ["adapters"]
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,
@@ -230,6 +234,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 # The page is one file that talks to this server only.
+_FIRST_LOOK_S = 10.0
 _PLAYGROUND_POLICY = (
     "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
 )
