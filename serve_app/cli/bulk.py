@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -21,7 +20,7 @@ from rich.progress import (
 
 from serve_app import models
 from serve_app.cli import local
-from serve_app.cli.console import errors
+from serve_app.cli.console import Bars
 from serve_app.settings import RetrievalSettings, Settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ Done = TypeVar("Done")
 class Bar:
     """A progress bar that appears when there is something to embed."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Bars) -> None:
         self._progress = progress
         self._task: TaskID | None = None
         self._started = 0.0
@@ -98,14 +97,12 @@ async def _store(settings: Settings, start: Start) -> AsyncIterator[Port]:
         await store.close()
 
 
-def _progress() -> Progress:
-    return Progress(
+def _progress() -> Bars:
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=errors,
-        transient=True,
     )

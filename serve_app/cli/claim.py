@@ -12,12 +12,11 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.progress import Progress
 from rich.table import Table
 
 from serve_app import jsonl
 from serve_app.cli.client import DEFAULT_URL, Json, Key, Url, refused
-from serve_app.cli.console import errors, out
+from serve_app.cli.console import Bars, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError, Unavailable
 from serve_app.evaluation.cost import KINDS, Figure, Kind, Pair, Summary, summarise
@@ -149,7 +148,7 @@ async def _asked(
     total = sum(len(rows) for _, rows in work)
     timeout = httpx.Timeout(130, connect=5)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout) as http:
-        with Progress(console=errors, transient=True) as progress:
+        with Bars() as progress:
             task = progress.add_task("asking", total=total)
 
             async def one(ask: Ask, row: dict[str, Any]) -> Pair:

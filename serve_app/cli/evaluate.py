@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -22,7 +21,7 @@ from rich.table import Table
 
 from serve_app import models
 from serve_app.cli.client import Json
-from serve_app.cli.console import errors, out
+from serve_app.cli.console import Bars, errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config, offline_router
 from serve_app.errors import SettingsError
 from serve_app.router.rows import read_rows
@@ -168,7 +167,7 @@ async def _measured(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Bars(*columns) as progress:
         bars: dict[str, TaskID] = {}
 
         def show(step: str, done: int, total: int) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from serve_app.cli.client import Json
-from serve_app.cli.console import errors, out
+from serve_app.cli.console import Bars, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.tuning import base_of
 from serve_app.errors import SettingsError
@@ -61,7 +60,7 @@ def generate(
     started, tokens = time.monotonic(), 0
     if left:
         size = max_tokens or settings.expert.max_output_tokens
-        with Progress(console=errors, transient=True) as progress:
+        with Bars() as progress:
             task = progress.add_task("starting vLLM", total=len(left))
             engine = open_engine(settings, base, adapter, left, size)
             for answers in engine.answers(left, size, adapted=adapter is not None):

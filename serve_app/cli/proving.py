@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from serve_app.cli.client import Json
-from serve_app.cli.console import errors, out
+from serve_app.cli.console import Bars, out
 from serve_app.cli.generation import open_engine
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError
@@ -158,7 +158,7 @@ def progress() -> Iterator[OnProgress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True) as shown:
+    with Bars(*columns) as shown:
         starting = shown.add_task("starting vLLM", total=None)
         bars: dict[str, Any] = {}
 

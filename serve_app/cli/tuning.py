@@ -13,7 +13,6 @@ import typer
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,7 +21,7 @@ from rich.progress import (
 from serve_app import models
 from serve_app.cli import local, steps
 from serve_app.cli.client import Json
-from serve_app.cli.console import errors, out
+from serve_app.cli.console import Bars, errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError
 from serve_app.expert.base import Base, find
@@ -189,7 +188,7 @@ def _progress(total: int) -> Iterator[Any]:
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Bars(*columns) as progress:
         task = progress.add_task("starting", total=total, losses="")
         last: dict[str, float] = {}
 
