@@ -26,8 +26,8 @@ import psutil
 from serve_app.errors import SettingsError, Unavailable
 from serve_app.settings import Settings
 
-# More logical CPUs than cores: the deployments are many, and most of them wait most of the time.
-_LOGICAL_CPUS = 8
+# On a laptop more than cores: the deployments are many, and most of them wait most of the time.
+_LOGICAL_CPUS = max(8, os.cpu_count() or 1)
 _RECONFIGURE_S = 60.0
 _FIRST_FIGURES_S = 30.0
 
