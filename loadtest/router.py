@@ -212,7 +212,7 @@ def through_serve(data: Path | None) -> dict[str, Any]:
 
         async def load(queries: Sequence[str], callers: int) -> dict[str, float]:
             handle = serve.get_app_handle("bench")
-            decider = RemoteRouter(Remote(handle, "router", 10), 2, own.router.max_batch_size)
+            decider = RemoteRouter(Remote(handle, "router", 10), 2, own.router.max_batch_size, "")
             taken: list[float] = []
             end = time.perf_counter() + SECONDS
 
@@ -220,7 +220,9 @@ def through_serve(data: Path | None) -> dict[str, Any]:
                 at = caller
                 while (started := time.perf_counter()) < end:
                     context = RequestContext("bench", time.time() + 10)
-                    await decider.decide(context, [Message("user", queries[at % len(queries)])])
+                    await decider.decide(
+                        context, [Message("user", queries[at % len(queries)])], None
+                    )
                     taken.append(time.perf_counter() - started)
                     at += callers
 

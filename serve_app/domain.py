@@ -116,6 +116,7 @@ class Decision:
             `fallback` (nobody could decide).
         barred: Roads that a pin of the policy forbids; none of them may stand in either.
         latency_ms: Time inside the router replica, queueing for the batch included.
+        usage: What stage 2 took of the expert's model; `None` where it was not asked.
     """
 
     route: Route
@@ -130,6 +131,7 @@ class Decision:
     volatile: bool = False
     barred: tuple[Route, ...] = ()
     latency_ms: float = 0.0
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

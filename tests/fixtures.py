@@ -49,7 +49,7 @@ from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
-from serve_app.orchestration.run import Question
+from serve_app.orchestration.run import Purse, Question
 from serve_app.retrieval.index import IngestReport
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
 from serve_app.telemetry.metrics import GatewayMetrics
@@ -105,7 +105,9 @@ class FixedRouter:
         self.outcome = outcome or decision()
         self.asked: list[list[str]] = []
 
-    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision:
+    async def decide(
+        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+    ) -> Decision:
         self.asked.append([m.content for m in messages if m.role == "user"])
         if isinstance(self.outcome, Exception):
             raise self.outcome

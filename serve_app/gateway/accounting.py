@@ -48,7 +48,7 @@ class Accounting:
         found = run.evidence
         evidence = None if found is None else estimated_tokens(chunk.text for chunk in found)
         exchange = Exchange.of(question.messages, text, evidence)
-        return self._meter.cost([*run.calls, *run.embeddings], exchange)
+        return self._meter.cost([*run.calls, *run.beside], exchange)
 
     @contextlib.asynccontextmanager
     async def answering(

@@ -56,6 +56,7 @@ class GatewayServer:
             Remote(router, "router", settings.router.timeout_s),
             settings.router.scaling.max_replicas,
             settings.router.max_batch_size,
+            settings.expert.model,
         )
         model = RemoteModel(Remote(expert, "expert", patience))
         outside = RemoteModel(Remote(frontier, "frontier", settings.frontier.timeout_s))

@@ -128,7 +128,7 @@ def create_app(services: Services) -> FastAPI:
         """The router's decision alone, with its scores."""
         caller.require("chat")
         with admission.admitted():
-            made = await services.router.decide(context(request, caller), body.conversation)
+            made = await services.router.decide(context(request, caller), body.conversation, None)
         return responses.decision(made)
 
     @app.get("/v1/models")

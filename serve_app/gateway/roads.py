@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -16,25 +17,50 @@ from serve_app.domain import (
     RequestContext,
     SearchQuery,
 )
+from serve_app.errors import BudgetExceeded
 from serve_app.handles import Remote, Together
+from serve_app.orchestration.run import Purse
 from serve_app.retrieval.index import IngestReport
-from serve_app.router.turns import turns
+from serve_app.router.classifier import question
+from serve_app.router.turns import Turns, turns
+
+log = logging.getLogger(__name__)
 
 
 class RemoteRouter:
-    """Stage 1 for queries that travel together; stage 2 for each one alone, as it takes long."""
+    """Stage 1 for queries that travel together; stage 2 for each one alone, as it takes long.
 
-    def __init__(self, remote: Remote, replicas: int, batch: int) -> None:
+    Args:
+        model: Which stage 2 asks.
+    """
+
+    def __init__(self, remote: Remote, replicas: int, batch: int, model: str) -> None:
         self._remote = remote
         self._first = Together(remote, "decide", calls=replicas, items=batch)
+        self._model = model
 
-    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision:
+    async def decide(
+        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+    ) -> Decision:
         # Cut to what the router reads before it is sent.
         asked = turns(messages)
         decision: Decision
         decision, unsure = await self._first.call(context, asked)
-        if unsure:
-            decision = await self._remote.call("decide_again", context, asked, decision)
+        if not unsure:
+            return decision
+        if purse is None:
+            return await self._again(context, asked, decision)
+        try:
+            async with purse.paying([self._model], "route", question(asked)) as bill:
+                decision = await self._again(context, asked, decision)
+                bill.note(Delta(usage=decision.usage))
+        except BudgetExceeded as error:
+            # Whoever has nothing left for a second opinion has the first.
+            log.info("stage 2 is not asked: %s", error)
+        return decision
+
+    async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:
+        decision: Decision = await self._remote.call("decide_again", context, asked, first)
         return decision
 
 

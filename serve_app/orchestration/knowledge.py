@@ -175,7 +175,7 @@ class KnowledgeNodes:
         async with run.purse.paying([self._embeds], "embed", asked) as bill:
             yield
             bill.note(Delta(usage=Usage(estimated_tokens(texts))))
-        run.embeddings.append(ModelCall(self._embeds, "embed", bill.usage))
+        run.beside.append(ModelCall(self._embeds, "embed", bill.usage))
 
     def _without_evidence(self, state: State) -> str:
         # A model has read what the first search found: it is not paid to do so again.

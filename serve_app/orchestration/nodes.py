@@ -81,7 +81,7 @@ class Nodes:
         """
         run, question = runtime.context, state["question"]
         try:
-            decision = await self._router.decide(run.context, question.messages)
+            decision = await self._router.decide(run.context, question.messages, run.purse)
         except TriviumError as error:
             # Without a router the cheapest road still answers, and nothing leaves the house.
             if question.named is Route.FRONTIER:
@@ -93,6 +93,9 @@ class Nodes:
                 confidence=0.0,
                 barred=(Route.FRONTIER,),
             )
+        if decision.usage:
+            own, _ = self._models[Route.EXPERT]
+            run.beside.append(ModelCall(own[0], "route", decision.usage))
         if named := question.named:
             why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
             decision = replace(

@@ -26,7 +26,11 @@ from serve_app.domain import (
 
 
 class Router(Protocol):
-    async def decide(self, context: RequestContext, messages: Sequence[Message]) -> Decision: ...
+    async def decide(
+        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+    ) -> Decision:
+        """Where a question goes; a model that is asked for it is paid by `purse`."""
+        ...
 
 
 class Model(Protocol):
@@ -175,7 +179,7 @@ class Run:
         stages: Milliseconds in each step of the graph.
         evidence: What was last retrieved; `None` when nothing was looked for.
         model: What was asked last, as `x-trivium-model` names it.
-        embeddings: What was embedded to find evidence: it costs, and answers nothing.
+        beside: What costs and answers nothing: embeddings, the router's second opinion.
         formats: Answers that a contract held for, and whether they kept it.
     """
 
@@ -183,7 +187,7 @@ class Run:
     purse: Purse
     streaming: bool = True
     calls: list[ModelCall] = field(default_factory=list)
-    embeddings: list[ModelCall] = field(default_factory=list)
+    beside: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     evidence: tuple[Chunk, ...] | None = None

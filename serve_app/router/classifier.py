@@ -7,13 +7,17 @@ answer is weighed against stage 1's, and its failure changes nothing.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from serve_app.domain import Delta, Generation, Message, RequestContext, Route
+from serve_app.domain import Generation, Message, RequestContext, Route, Usage
+from serve_app.errors import TriviumError
 from serve_app.handles import Remote
 from serve_app.router.turns import Turns
+
+log = logging.getLogger(__name__)
 
 _INSTRUCTIONS = """\
 You sort requests. Answer with the one kind that fits the last request:
@@ -29,38 +33,47 @@ _SCHEMA = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the model named, if it did in time and in form, and what it took."""
+
+    road: Route | None
+    usage: Usage
+
+
+def question(asked: Turns) -> Generation:
+    """What the model is asked about a query."""
+    text = "\n".join(part for part in (asked.earlier, asked.last) if part)
+    return Generation(
+        (Message("system", _INSTRUCTIONS), Message("user", text)),
+        max_tokens=16,
+        options={
+            "temperature": 0.0,
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "kind", "schema": _SCHEMA, "strict": True},
+            },
+        },
+    )
+
+
 class GenerativeClassifier:
     """Asks the expert's model."""
 
     def __init__(self, expert: Remote) -> None:
         self._expert = expert
 
-    async def classify(self, context: RequestContext, asked: Turns, timeout_s: float) -> Route:
-        """The road of a query.
-
-        Raises:
-            TriviumError: The model failed or was late.
-            ValueError: It did not keep to the schema.
-        """
+    async def classify(self, context: RequestContext, asked: Turns, timeout_s: float) -> Opinion:
+        """The road of a query."""
         hurried = replace(context, deadline=min(context.deadline, time.time() + timeout_s))
-        text = "\n".join(part for part in (asked.earlier, asked.last) if part)
-        generation = Generation(
-            (Message("system", _INSTRUCTIONS), Message("user", text)),
-            max_tokens=16,
-            options={
-                "temperature": 0.0,
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "kind", "schema": _SCHEMA, "strict": True},
-                },
-            },
-        )
-        answer = ""
-        async with aclosing(self._expert.stream("generate", hurried, generation)) as deltas:
-            async for delta in deltas:
-                assert isinstance(delta, Delta)
-                answer += delta.text
+        stream = self._expert.stream("generate", hurried, question(asked))
+        answer, usage = "", Usage()
         try:
-            return Route(json.loads(answer)["kind"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no kind in the classifier's answer: {error}") from None
+            async with aclosing(stream) as deltas:
+                async for delta in deltas:
+                    answer += delta.text
+                    usage = delta.usage or usage
+            return Opinion(Route(json.loads(answer)["kind"]), usage)
+        except (TriviumError, ValueError, KeyError, TypeError) as error:
+            log.warning("stage 2 did not help: %r", error)
+            return Opinion(None, usage)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.domain import Decision, RequestContext, Route
-from serve_app.errors import SettingsError, TriviumError
+from serve_app.errors import SettingsError
 from serve_app.handles import Remote
 from serve_app.router.classifier import GenerativeClassifier
 from serve_app.router.encoder import Encoder
@@ -141,18 +142,16 @@ class RouterServer:
         policy = self._router.policy
         stage = policy.second_stage
         started = time.perf_counter()
-        try:
-            named = await self._classifier.classify(context, asked, stage.timeout_s)
-        except (TriviumError, ValueError) as error:
-            log.warning("stage 2 did not help: %s", error)
-            return first
+        opinion = await self._classifier.classify(context, asked, stage.timeout_s)
+        if opinion.road is None:
+            return replace(first, usage=opinion.usage)
         shares = {
-            road: (1 - stage.weight) * share + stage.weight * (road is named)
+            road: (1 - stage.weight) * share + stage.weight * (road is opinion.road)
             for road, share in first.scores.items()
         }
         signals = Signals(first.fit, first.in_scope, first.volatility, first.complexity)
         elapsed_ms = first.latency_ms + (time.perf_counter() - started) * 1000
-        return policy.choose(
+        decision = policy.choose(
             {Route(road): share for road, share in shares.items()},
             signals,
             context.tenant,
@@ -160,6 +159,7 @@ class RouterServer:
             stage="2",
             latency_ms=elapsed_ms,
         )
+        return replace(decision, usage=opinion.usage)
 
 
 def _describe(span: Span, decision: Decision) -> None:

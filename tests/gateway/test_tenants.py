@@ -45,9 +45,9 @@ class WatchedRouter(FixedRouter):
         super().__init__(decision(Route.KNOWLEDGE))
         self.tenants: list[str] = []
 
-    async def decide(self, context: RequestContext, messages: Any) -> Any:
+    async def decide(self, context: RequestContext, messages: Any, purse: Any) -> Any:
         self.tenants.append(context.tenant)
-        return await super().decide(context, messages)
+        return await super().decide(context, messages, purse)
 
 
 class World:
