@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,11 +42,28 @@ class SentenceEmbedder:
             show_progress_bar=False,
             batch_size=32,
         )
-        return [list(map(float, vector)) for vector in vectors]
+        found: list[list[float]] = vectors.tolist()
+        return found
 
     def count(self, text: str) -> int:
         """Tokens of a text, without those that mark its ends."""
         return len(self._tokenizer.tokenize(text))
+
+
+def dimension(model: str) -> int:
+    """Length of a model's vectors. Where its files tell it, the model is not loaded for it."""
+    try:
+        modules = json.loads((Path(model) / "modules.json").read_text(encoding="utf-8"))
+        kinds = {each["type"].rpartition(".")[2]: each["path"] for each in modules}
+        if kinds.keys() <= {"Transformer", "Pooling", "Normalize"}:
+            path = Path(model) / kinds["Pooling"] / "config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            modes = [on for name, on in config.items() if name.startswith("pooling_mode_")]
+            if sum(modes) == 1:  # several are put end to end
+                return int(config["word_embedding_dimension"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # another layout of files, or a model of the hub
+    return SentenceEmbedder(model).dimension
 
 
 class EmbeddingModels:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from serve_app.errors import NotFound
 from serve_app.retrieval import index, stages
-from serve_app.retrieval.embedder import SentenceEmbedder
+from serve_app.retrieval.embedder import dimension
 from serve_app.retrieval.index import IngestReport, Known, Row
 from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.port import Port
@@ -85,8 +85,8 @@ async def ingest(
         return result
     started = time.monotonic()
     if target is None:
-        dimension = (await asyncio.to_thread(SentenceEmbedder, model.path)).dimension
-        target = await store.ensure(collection, model.name, dimension, chunk_tokens)
+        length = await asyncio.to_thread(dimension, model.path)
+        target = await store.ensure(collection, model.name, length, chunk_tokens)
     await _carry_out(plan, rows, store, target, model, start, on_progress)
     result.seconds = time.monotonic() - started
     return result
@@ -111,8 +111,8 @@ async def reindex(
     """
     started = time.monotonic()
     old = await store.index(collection)
-    dimension = (await asyncio.to_thread(SentenceEmbedder, model.path)).dimension
-    new = await store.create(collection, model.name, dimension, chunk_tokens)
+    length = await asyncio.to_thread(dimension, model.path)
+    new = await store.create(collection, model.name, length, chunk_tokens)
     done = IngestReport(0, 0)
     for _ in range(_PASSES):
         moved = await _copy(store, old, new, model, start, on_progress, removing=True)
