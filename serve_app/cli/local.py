@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,6 +106,19 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
+def initialise(**options: Any) -> Mapping[str, Any]:
+    """`ray.init`, quiet, and leaving SIGTERM to whoever handled it: Ray's handler writes a stack
+    trace of C++ for everybody who is politely asked to end.
+    """
+    _set_environment()
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    started: Mapping[str, Any] = ray.init(log_to_driver=False, logging_level="ERROR", **options)
+    signal.signal(signal.SIGTERM, before if callable(before) else lambda *_: sys.exit(143))
+    return started
+
+
 @contextlib.contextmanager
 def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     """A Ray cluster of one node; gone, with all its processes, at the end.
@@ -113,20 +126,15 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     Args:
         purpose: Tells one that serves no stack, and needs no dashboard, from the stack's.
     """
-    _set_environment()
-    import ray
-
     # Unix sockets allow about 100 characters of path: the state folder may be too deep for that.
     digest = hashlib.sha256(f"{settings.state_dir}{purpose}".encode()).hexdigest()[:8]
     temp = Path(tempfile.gettempdir()) / f"trivium-{digest}"
     shutil.rmtree(temp, ignore_errors=True)
     try:
-        address = ray.init(
+        address = initialise(
             num_cpus=_LOGICAL_CPUS,
             include_dashboard=not purpose,
             dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level="ERROR",
             _temp_dir=str(temp),
             object_store_memory=200 * 1024 * 1024,
         )
@@ -155,7 +163,7 @@ def joined(settings: Settings) -> Iterator[bool]:
         return
     # A job on a cluster finds its Ray by RAY_ADDRESS.
     address = running.ray if running else None
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    initialise(address=address)
     try:
         yield running is not None
     finally:

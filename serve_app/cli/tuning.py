@@ -171,7 +171,7 @@ def _cluster(settings: Settings, purpose: str, workers: int) -> Iterator[None]:
             return
         import ray
 
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        local.initialise()
         try:
             yield
         finally:
