@@ -4,7 +4,8 @@
 
 One upstream that answers at once (`loadtest.upstream`) is asked directly, through Trivium
 (`trivium/frontier`: router, masking, ledger and all) and through LiteLLM's proxy, in turns on the
-same machine. LiteLLM is installed into an environment of its own under `.trivium`. A proxy's CPU is
+same machine. HAProxy stands before Trivium's gateway, as on a cluster; with `--laptop` Serve's own
+proxy does. LiteLLM is installed into an environment of its own under `.trivium`. A proxy's CPU is
 that of all its processes.
 """
 
@@ -78,7 +79,7 @@ def litellm(url: str, log: Path) -> Iterator[Proxy]:
 
 
 @contextmanager
-def trivium(url: str, log: Path) -> Iterator[Proxy]:
+def trivium(url: str, log: Path, *, laptop: bool = True) -> Iterator[Proxy]:
     """The whole stack, its frontier on the upstream."""
     here = f"http://127.0.0.1:{_TRIVIUM}"
     command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(_TRIVIUM)]
@@ -87,6 +88,7 @@ def trivium(url: str, log: Path) -> Iterator[Proxy]:
         "TRIVIUM_FRONTIER__MODEL": MODEL,
         "TRIVIUM_FRONTIER__BASE_URL": f"{url}/v1",
         "OPENAI_API_KEY": "none",
+        "RAY_SERVE_ENABLE_HA_PROXY": str(int(not laptop)),
     }
     with servers.running(command, f"{here}/readyz", log, variables) as process:
         yield Proxy(Target("Trivium", here, "trivium/frontier"), psutil.Process(process.pid))
@@ -146,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=300, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--laptop", action="store_true", help="Trivium without HAProxy")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     console = Console(stderr=True)
@@ -157,7 +160,9 @@ def main() -> None:
     with ExitStack() as stack, console.status("starting the upstream and both proxies"):
         stack.enter_context(servers.running(command, url, logs / "upstream.log", {}))
         proxies = [Proxy(Target("the upstream itself", url, MODEL), None)]
-        proxies.append(stack.enter_context(trivium(url, logs / "trivium.log")))
+        proxies.append(
+            stack.enter_context(trivium(url, logs / "trivium.log", laptop=chosen.laptop))
+        )
         proxies.append(stack.enter_context(litellm(url, logs / "litellm.log")))
         for streams in (1, 32):
             requests = chosen.requests if streams > 1 else chosen.requests // 3

@@ -203,3 +203,18 @@ def test_the_rendered_price_table_is_charged(gateway: str) -> None:
     answer = httpx.post(f"{gateway}/v1/chat/completions", json=body, timeout=110)
     assert answer.status_code == 200
     assert answer.json()["usage"]["cost"] > 0
+
+
+def test_haproxy_passes_streams_and_refusals_on_as_they_are(gateway: str) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True, "max_tokens": 8}
+    with httpx.Client(base_url=gateway, timeout=110, headers={"x-request-id": "mine"}) as client:
+        asked = {**body, "model": "trivium/expert"}
+        with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            assert answer.headers["x-request-id"] == "mine"
+            events = [line for line in answer.iter_lines() if line]
+        refused = client.post("/v1/chat/completions", json={**body, "model": "gpt-9"})
+    assert len(events) > 3
+    assert events[-1] == "data: [DONE]"
+    assert (refused.status_code, refused.headers["x-request-id"]) == (404, "mine")
+    assert refused.json()["error"]["code"] == "model_not_found"
+    assert "haproxy" in {each.name() for each in psutil.process_iter()}

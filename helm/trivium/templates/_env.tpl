@@ -1,4 +1,8 @@
-{{/* Environment of Trivium's containers. Ray's variables are those of `trivium up`: they are what makes it fast. */}}
+{{/*
+Environment of Trivium's containers. Ray's variables are those of `trivium up`: they are what makes it fast.
+Here HAProxy, which Ray Serve starts on every node, takes the place of Serve's own proxy. On one machine it
+does not: it opens its statistics to the network, which here the policies close.
+*/}}
 
 {{- define "trivium.env" -}}
 {{- $env := dict
@@ -7,6 +11,7 @@
   "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" "http/protobuf"
   "RAY_USAGE_STATS_ENABLED" "0"
   "RAY_SERVE_LOG_ENCODING" "JSON"
+  "RAY_SERVE_ENABLE_HA_PROXY" "1"
   "RAY_SERVE_USE_GRPC_BY_DEFAULT" "1"
   "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD" "0"
   "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP" "0"
