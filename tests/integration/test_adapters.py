@@ -145,13 +145,13 @@ def promote(registry: Registry, version: int) -> None:
 
 
 def test_the_demos_adapter_serves_at_once_and_writes_in_the_house_style(stack: Stack) -> None:
-    until(serves(stack, "house-style", 2))
+    until(serves(stack, "house-style", 3))
     contract = parse((HOUSE_STYLE / "contract.yaml").read_bytes(), "contract.yaml")
     for line in (HOUSE_STYLE / "canary.jsonl").read_text(encoding="utf-8").split("\n")[:5]:
         response = stack.openai().chat.completions.with_raw_response.create(
             model="trivium/expert:house-style", messages=json.loads(line)["messages"][:-1]
         )
-        assert response.headers["x-trivium-model"].endswith("house-style@2")
+        assert response.headers["x-trivium-model"].endswith("house-style@3")
         assert contract.violations(response.parse().choices[0].message.content or "") == []
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from tools.house_style.compose import note
 from tools.house_style.kinds import KINDS, case
 from tools.house_style.phrases import phrases
-from tools.house_style.values import invented
+from tools.house_style.values import invented, recombined
 
 # Name of a file, whose sentences it uses, and its seed's offset.
 FILES = {"train": ("train", 0), "valid": ("valid", 1), "test": ("held", 2), "canary": ("held", 3)}
 
+_INVENTED = 5  # made-up names for each real one
 _FIRMS = ("AS", "GmbH", "AB", "Ltd", "Sport", "Outdoor", "& Co", "BV", "Textil", "Trading")
 
 # Callers may send a system message, and mostly do not: one row in four has this one.
@@ -53,16 +54,23 @@ def rows(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _with_invented(pools: dict[str, list[str]], rng: random.Random) -> dict[str, list[str]]:
-    """Every other person and supplier has a made-up name, which is none of those held out."""
+    """Most names and tasks are made up, and none is held out: what repeats is learned by heart."""
     held = phrases("held")["values"]
     known = {*held["first"], *held["last"]}
-    people = {
-        part: [*pools[part], *invented(rng, len(pools[part]), known)] for part in ("first", "last")
+
+    def names(part: str) -> list[str]:
+        return invented(rng, _INVENTED * len(pools[part]), known)
+
+    return {
+        **pools,
+        "first": [*pools["first"], *names("first")],
+        "last": [*pools["last"], *names("last")],
+        "suppliers": [
+            *pools["suppliers"],
+            *(f"{name} {rng.choice(_FIRMS)}" for name in names("suppliers")),
+        ],
+        "steps": [*pools["steps"], *recombined(rng, pools["steps"], set(held["steps"]))],
     }
-    firms = [
-        f"{name} {rng.choice(_FIRMS)}" for name in invented(rng, len(pools["suppliers"]), known)
-    ]
-    return {**pools, **people, "suppliers": [*pools["suppliers"], *firms]}
 
 
 def main() -> None:

@@ -42,8 +42,12 @@ _WORDS = "zero one two three four five six seven eight nine ten eleven twelve".s
 _ASCII = str.maketrans({"ø": "o", "Å": "A", "å": "a", "Ø": "O"})
 
 _ONSETS = "b br d f fj g gr h hv j k kj kl l m n p r s sk st sv t tr v w z sch ch th".split()
-_NUCLEI = "a e i o u y ø å ä ö ei ia ie au ee oo".split()
-_CODAS = ["", *"n r l s k t m rd ns lt sen dal vik berg ska no".split()]
+_NUCLEI = "a e i o u y ø å ä ö é ü á ei ia ie au ee oo".split()
+_CODAS = [
+    "",
+    *"n r l s k t m rd ns lt sen son sson dal vik berg ska no gård gaard rud stad nes heim".split(),
+    *"quist mann ström lund by land ová escu ian ini ez dóttir wski høy set vold stuen".split(),
+]
 
 Write = Callable[[random.Random], str]  # one of the ways that people write a value
 
@@ -176,6 +180,20 @@ def invented(rng: random.Random, count: int, known: Collection[str]) -> list[str
     while len(made) < count:
         syllables = (rng.choice(_ONSETS) + rng.choice(_NUCLEI) for _ in range(rng.randint(1, 3)))
         made |= {("".join(syllables) + rng.choice(_CODAS)).capitalize()} - set(known)
+    return sorted(made)
+
+
+def recombined(rng: random.Random, steps: Sequence[str], known: Collection[str]) -> list[str]:
+    """As many tasks again, each the verb of one and the rest of another: what to copy, not guess.
+
+    One verb in four is done over again, undone or overdone, which a reader must not mend.
+    """
+    verbs = [step.split(" ", 1)[0] for step in steps]
+    rests = [step.split(" ", 1)[1] for step in steps]
+    made: set[str] = set()
+    while len(made) < len(steps):
+        prefix = rng.choice(("re", "un", "over")) if rng.random() < 0.25 else ""
+        made |= {f"{prefix}{rng.choice(verbs)} {rng.choice(rests)}"} - set(known)
     return sorted(made)
 
 
