@@ -24,6 +24,8 @@ from tests.integration.painted import CONFIG, direction, weights
 
 ROOT = STATE / "adapters"
 HOUSE_STYLE = Path("configs/demo/house_style")
+# The version of the demo's adapter that comes along.
+SHIPPED = json.loads(Path("configs/demo/adapters/house-style/current.json").read_text())["version"]
 MODEL = "smollm2-135m-instruct"
 WORDS = {1: "red", 2: "blue"}
 STREAMS = 8
@@ -145,13 +147,13 @@ def promote(registry: Registry, version: int) -> None:
 
 
 def test_the_demos_adapter_serves_at_once_and_writes_in_the_house_style(stack: Stack) -> None:
-    until(serves(stack, "house-style", 3))
+    until(serves(stack, "house-style", SHIPPED))
     contract = parse((HOUSE_STYLE / "contract.yaml").read_bytes(), "contract.yaml")
     for line in (HOUSE_STYLE / "canary.jsonl").read_text(encoding="utf-8").split("\n")[:5]:
         response = stack.openai().chat.completions.with_raw_response.create(
             model="trivium/expert:house-style", messages=json.loads(line)["messages"][:-1]
         )
-        assert response.headers["x-trivium-model"].endswith("house-style@3")
+        assert response.headers["x-trivium-model"].endswith(f"house-style@{SHIPPED}")
         assert contract.violations(response.parse().choices[0].message.content or "") == []
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.telemetry.drift import FILE, History
 from tests.integration.conftest import ROOT, STATE, Stack
-from tests.integration.test_adapters import serves, until
+from tests.integration.test_adapters import SHIPPED, serves, until
 from tests.telemetry import names
 from tests.telemetry.prometheus import Prometheus, scraping
 from tools.dashboards.__main__ import DASHBOARDS
@@ -70,8 +70,8 @@ def ask(stack: Stack) -> None:
 @pytest.fixture(scope="module")
 def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scrapes the stack, of which a canary has been replayed."""
-    until(serves(stack, ADAPTER, 2))
-    record = {"adapter": ADAPTER, "version": 2, "time": time.time(), "alerts": []}
+    until(serves(stack, ADAPTER, SHIPPED))
+    record = {"adapter": ADAPTER, "version": SHIPPED, "time": time.time(), "alerts": []}
     scores = {"adherence": 0.97, "faithfulness": 0.99, "fields": 0.93}
     History.of(str(STATE / "adapters"), ADAPTER).add({**record, "scores": scores})
     with scraping(targets(), names.RULES, tmp_path_factory.mktemp("prometheus")) as running:
