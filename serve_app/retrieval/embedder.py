@@ -42,8 +42,7 @@ class SentenceEmbedder:
             show_progress_bar=False,
             batch_size=32,
         )
-        found: list[list[float]] = vectors.tolist()
-        return found
+        return [list(map(float, vector)) for vector in vectors]
 
     def count(self, text: str) -> int:
         """Tokens of a text, without those that mark its ends."""
