@@ -17,7 +17,7 @@ from serve_app.domain import (
     RequestContext,
     SearchQuery,
 )
-from serve_app.errors import BudgetExceeded
+from serve_app.errors import TriviumError
 from serve_app.handles import Remote, Together
 from serve_app.orchestration.run import Purse
 from serve_app.retrieval.index import IngestReport
@@ -48,15 +48,15 @@ class RemoteRouter:
         decision, unsure = await self._first.call(context, asked)
         if not unsure:
             return decision
-        if purse is None:
-            return await self._again(context, asked, decision)
         try:
+            if purse is None:
+                return await self._again(context, asked, decision)
             async with purse.paying([self._model], "route", question(asked)) as bill:
                 decision = await self._again(context, asked, decision)
                 bill.note(Delta(usage=decision.usage))
-        except BudgetExceeded as error:
-            # Whoever has nothing left for a second opinion has the first.
-            log.info("stage 2 is not asked: %s", error)
+        except TriviumError as error:
+            # Nothing is left to pay for a second opinion, or nobody gives it: the first one holds.
+            log.info("stage 2 did not help: %s", error)
         return decision
 
     async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:

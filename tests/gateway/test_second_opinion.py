@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain import Delta, Generation, Message, RequestContext, Route, Usage
-from serve_app.errors import BudgetExceeded
+from serve_app.domain import Decision, Delta, Generation, Message, RequestContext, Route, Usage
+from serve_app.errors import BudgetExceeded, Unavailable
 from serve_app.gateway.roads import RemoteRouter
 from tests.fixtures import FixedRouter, House, decision
 from tests.gateway.test_http import CHAT, TURNS, send
@@ -28,8 +28,15 @@ class InDoubt:
     async def within(self, _: RequestContext, result: Any) -> Any:
         return await result
 
+    def __init__(self, second: Decision | Exception) -> None:
+        self.second = second
+
     async def call(self, method: str, _: RequestContext, asked: Any, *__: Any) -> Any:
-        return [(FIRST, True) for _ in asked] if method == "decide" else SECOND
+        if method == "decide":
+            return [(FIRST, True) for _ in asked]
+        if isinstance(self.second, Exception):
+            raise self.second
+        return self.second
 
 
 class Purse:
@@ -53,8 +60,8 @@ class Purse:
         self.usage = delta.usage
 
 
-def router() -> RemoteRouter:
-    remote: Any = InDoubt()
+def router(second: Decision | Exception = SECOND) -> RemoteRouter:
+    remote: Any = InDoubt(second)
     return RemoteRouter(remote, replicas=1, batch=8, model="small")
 
 
@@ -67,6 +74,12 @@ async def test_second_opinion_is_paid_for() -> None:
 async def test_whoever_cannot_pay_for_a_second_opinion_has_the_first() -> None:
     purse: Any = Purse(empty=True)
     assert await router().decide(CONTEXT, [Message("user", "Hm?")], purse) == FIRST
+
+
+@pytest.mark.parametrize("purse", [Purse(), None])
+async def test_second_opinion_that_does_not_come_leaves_the_first(purse: Any) -> None:
+    away = router(Unavailable("the router is restarting", retry_after_s=1.0))
+    assert await away.decide(CONTEXT, [Message("user", "Hm?")], purse) == FIRST
 
 
 @pytest.mark.usefixtures("clean_environment")
