@@ -19,7 +19,6 @@ import platform
 import random
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app import models
-from serve_app.cli.local import RAY_ENVIRONMENT
+from serve_app.cli import local
 from serve_app.router.encoder import Encoder
 from serve_app.router.heads import SHIPPED, Heads
 from serve_app.router.policy import DEFAULT, load_policy
@@ -178,7 +177,6 @@ def contest(name: str, data: Path | None) -> dict[str, Any]:
 
 def through_serve(data: Path | None) -> dict[str, Any]:
     """The router's deployment, two replicas, called as the gateway calls it; the shipped heads."""
-    import ray
     from ray import serve
 
     from serve_app.app import router_config
@@ -187,19 +185,11 @@ def through_serve(data: Path | None) -> dict[str, Any]:
     from serve_app.handles import Remote
     from serve_app.router.deployment import RouterServer
 
-    own = settings()
-    ray.init(
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=tempfile.mkdtemp(prefix="trivium-bench-"),
-    )
-
     class Nobody:
         """Stands where the expert would: stage 2 is off."""
 
-    try:
+    own = settings()
+    with local.cluster(own, purpose="bench"):
         router = serve.deployment(
             RouterServer,
             name="Router",
@@ -241,10 +231,9 @@ def through_serve(data: Path | None) -> dict[str, Any]:
                 for task, queries in tasks.items()
             }
 
-        return asyncio.run(loads())
-    finally:
+        found = asyncio.run(loads())
         serve.shutdown()
-        ray.shutdown()
+        return found
 
 
 def install_peer(console: Console) -> None:
@@ -266,7 +255,7 @@ def run(name: str, data: Path | None) -> dict[str, Any]:
         text=True,
         check=False,
         # The caller here is no replica: its handle needs a loop of its own.
-        env={**os.environ, **RAY_ENVIRONMENT, "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"},
+        env={**os.environ, **local.RAY_ENVIRONMENT, "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"},
     )
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app import models
-from serve_app.cli.local import RAY_ENVIRONMENT
+from serve_app.cli import local
 from serve_app.domain import RequestContext, SearchQuery
 from serve_app.router.rows import read_rows
 from serve_app.settings import Settings, load
@@ -105,27 +104,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     # The caller here is no replica: its handle needs a loop of its own.
-    os.environ.update({**RAY_ENVIRONMENT, "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"})
-    import ray
+    os.environ.update({**local.RAY_ENVIRONMENT, "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"})
     from ray import serve
 
     settings = load(options.config).resolved(Path.cwd())
-    ray.init(
-        num_cpus=8,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _temp_dir=tempfile.mkdtemp(prefix="trivium-bench-"),
-    )
-    try:
+    with local.cluster(settings, purpose="bench"):
         contestants = {
             "bare pymilvus": bare(settings, options.collection),
             "deployment": deployed(settings, options.collection),
         }
         found = asyncio.run(measure(contestants))
-    finally:
         serve.shutdown()
-        ray.shutdown()
     if options.json:
         print(json.dumps(found))
         return

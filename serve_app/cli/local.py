@@ -29,6 +29,7 @@ from serve_app.settings import Settings
 # On a laptop more than cores: the deployments are many, and most of them wait most of the time.
 _LOGICAL_CPUS = max(8, os.cpu_count() or 1)
 _RECONFIGURE_S = 60.0
+_STARTS = 2
 _FIRST_FIGURES_S = 30.0
 
 RAY_ENVIRONMENT = {
@@ -131,7 +132,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     temp = Path(tempfile.gettempdir()) / f"trivium-{digest}"
     shutil.rmtree(temp, ignore_errors=True)
     try:
-        address = initialise(
+        address = _started(
             num_cpus=_LOGICAL_CPUS,
             include_dashboard=not purpose,
             dashboard_host="127.0.0.1",
@@ -141,6 +142,24 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
         yield Addresses(str(address.get("webui_url", "")), str(address["gcs_address"]))
     finally:
         _shut_down(serving=not purpose)
+
+
+def _started(**options: Any) -> Mapping[str, Any]:
+    """`initialise`, once more where the node does not come up: now and then a raylet does not
+    report within Ray's 30 seconds, and the next one does (ray-project/ray#62883).
+
+    Raises:
+        Unavailable: Not the second time either; says where Ray's logs are.
+    """
+    for _ in range(_STARTS):
+        before = psutil.Process().children(recursive=True)
+        try:
+            return initialise(**options)
+        except Exception as error:  # Ray raises no narrower one
+            reason = str(error)
+            _reap([p for p in psutil.Process().children(recursive=True) if p not in before])
+    logs = Path(options["_temp_dir"]) / "session_latest" / "logs"
+    raise Unavailable(f"Ray does not start ({reason.splitlines()[0]}); its logs: {logs}")
 
 
 @contextlib.contextmanager
