@@ -35,8 +35,7 @@ def split(text: str, max_tokens: int, count: Callable[[str], int]) -> list[Piece
     for headings, body in _sections(text):
         tokens = 0
         current: list[str] = []
-        for unit in _units(body, max_tokens, count):
-            length = count(unit)
+        for unit, length in _units(body, max_tokens, count):
             if current and tokens + length > max_tokens:
                 pieces.append(Piece(headings, "\n".join(current)))
                 current, tokens = [], 0
@@ -76,19 +75,17 @@ def _sections(text: str) -> Iterator[tuple[tuple[str, ...], str]]:
         yield tuple(title for _, title in path[:-1]), path[-1][1]
 
 
-def _units(body: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:
-    """Paragraphs; those too long as sentences; those too long as runs of words."""
-    for paragraph in re.split(r"\n\s*\n", body):
-        if not paragraph.strip():
+def _units(body: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[tuple[str, int]]:
+    """Paragraphs; those too long as sentences; those too long as runs of words; and the tokens."""
+    for paragraph in filter(None, map(str.strip, re.split(r"\n\s*\n", body))):
+        if (length := count(paragraph)) <= max_tokens:
+            yield paragraph, length
             continue
-        if count(paragraph) <= max_tokens:
-            yield paragraph.strip()
-            continue
-        for sentence in _SENTENCE_END.split(paragraph.strip()):
-            if count(sentence) <= max_tokens:
-                yield sentence.strip()
+        for sentence in map(str.strip, _SENTENCE_END.split(paragraph)):
+            if (length := count(sentence)) <= max_tokens:
+                yield sentence, length
             else:
-                yield from _runs(sentence, max_tokens, count)
+                yield from ((run, count(run)) for run in _runs(sentence, max_tokens, count))
 
 
 def _runs(sentence: str, max_tokens: int, count: Callable[[str], int]) -> Iterator[str]:

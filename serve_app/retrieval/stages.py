@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from serve_app.domain import Document
 from serve_app.errors import TriviumError
 from serve_app.retrieval import formats, index
@@ -18,6 +20,7 @@ from serve_app.retrieval.sources import MAX_BYTES, File
 
 _BATCH = 256  # rows embedded together: enough to sort by length
 _SMALL = 8 * 1024 * 1024  # bytes: split here before Ray's workers have started
+_ROW = TypeAdapter(Row)
 
 Item = dict[str, Any]
 Start = Callable[[], None]  # makes sure that Ray runs; called only when there is work for it
@@ -67,7 +70,7 @@ def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
         if each["problem"]:
             problems.append(each["problem"])
             continue
-        row = Row(**json.loads(each["row"]))
+        row = _ROW.validate_json(each["row"])
         first = owner.setdefault((row.tenant, row.document_id), each["unit"])
         if first == each["unit"]:
             rows[row.id] = row
@@ -175,7 +178,7 @@ class _Split:
             )
         except TriviumError as error:
             return [{**out, "problem": error.message}]
-        return [{**out, "row": json.dumps(asdict(row))} for row in rows]
+        return [{**out, "row": _ROW.dump_json(row).decode()} for row in rows]
 
 
 class _Embed:
