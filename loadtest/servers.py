@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -89,3 +91,21 @@ def vllm(settings: Settings, port: int, log: Path, name: str = "alone") -> Itera
         command += [flag] if value is True else [flag, str(value)]
     with running(command, f"{url}/health", log, environment(settings.expert)):
         yield url
+
+
+@contextlib.contextmanager
+def milvus(folder: Path) -> Iterator[Any]:
+    """A Milvus 2.3.5 server, by the `milvus` package. Started again, it has what it had."""
+    from milvus import MilvusServer
+
+    server = MilvusServer()
+    server.set_base_dir(str(folder))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server.listen_port = probe.getsockname()[1]
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

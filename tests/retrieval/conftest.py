@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
-import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from milvus import MilvusServer
 
+from loadtest import servers
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 
@@ -55,17 +54,8 @@ class Models:
 def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     """A Milvus 2.3.5 server, stopped at the end. Started again, it has what it had."""
     folder = tmp_path_factory.mktemp("milvus-server")
-    server = MilvusServer()
-    server.set_base_dir(str(folder))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server.listen_port = probe.getsockname()[1]
-    server.start()
-    try:
+    with servers.milvus(folder) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
