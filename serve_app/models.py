@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app.errors import SettingsError
-from serve_app.router import encoder, heads
+from serve_app.router import encoder, export, heads
 from serve_app.settings import BUNDLED, Settings
 
 DEMO_MODEL = "smollm2-135m-instruct"
@@ -82,7 +82,7 @@ def prepare(settings: Settings, step: str) -> None:
         case "base model":
             _unpack_base_model(Path(base_model(settings)))
         case "router encoder":
-            encoder.export(_minilm(), router_encoder(settings))
+            export.export(_minilm(), router_encoder(settings))
         case "router heads":
             _train_heads(settings, router_heads(settings))
         case _:
