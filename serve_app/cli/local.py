@@ -131,6 +131,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
     digest = hashlib.sha256(f"{settings.state_dir}{purpose}".encode()).hexdigest()[:8]
     temp = Path(tempfile.gettempdir()) / f"trivium-{digest}"
     shutil.rmtree(temp, ignore_errors=True)
+    others = psutil.Process().children(recursive=True)
     try:
         address = _started(
             num_cpus=_LOGICAL_CPUS,
@@ -141,7 +142,7 @@ def cluster(settings: Settings, *, purpose: str = "") -> Iterator[Addresses]:
         )
         yield Addresses(str(address.get("webui_url", "")), str(address["gcs_address"]))
     finally:
-        _shut_down(serving=not purpose)
+        _shut_down(others, serving=not purpose)
 
 
 def _started(**options: Any) -> Mapping[str, Any]:
@@ -342,8 +343,8 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _shut_down(*, serving: bool) -> None:
-    """End Serve, then Ray, then whatever is left of them."""
+def _shut_down(others: list[psutil.Process], *, serving: bool) -> None:
+    """End Serve, then Ray, then whatever is left of them; `others` were there before."""
     import ray
 
     children = psutil.Process().children(recursive=True)
@@ -354,7 +355,7 @@ def _shut_down(*, serving: bool) -> None:
             serve.shutdown()
     children += psutil.Process().children(recursive=True)
     ray.shutdown()
-    _reap(list(set(children)))
+    _reap(list(set(children) - set(others)))
 
 
 def _reap(processes: list[psutil.Process]) -> None:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sys
-from pathlib import Path
+import tempfile
 
 import ray
 
 from serve_app import models
-from serve_app.cli import local
 from serve_app.retrieval import pipeline
 from serve_app.retrieval.sources import discover
 from serve_app.retrieval.stages import Model
 from serve_app.retrieval.store import MilvusStore
-from serve_app.settings import BUNDLED, Settings
+from serve_app.settings import BUNDLED
 
 PATHS = models.embedding_models()
-RAY = contextlib.ExitStack()
 
 
 async def run(uri: str, collection: str, folder: str) -> pipeline.Result:
@@ -41,12 +37,20 @@ async def run(uri: str, collection: str, folder: str) -> pipeline.Result:
 
 
 def start_ray() -> None:
-    """A Ray of this process's own, once; `RAY.close()` ends it."""
-    if not ray.is_initialized():
-        mine = Settings(state_dir=Path(f"bulk-{os.getpid()}"))
-        RAY.enter_context(local.cluster(mine, purpose="bulk"))
+    """A small Ray of this process's own, once."""
+    if ray.is_initialized():
+        return
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 * 1024 * 1024,
+        _temp_dir=tempfile.mkdtemp(prefix="trivium-bulk-"),
+    )
 
 
 if __name__ == "__main__":
-    with RAY:
-        print(asyncio.run(run(*sys.argv[1:])).report, flush=True)
+    result = asyncio.run(run(*sys.argv[1:]))
+    print(result.report, flush=True)
+    ray.shutdown()

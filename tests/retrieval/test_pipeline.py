@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from serve_app.domain import Document, SearchQuery
 from serve_app.errors import NotFound, UnprocessableDocument
@@ -38,8 +39,8 @@ WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag f
 
 @pytest.fixture(scope="module", autouse=True)
 def no_ray_is_left() -> Iterator[None]:
-    with bulk.RAY:
-        yield
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture
