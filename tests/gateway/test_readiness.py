@@ -15,7 +15,7 @@ DOWN = Unavailable("starting")
 async def settled(readiness: Readiness) -> list[str]:
     """What is still waited for when every road has had its chance."""
     warming = asyncio.create_task(readiness.warm_up())
-    await asyncio.wait([warming], timeout=0.4)
+    await asyncio.wait([warming], timeout=1.5)
     warming.cancel()
     return readiness.waiting
 
