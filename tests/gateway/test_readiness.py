@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -13,10 +14,20 @@ DOWN = Unavailable("starting")
 
 
 async def settled(readiness: Readiness) -> list[str]:
-    """What is still waited for when every road has had its chance."""
-    warming = asyncio.create_task(readiness.warm_up())
-    await asyncio.wait([warming], timeout=1.5)
-    warming.cancel()
+    """What is still waited for when all have answered, or the first has failed."""
+    failed = asyncio.Event()
+    log = logging.getLogger("serve_app.gateway.readiness")
+    watch = logging.Handler()
+    watch.emit = lambda record: failed.set() if "not ready" in record.msg else None  # type: ignore[method-assign]
+    log.addHandler(watch)
+    log.setLevel(logging.INFO)
+    warming, failing = asyncio.create_task(readiness.warm_up()), asyncio.create_task(failed.wait())
+    try:
+        await asyncio.wait([warming, failing], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        warming.cancel()
+        failing.cancel()
+        log.removeHandler(watch)
     return readiness.waiting
 
 
