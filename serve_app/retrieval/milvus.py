@@ -39,6 +39,9 @@ class Milvus:
         # TLS. Its calls on a shared connection would also go on when the other one is closed.
         self._arguments: dict[str, Any] = {"uri": uri, "token": token, "dedicated": True}
         if self.embedded:
+            from serve_app.retrieval import lite  # a server needs none of what it loads
+
+            lite.share_statistics()
             self._arguments["grpc_options"] = _NO_PINGS
             _make_folder(Path(uri).parent)
         if ca:

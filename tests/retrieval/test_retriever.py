@@ -293,6 +293,18 @@ async def test_tenant_and_document_are_not_confused_by_slashes(
     assert await texts_of(retriever, collection, "a", "b/c") == ["of tenant a"]
 
 
+async def test_what_was_just_written_is_found_by_its_words(
+    retriever: Retriever, uri: str, collection: str
+) -> None:
+    if "://" in uri:
+        pytest.skip("a server of 2.3 has no BM25")
+    old = [Document(f"old-{i}", "Title", "tent item" if i < 6 else "rope") for i in range(40)]
+    await retriever.ingest(collection, "t", old)
+    await put(retriever, collection, "t", "new", "the lost item is a sledge")
+    hits = await found(retriever, collection, "t", "lost item sledge", mode="sparse")
+    assert hits[0].document_id == "new"
+
+
 async def test_searches_do_not_hold_up_what_is_written(
     retriever: Retriever, uri: str, collection: str
 ) -> None:

@@ -1,0 +1,69 @@
+"""BM25 in Milvus Lite by the statistics of a whole collection. Importing this loads Milvus Lite.
+
+Lite 3.2.2 scores each part of a collection (a segment, or the rows not flushed yet) by the part's
+own document frequencies and mean length. In a part of a few rows every word is frequent: what was
+just written loses against any old text that has one word of the query. Milvus's server scores by
+the collection's statistics, as BM25 is defined (Robertson and Zaragoza, "The Probabilistic
+Relevance Framework: BM25 and Beyond", 2009), and with `share_statistics` so does Lite.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from milvus_lite.engine.collection import Collection
+from milvus_lite.index import sparse_factory
+from milvus_lite.index.sparse_inverted import SparseInvertedIndex
+
+_segments: ContextVar[Sequence[SparseInvertedIndex]] = ContextVar("of the collection searched")
+
+
+@functools.cache
+def share_statistics() -> None:
+    """Let every search of Milvus Lite in this process score by its collection's statistics."""
+    search_collection = Collection._search_sparse
+    search_part = sparse_factory._search_prepared_sparse_index
+
+    def over_all(self: Any, *args: Any, **rest: Any) -> Any:
+        known = _indexes(self, rest["vector_field"])
+        token = _segments.set(known)
+        try:
+            found = search_collection(self, *args, **rest)
+            # A segment's first search indexes it; only now does it count in the others' scores.
+            indexed = _indexes(self, rest["vector_field"])
+            if len(indexed) == len(known):
+                return found
+            _segments.set(indexed)
+            return search_collection(self, *args, **rest)
+        finally:
+            _segments.reset(token)
+
+    def part(index: Any, queries: Any, *args: Any, **rest: Any) -> Any:
+        if isinstance(index, SparseInvertedIndex):
+            index = _shared(index, _segments.get(), {term for query in queries for term in query})
+        return search_part(index, queries, *args, **rest)
+
+    Collection._search_sparse = over_all
+    sparse_factory._search_prepared_sparse_index = part
+
+
+def _indexes(collection: Any, field: str) -> list[SparseInvertedIndex]:
+    segments, _ = collection._read_snapshot()
+    found = (segment.sparse_indexes.get(field) for segment in segments)
+    return [index for index in found if isinstance(index, SparseInvertedIndex)]
+
+
+def _shared(
+    index: SparseInvertedIndex, segments: Sequence[SparseInvertedIndex], terms: set[int]
+) -> SparseInvertedIndex:
+    """An index's postings, with the statistics of all segments and its own."""
+    parts = segments if any(each is index for each in segments) else [*segments, index]
+    shared = copy.copy(index)
+    shared.doc_count = sum(each.doc_count for each in parts)
+    shared.avgdl = sum(each.avgdl * each.doc_count for each in parts) / max(1, shared.doc_count)
+    shared._df = {term: sum(each._df.get(term, 0) for each in parts) for term in terms}
+    return shared
