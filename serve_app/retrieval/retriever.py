@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,11 +19,9 @@ from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
+from serve_app.retrieval.turns import Turns
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
-# Searches under way at once on Milvus Lite, which computes in this process: more would finish no
-# sooner, and hold up what is written (with eight it is found in twice the time, docs/lab-notes.md).
-_SEARCHES = 3
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
 
 
@@ -90,9 +87,7 @@ class Retriever:
         self._rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
-        self._searches: AbstractAsyncContextManager[Any] = (
-            asyncio.Semaphore(_SEARCHES) if store.embedded else nullcontext()
-        )
+        self._turns = Turns(shared=store.embedded)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(
@@ -105,6 +100,12 @@ class Retriever:
         Raises:
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
         """
+        with self._turns.write():
+            return await self._ingested(collection, tenant, documents)
+
+    async def _ingested(
+        self, collection: str, tenant: str, documents: Sequence[Document]
+    ) -> IngestReport:
         default = self._models.default
         dimension = self._models.model(default).dimension
         target = await self._store.ensure(collection, default, dimension, self._chunk_tokens)
@@ -149,7 +150,7 @@ class Retriever:
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
                 param="mode",
             )
-        async with self._searches:
+        async with self._turns.search():
             hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)

@@ -24,7 +24,7 @@ from serve_app.settings import RetrievalSettings
 
 _PAGE = 1000  # rows in one write, keys in one read
 _SCAN = 50_000  # rows in one page of a scan, about
-_FLUSHED = 256  # rows that Milvus Lite may hold unflushed
+_FLUSHED = 16  # rows that Milvus Lite may hold unflushed: it copies them for each search
 _GRACE_S = 10.0  # twice what Milvus lets a bounded search lag (`common.gracefulTime`)
 
 

@@ -1,0 +1,44 @@
+"""Who computes when, in a Milvus Lite that searches and writes share a process with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+# More searches at once would finish no sooner, and hold up what is written (docs/lab-notes.md).
+_SEARCHES = 3
+
+
+class Turns:
+    """At most three searches at once, and beside a write one: it takes several calls on Milvus,
+    each of which waits for those under way.
+
+    Args:
+        shared: Milvus computes in this process. A server has its own; there nobody waits.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._few = asyncio.Semaphore(_SEARCHES)
+        self._one = asyncio.Lock()
+        self._writes = 0
+
+    @contextlib.asynccontextmanager
+    async def search(self) -> AsyncIterator[None]:
+        """A search's turn."""
+        async with contextlib.AsyncExitStack() as turn:
+            if self._shared:
+                await turn.enter_async_context(self._few)
+            if self._shared and self._writes:
+                await turn.enter_async_context(self._one)
+            yield
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[None]:
+        """What is written waits for nobody's turn."""
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
