@@ -16,10 +16,10 @@ from serve_app.retrieval import index, ranking
 from serve_app.retrieval.filters import Where
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.indexes import Index
+from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
-from serve_app.retrieval.turns import Turns
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
@@ -87,7 +87,7 @@ class Retriever:
         self._rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
-        self._turns = Turns(shared=store.embedded)
+        self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
     async def ingest(
@@ -100,7 +100,7 @@ class Retriever:
         Raises:
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
         """
-        with self._turns.write():
+        with self._lanes.write():
             return await self._ingested(collection, tenant, documents)
 
     async def _ingested(
@@ -150,7 +150,7 @@ class Retriever:
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
                 param="mode",
             )
-        async with self._turns.search():
+        async with self._lanes.search():
             hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 _SEARCHES = 3
 
 
-class Turns:
+class Lanes:
     """At most three searches at once, and beside a write one: it takes several calls on Milvus,
     each of which waits for those under way.
 
@@ -26,17 +26,17 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def search(self) -> AsyncIterator[None]:
-        """A search's turn."""
-        async with contextlib.AsyncExitStack() as turn:
+        """Wait until a search may compute."""
+        async with contextlib.AsyncExitStack() as lane:
             if self._shared:
-                await turn.enter_async_context(self._few)
+                await lane.enter_async_context(self._few)
             if self._shared and self._writes:
-                await turn.enter_async_context(self._one)
+                await lane.enter_async_context(self._one)
             yield
 
     @contextlib.contextmanager
     def write(self) -> Iterator[None]:
-        """What is written waits for nobody's turn."""
+        """Waits for nobody, and narrows what searches have."""
         self._writes += 1
         try:
             yield
