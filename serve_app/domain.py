@@ -264,6 +264,7 @@ class Generation:
         options: Sampling parameters under their OpenAI names, only those the caller set
             (`temperature`, `top_p`, `seed`, `stop`, `response_format`, …).
         call_id: By which the ledger knows the call; outside providers are told it too.
+        among: Which of several outside models may answer: `others` are those after the first.
     """
 
     messages: tuple[Message, ...]
@@ -271,6 +272,7 @@ class Generation:
     options: Mapping[str, Any] = field(default_factory=dict)
     adapter: Release | None = None
     call_id: str = ""
+    among: Literal["all", "first", "others"] = "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,9 @@ class Upstreams:
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
         """As `Bounded.generate`; deltas name the model."""
-        for number, (model, upstream) in enumerate(self._all, start=1):
+        parts = {"all": self._all, "first": self._all[:1], "others": self._all[1:]}
+        asked = parts[generation.among]
+        for number, (model, upstream) in enumerate(asked, start=1):
             begun = False
             try:
                 async with aclosing(upstream.generate(generation, deadline)) as deltas:
@@ -82,7 +84,7 @@ class Upstreams:
                         begun = begun or bool(delta.said)
                         yield replace(delta, model=model)
             except (Unavailable, Overloaded) as error:
-                if begun or number == len(self._all):
+                if begun or number == len(asked):
                     raise
                 log.warning("%s cannot answer (%s): the next model is asked", model, error.code)
             else:

@@ -80,6 +80,7 @@ class GatewayServer:
                 fallbacks=settings.orchestration.fallbacks,
                 verify=settings.orchestration.verify,
                 refuse=settings.ledger.at_limit == "refuse",
+                hedge_after_s=settings.frontier.hedge_after_s,
                 adapters=adapters,
             ),
             KnowledgeNodes(

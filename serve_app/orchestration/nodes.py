@@ -31,6 +31,7 @@ from serve_app.errors import (
 )
 from serve_app.orchestration import evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
+from serve_app.orchestration.calling import Calls
 from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.run import Adapters, Bill, Model, Router, Run
 from serve_app.orchestration.state import State, reason
@@ -47,6 +48,7 @@ class Nodes:
             place) and bound on the answer's tokens, of expert and frontier.
         verify: Hold drafts from evidence back until they are checked.
         refuse: What does not fit into a limit is refused, rather than answered by another road.
+        hedge_after_s: As `Calls` takes it, for the frontier.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Nodes:
         fallbacks: Mapping[Route, tuple[Route, ...]],
         verify: bool = True,
         refuse: bool = False,
+        hedge_after_s: float | None = None,
         adapters: Adapters | None = None,
     ) -> None:
         self._router = router
@@ -68,6 +71,7 @@ class Nodes:
         self._fallbacks = fallbacks
         self._verify = verify
         self._refuse = refuse
+        self._hedge_after_s = hedge_after_s
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
@@ -233,28 +237,23 @@ class Nodes:
             "trivium.prompt.version": instructions.version,
         }
         pieces: list[str] = []
-        calls: dict[int, ToolCall] = {}
+        tools: dict[int, ToolCall] = {}
         finish: FinishReason = "stop"
         bill: Bill | None = None
+        calls = Calls(run, model, purpose, self._hedge_after_s if road is Route.FRONTIER else None)
         with tracing.span(f"prompt {instructions.name}", span):
             try:
-                async with run.purse.paying(names, purpose, generation) as bill:
-                    billed = replace(generation, call_id=bill.id)
-                    async with aclosing(model.generate(run.context, billed)) as deltas:
-                        async for delta in deltas:
-                            bill.note(delta)
-                            run.model = _named(bill.model, release)
-                            pieces.append(delta.text)
-                            finish = delta.finish_reason or finish
-                            if not hold:
-                                run.emit(delta.text)
-                            for call in delta.tool_calls:
-                                known = calls.get(call.index)
-                                calls[call.index] = known + call if known else call
-                                run.emit(call)
-                            if bill.overdrawn:
-                                finish = "length"
-                                break
+                async with aclosing(calls.steps(names, generation)) as steps:
+                    async for bill, delta in steps:
+                        run.model = _named(bill.model, release)
+                        pieces.append(delta.text)
+                        finish = "length" if bill.overdrawn else delta.finish_reason or finish
+                        if not hold:
+                            run.emit(delta.text)
+                        for call in delta.tool_calls:
+                            known = tools.get(call.index)
+                            tools[call.index] = known + call if known else call
+                            run.emit(call)
             except InvalidRequest:
                 raise
             except TriviumError as error:
@@ -264,8 +263,7 @@ class Nodes:
                 return {"error": error}
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.
-                if bill and bill.usage.total_tokens:
-                    run.calls.append(ModelCall(bill.model, purpose, bill.usage, release))
+                calls.note(bill, generation)
         text = "".join(pieces)
         done: State = {"finish_reason": finish, "error": None}
         if hold:
@@ -273,7 +271,7 @@ class Nodes:
         return {
             **done,
             "text": text,
-            "tool_calls": tuple(calls.values()),
+            "tool_calls": tuple(tools.values()),
             "citations": evidence.located(text, sources or []),
         }
 

@@ -98,12 +98,15 @@ class FrontierSettings(UpstreamSettings):
         fallbacks: Others that answer where it cannot, in their order.
         silence_s: How long the provider may say nothing, at first or between two deltas, before
             it counts as failed.
+        hedge_after_s: How long the first model may take to speak before the others are asked too;
+            whoever speaks first answers, and both are paid. `None` asks one at a time.
         retries: Tries after the first, before the first byte and the deadline.
     """
 
     fallbacks: tuple[UpstreamSettings, ...] = ()
     timeout_s: Seconds = 60.0
     silence_s: Seconds = 30.0
+    hedge_after_s: Seconds | None = None
     max_output_tokens: int = Field(default=1024, ge=1)
     retries: int = Field(default=2, ge=0, le=10)
     circuit: CircuitSettings = CircuitSettings()
@@ -126,4 +129,12 @@ class FrontierSettings(UpstreamSettings):
                 f"silence_s ({self.silence_s:g}) must be below timeout_s ({self.timeout_s:g}), "
                 "or no silence is ever noticed"
             )
+        if self.hedge_after_s is not None:
+            if not self.fallbacks:
+                raise ValueError("hedge_after_s asks the fallbacks too: name at least one")
+            if self.hedge_after_s >= self.silence_s:
+                raise ValueError(
+                    f"hedge_after_s ({self.hedge_after_s:g}) must be below silence_s "
+                    f"({self.silence_s:g}): who has failed by then is not waited for anyway"
+                )
         return self

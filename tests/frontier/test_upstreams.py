@@ -137,6 +137,12 @@ def test_each_has_its_own_key_from_the_environment(monkeypatch: pytest.MonkeyPat
         ({"fallbacks": [{**OTHER, "api_key": "k"}]}, "set provider and model first"),
         ({**OTHER, "api_key": "k", "fallbacks": [{}]}, "needs a provider"),
         ({**OTHER, "api_key": "k", "silence_s": 60, "timeout_s": 60}, "silence_s"),
+        ({**OTHER, "api_key": "k", "hedge_after_s": 1}, "name at least one"),
+        (
+            {**OTHER, "api_key": "k", "fallbacks": [{**OTHER, "api_key": "k"}], "silence_s": 5}
+            | {"hedge_after_s": 5},
+            "must be below silence_s",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(frontier: dict[str, Any], said: str) -> None:
