@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -27,6 +27,7 @@ import yaml
 
 from tests.helm.chart import CHART, of_profile, one, render
 from tests.integration.conftest import ROOT, free_port
+from tests.integration.draining import drained
 
 _READY_S = 420.0
 _MODELS = ROOT / ".trivium" / "models"
@@ -77,9 +78,22 @@ class Pod:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
+class Here(NamedTuple):
+    """The rendered application: where it answers, and where its Ray does."""
+
+    url: str
+    dashboard: str
+    pod: Pod
+
+
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[str]:
-    """Where the rendered application answers, once it is ready."""
+def gateway(here: Here) -> str:
+    return here.url
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Here]:
+    """The rendered application, once it is ready."""
     manifests = render(*of_profile("kind"))
     service = one(manifests, "RayService")["spec"]
     head = service["rayClusterConfig"]["headGroupSpec"]
@@ -106,7 +120,7 @@ def gateway() -> Iterator[str]:
         _deploy(process, pod, dashboard)
         url = f"http://127.0.0.1:{config['http_options']['port']}"
         _wait(process, url, pod, dashboard)
-        yield url
+        yield Here(url, f"127.0.0.1:{dashboard}", pod)
     finally:
         _stop(process)
         shutil.rmtree(folder, ignore_errors=True)
@@ -218,3 +232,9 @@ def test_haproxy_passes_streams_and_refusals_on_as_they_are(gateway: str) -> Non
     assert (refused.status_code, refused.headers["x-request-id"]) == (404, "mine")
     assert refused.json()["error"]["code"] == "model_not_found"
     assert "haproxy" in {each.name() for each in psutil.process_iter()}
+
+
+@pytest.mark.timeout(400)
+def test_a_gateway_that_is_removed_drains_behind_haproxy(here: Here) -> None:
+    outcomes = drained(here.url, here.dashboard, here.pod.environment)
+    assert set(outcomes) == {"whole"}, outcomes
