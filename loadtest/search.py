@@ -1,9 +1,9 @@
 """What the retriever's deployment adds to a search, beside the same call on bare pymilvus.
 
-    python -m loadtest.search --config server.yaml --collection big
+    python -m loadtest.search
 
-Both embed the query and search the same index of a Milvus server for the same fields, one call at a
-time, in turns. Put documents into the collection first: `trivium ingest`.
+Documents are ingested into a Milvus server of its own. Then both embed the query and search the
+same index for the same fields, one call at a time, in turns.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ ROUNDS = 300
 Search = Callable[[str], Awaitable[object]]
 
 
-def bare(settings: Settings, collection: str) -> Search:
+def bare(settings: Settings) -> Search:
     """sentence-transformers and pymilvus, as one would write it by hand."""
     from pymilvus import AsyncMilvusClient
     from sentence_transformers import SentenceTransformer
@@ -49,7 +50,7 @@ def bare(settings: Settings, collection: str) -> Search:
             model.encode, [query], normalize_embeddings=True, show_progress_bar=False
         )
         return await client.search(
-            collection,
+            settings.retrieval.collection,
             data=[vectors[0].tolist()],
             anns_field="dense",
             search_params={"metric_type": "IP"},
@@ -61,7 +62,7 @@ def bare(settings: Settings, collection: str) -> Search:
     return search
 
 
-def deployed(settings: Settings, collection: str) -> Search:
+def deployed(settings: Settings) -> Search:
     """The retriever's deployment, called as the gateway calls it."""
     from ray import serve
 
@@ -77,7 +78,9 @@ def deployed(settings: Settings, collection: str) -> Search:
 
     async def search(query: str) -> object:
         context = RequestContext("bench", time.time() + 10)
-        return await knowledge.search(context, collection, SearchQuery(query, 20, "dense"))
+        return await knowledge.search(
+            context, settings.retrieval.collection, SearchQuery(query, 20, "dense")
+        )
 
     return search
 
@@ -97,24 +100,39 @@ async def measure(contestants: dict[str, Search]) -> dict[str, dict[str, float]]
     return found
 
 
+def compare(folder: Path, count: int, console: Console) -> dict[str, dict[str, float]]:
+    from ray import serve
+
+    from loadtest import ingest, servers
+
+    file, config = folder / "documents.jsonl", folder / "config.yaml"
+    ingest.write(ingest.documents(count), file)
+    with servers.milvus(folder / "milvus") as server:
+        uri = f"http://127.0.0.1:{server.listen_port}"
+        config.write_text(json.dumps({"retrieval": {"milvus_uri": uri}}), encoding="utf-8")
+        with console.status("ingesting; some minutes"):
+            ingest.ingest(file, config)
+        settings = load(config).resolved(Path.cwd())
+        with local.cluster(settings, purpose="bench"), console.status("searching"):
+            contestants = {
+                "bare pymilvus": bare(settings),
+                "deployment": deployed(settings),
+            }
+            found = asyncio.run(measure(contestants))
+            serve.shutdown()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--config", type=Path, required=True, help="settings with a Milvus server")
-    parser.add_argument("--collection", default="default")
+    parser.add_argument("--documents", type=int, default=2000, help="of 10 chunks each")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     # The caller here is no replica: its handle needs a loop of its own.
     os.environ.update({**local.RAY_ENVIRONMENT, "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1"})
-    from ray import serve
-
-    settings = load(options.config).resolved(Path.cwd())
-    with local.cluster(settings, purpose="bench"):
-        contestants = {
-            "bare pymilvus": bare(settings, options.collection),
-            "deployment": deployed(settings, options.collection),
-        }
-        found = asyncio.run(measure(contestants))
-        serve.shutdown()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
+        found = compare(Path(folder), options.documents, console)
     if options.json:
         print(json.dumps(found))
         return

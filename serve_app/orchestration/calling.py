@@ -29,7 +29,7 @@ class Calls:
     model: Model
     purpose: str
     hedge_after_s: float | None = None
-    _bills: list[Bill] = field(default_factory=list)
+    _bills: list[Bill] = field(default_factory=list, init=False)
 
     def steps(self, names: Sequence[str], generation: Generation) -> AsyncGenerator[Step]:
         """The answer's steps, each with the bill that it is on. It ends where that is overdrawn.
