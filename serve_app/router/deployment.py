@@ -100,10 +100,15 @@ class RouterServer:
     ) -> list[tuple[Decision, bool]]:
         """Where queries should go, and of each whether `decide_again` is worth its time."""
         with ExitStack() as spans:
-            opened = [spans.enter_context(tracing.span("route", parent=c.trace)) for c, _ in asked]
+            # Of those alone that are traced: many travel together, and each costs.
+            opened = {
+                number: spans.enter_context(tracing.span("route", parent=context.trace))
+                for number, (context, _) in enumerate(asked)
+                if context.trace
+            }
             made: list[Decision] = await self._batched([(turns, c.tenant) for c, turns in asked])
-            for span, decision in zip(opened, made, strict=True):
-                _describe(span, decision)
+            for number, span in opened.items():
+                _describe(span, made[number])
         return [
             (decision, self._unsure(one, decision))
             for (one, _), decision in zip(asked, made, strict=True)

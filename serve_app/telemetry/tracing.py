@@ -81,5 +81,6 @@ def trace_id() -> str | None:
 def outgoing() -> dict[str, str]:
     """W3C headers of the current span, to send along with a call. Empty when tracing is off."""
     headers: dict[str, str] = {}
-    propagate.inject(headers)
+    if trace.get_current_span().get_span_context().is_valid:
+        propagate.inject(headers)
     return headers
