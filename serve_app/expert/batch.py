@@ -12,7 +12,7 @@ from typing import Any
 from serve_app.errors import SettingsError
 from serve_app.expert.admission import Limits, admit
 from serve_app.expert.base import Base
-from serve_app.expert.engine import cpu_dtype
+from serve_app.expert.engine import arguments
 from serve_app.jsonl import objects
 from serve_app.settings import ExpertSettings
 
@@ -84,9 +84,8 @@ class Engine:
 
         from serve_app.expert.punica import InlineExecutor
 
-        engine = dict(settings.engine)
+        engine = arguments(settings)
         if settings.accelerator == "cpu":
-            engine.setdefault("dtype", cpu_dtype())
             engine.setdefault("distributed_executor_backend", InlineExecutor)
         if adapter:
             # vLLM knows a few bounds of the rank: powers of two, of which 8 is the least.

@@ -10,6 +10,11 @@ from serve_app.domain import Delta, FinishReason, Generation, Usage
 from serve_app.errors import ContextLengthExceeded, InternalError, InvalidRequest
 from serve_app.settings import ExpertSettings, LoraSettings
 
+# JSON without free whitespace: in it a small model gets lost until its bound cuts the answer off, 4
+# times in 60 on the demo's. Of vLLM's backends that can do without, this one knows more of JSON
+# Schema.
+_STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
+
 if TYPE_CHECKING:
     from ray.serve.llm import LLMConfig
 
@@ -23,9 +28,7 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
     """
     from ray.serve.llm import LLMConfig
 
-    engine = {**settings.engine, **lora_arguments(settings.lora)}
-    if settings.accelerator == "cpu":
-        engine.setdefault("dtype", cpu_dtype())
+    engine = {**arguments(settings), **lora_arguments(settings.lora)}
     if otlp_endpoint:
         engine["otlp_traces_endpoint"] = otlp_endpoint
     return LLMConfig(
@@ -36,6 +39,14 @@ def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str |
         log_engine_metrics=True,
         **_CPU if settings.accelerator == "cpu" else {},
     )
+
+
+def arguments(settings: ExpertSettings) -> dict[str, Any]:
+    """vLLM's arguments as the settings have them, and what they leave to us."""
+    engine = {"structured_outputs_config": dict(_STRUCTURED), **settings.engine}
+    if settings.accelerator == "cpu":
+        engine.setdefault("dtype", cpu_dtype())
+    return engine
 
 
 def lora_arguments(settings: LoraSettings) -> dict[str, Any]:

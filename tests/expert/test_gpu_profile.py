@@ -45,7 +45,8 @@ def command_line(arguments: dict[str, Any]) -> list[str]:
     line = []
     for name, value in arguments.items():
         flag = "--" + name.replace("_", "-")
-        line += [flag] if value is True else [flag, str(value)]
+        said = json.dumps(value) if isinstance(value, dict) else str(value)
+        line += [flag] if value is True else [flag, said]
     return line
 
 
@@ -71,8 +72,10 @@ def test_engine_arguments_are_ones_that_vllm_takes(settings: Settings, base: str
     parsed = AsyncEngineArgs.from_cli_args(
         parser.parse_args(["--model", base, *command_line(given)])
     )
+    structured = given.pop("structured_outputs_config")
     for name, value in given.items():
         assert getattr(parsed, name) == value
+    assert structured.items() <= vars(parsed.structured_outputs_config).items()
     assert parsed.create_model_config().max_model_len == 32768
 
 

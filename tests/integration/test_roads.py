@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import openai
@@ -146,5 +145,5 @@ def test_structured_output_is_enforced(stack: Stack) -> None:
         response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": schema}},
         max_completion_tokens=40,
     )
-    content = json.loads(completion.choices[0].message.content or "")
-    assert content in ({"sentiment": "good"}, {"sentiment": "bad"})
+    # Compact: a small model that may write whitespace writes little else.
+    assert completion.choices[0].message.content in ('{"sentiment":"good"}', '{"sentiment":"bad"}')
