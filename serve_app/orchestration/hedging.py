@@ -91,7 +91,9 @@ async def hedged(
             raise chosen.error
     finally:
         for each in both:
-            each.task.cancel()
+            # Whoever is leaving already is left to settle what it took.
+            if not each.task.cancelling():
+                each.task.cancel()
         await asyncio.gather(*(each.task for each in both), return_exceptions=True)
 
 
