@@ -10,13 +10,13 @@ from serve_app.domain import Delta, FinishReason, Generation, Usage
 from serve_app.errors import ContextLengthExceeded, InternalError, InvalidRequest
 from serve_app.settings import ExpertSettings, LoraSettings
 
+if TYPE_CHECKING:
+    from ray.serve.llm import LLMConfig
+
 # JSON without free whitespace: in it a small model gets lost until its bound cuts the answer off, 4
 # times in 60 on the demo's. Of vLLM's backends that can do without, this one knows more of JSON
 # Schema.
 _STRUCTURED = {"backend": "guidance", "disable_any_whitespace": True}
-
-if TYPE_CHECKING:
-    from ray.serve.llm import LLMConfig
 
 
 def llm_config(settings: ExpertSettings, model_source: str, otlp_endpoint: str | None) -> LLMConfig:
