@@ -20,6 +20,7 @@ from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.store import MilvusStore
+from serve_app.retrieval.together import Together
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
 _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
@@ -87,6 +88,7 @@ class Retriever:
         self._rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
+        self._queries: dict[str, Together] = {}  # by embedding model
         self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -150,8 +152,10 @@ class Retriever:
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
                 param="mode",
             )
+        vector = await self._vector(source, query.text)
         async with self._lanes.search():
-            hits = await self._in_force(source, tenant, await self._found(source, tenant, query))
+            hits = await self._found(source, tenant, query, vector)
+            hits = await self._in_force(source, tenant, hits)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
             if self._reranker and query.rerank:
@@ -215,11 +219,12 @@ class Retriever:
         await self._store.remove(source, list(known))
         return len(known)
 
-    async def _found(self, source: Index, tenant: str, query: SearchQuery) -> list[Hit]:
+    async def _found(
+        self, source: Index, tenant: str, query: SearchQuery, vector: list[float]
+    ) -> list[Hit]:
         """Hits of one ranking, or of both, fused."""
         where = Where(tenant, query.metadata, query.since, query.until)
         depth = max(query.k, DEPTH)
-        (vector,) = await asyncio.to_thread(await self._embedder(source), [query.text])
 
         async def near() -> list[Hit]:
             wanted = query.diversity > 0
@@ -255,6 +260,11 @@ class Retriever:
         scores = await asyncio.to_thread(self._reranker, text, texts)
         ordered = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
         return [replace(hit, chunk=replace(hit.chunk, score=score)) for score, hit in ordered]
+
+    async def _vector(self, source: Index, query: str) -> list[float]:
+        if source.model not in self._queries:
+            self._queries[source.model] = Together(await self._embedder(source))
+        return await self._queries[source.model](query)
 
     async def _embedder(self, of: Index) -> Embedder:
         # The first use loads the model.

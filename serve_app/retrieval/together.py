@@ -1,0 +1,53 @@
+"""Queries that come at the same time are embedded at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+Vectors = list[list[float]]
+Embed = Callable[[Sequence[str]], Vectors]
+
+_BATCH = 16  # texts; more would let the first wait long for the last
+
+
+class Together:
+    """While one batch is embedded the next one gathers: a batch of four costs less than two alone,
+    and nobody waits for company.
+
+    Args:
+        embed: Texts to vectors; blocking.
+    """
+
+    def __init__(self, embed: Embed) -> None:
+        self._embed = embed
+        self._waiting: list[tuple[str, asyncio.Future[list[float]]]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def __call__(self, text: str) -> list[float]:
+        """The vector of a text. What the model raises, all of its batch get."""
+        found: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, found))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return await found
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+                await self._answer(batch)
+        finally:
+            self._working = None
+
+    async def _answer(self, batch: list[tuple[str, asyncio.Future[list[float]]]]) -> None:
+        try:
+            vectors = await asyncio.to_thread(self._embed, [text for text, _ in batch])
+        except Exception as error:
+            for _, found in batch:
+                if not found.done():
+                    found.set_exception(error)
+            return
+        for (_, found), vector in zip(batch, vectors, strict=True):
+            if not found.done():  # who asked may have gone
+                found.set_result(vector)
