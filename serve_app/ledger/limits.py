@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from serve_app.errors import BudgetExceeded
@@ -96,9 +97,14 @@ def _of_key(tenant: str, key: str) -> str:
     return f"key:{tenant}\x1f{key}"
 
 
-def periods(moment: float) -> dict[Per, str]:
+def periods(moment: float) -> Mapping[Per, str]:
     """The minute, day and month of a Unix time, in UTC, as providers bill."""
-    at = datetime.fromtimestamp(moment, UTC)
+    return _periods(int(moment // 60))
+
+
+@lru_cache(maxsize=256)  # each answer asks for its minute some twenty times
+def _periods(minute: int) -> Mapping[Per, str]:
+    at = datetime.fromtimestamp(minute * 60, UTC)
     return {per: f"{at:{pattern}}" for per, pattern in _FORMATS.items()}
 
 
