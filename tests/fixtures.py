@@ -99,11 +99,17 @@ def question(text: str = "What is the return window?", **fields: Any) -> Questio
 
 
 class FixedRouter:
-    """Always the same decision, or the same error."""
+    """Always the same decision, or the same error. Under a policy with pins, unless it is open."""
 
-    def __init__(self, outcome: Decision | Exception | None = None) -> None:
+    def __init__(
+        self, outcome: Decision | Exception | None = None, *, is_open: bool = False
+    ) -> None:
         self.outcome = outcome or decision()
+        self.is_open = is_open
         self.asked: list[list[str]] = []
+
+    async def may_bar(self, context: RequestContext) -> bool:
+        return not self.is_open
 
     async def decide(
         self, context: RequestContext, messages: Sequence[Message], purse: Purse | None

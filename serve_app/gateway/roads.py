@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -26,6 +27,8 @@ from serve_app.router.turns import Turns, turns
 
 log = logging.getLogger(__name__)
 
+_FRESH_S = 2.0  # a pin that is new may be overlooked for so long
+
 
 class RemoteRouter:
     """Stage 1 for queries that travel together; stage 2 for each one alone, as it takes long.
@@ -38,6 +41,7 @@ class RemoteRouter:
         self._remote = remote
         self._first = Together(remote, "decide", calls=replicas, items=batch)
         self._model = model
+        self._bars: dict[str, tuple[float, bool]] = {}  # by tenant: when, and whether
 
     async def decide(
         self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
@@ -58,6 +62,17 @@ class RemoteRouter:
             # Nothing is left to pay for a second opinion, or nobody gives it: the first one holds.
             log.info("stage 2 did not help: %s", error)
         return decision
+
+    async def may_bar(self, context: RequestContext) -> bool:
+        """As the policy was at most two seconds ago."""
+        when, bars = self._bars.get(context.tenant, (-_FRESH_S, True))
+        if time.monotonic() - when > _FRESH_S:
+            try:
+                bars = await self._remote.call("may_bar", context)
+            except TriviumError:
+                return True  # it is asked for a decision then, and says what is wrong
+            self._bars[context.tenant] = (time.monotonic(), bars)
+        return bars
 
     async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:
         decision: Decision = await self._remote.call("decide_again", context, asked, first)

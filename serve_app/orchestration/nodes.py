@@ -33,7 +33,7 @@ from serve_app.orchestration import evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.calling import Calls
 from serve_app.orchestration.prompts import Prompt, prompt
-from serve_app.orchestration.run import Adapters, Bill, Model, Router, Run
+from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
 
@@ -77,13 +77,40 @@ class Nodes:
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one that the question must take, or the router's.
 
-        The policy's pins hold for it too.
+        The policy's pins hold for both; where there are none, a road that is named needs no router.
 
         Raises:
             RoadBarred: The one that it must take is.
             TriviumError: It is the frontier, and the router cannot be asked whether it is barred.
         """
         run, question = runtime.context, state["question"]
+        named = question.named
+        why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
+        if named and not await self._router.may_bar(run.context):
+            decision = _pinned(named, why)
+        else:
+            decision = await self._routed(run, question)
+            if named:
+                decision = replace(
+                    _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
+                )
+        run.decision = decision
+        if named in decision.barred:
+            otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
+            raise RoadBarred(
+                f"the policy does not let this question go to trivium/{named}; {otherwise}",
+                param="model",
+            )
+        return {
+            "decision": decision,
+            "road": decision.route,
+            "tried": (),
+            "rewrites": 0,
+            "adapter": question.adapter or chosen(decision, self._adapters),
+            "error": None,
+        }
+
+    async def _routed(self, run: Run, question: Question) -> Decision:
         try:
             decision = await self._router.decide(run.context, question.messages, run.purse)
         except TriviumError as error:
@@ -100,26 +127,7 @@ class Nodes:
         if decision.usage:
             own, _ = self._models[Route.EXPERT]
             run.beside.append(ModelCall(own[0], "route", decision.usage))
-        if named := question.named:
-            why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
-            decision = replace(
-                _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
-            )
-        run.decision = decision
-        if named in decision.barred:
-            otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
-            raise RoadBarred(
-                f"the policy does not let this question go to trivium/{named}; {otherwise}",
-                param="model",
-            )
-        return {
-            "decision": decision,
-            "road": decision.route,
-            "tried": (),
-            "rewrites": 0,
-            "adapter": question.adapter or chosen(decision, self._adapters),
-            "error": None,
-        }
+        return decision
 
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by the small model, streaming; through an adapter as its contract says."""

@@ -32,6 +32,10 @@ class Router(Protocol):
         """Where a question goes; a model that is asked for it is paid by `purse`."""
         ...
 
+    async def may_bar(self, context: RequestContext) -> bool:
+        """Whether some question of this tenant may not go where it wants to."""
+        ...
+
 
 class Model(Protocol):
     """A language model: the expert, or the frontier's proxy."""

@@ -114,6 +114,11 @@ class RouterServer:
             for (one, _), decision in zip(asked, made, strict=True)
         ]
 
+    async def may_bar(self, context: RequestContext) -> bool:
+        """Whether some pin is there for a tenant, so that a road it names must be asked about."""
+        assert self._router is not None
+        return self._router.policy.may_bar(context.tenant)
+
     @serve.batch
     async def _batched(self, calls: list[list[Asked]]) -> list[list[Decision]]:
         assert self._router is not None  # Serve configures before it lets requests in

@@ -138,6 +138,10 @@ class Policy(_Part):
                     "which the heads do not know; declare it under router.intents, or mend the name"
                 )
 
+    def may_bar(self, tenant: str) -> bool:
+        """Whether any pin could hold for a tenant."""
+        return bool(self.pins or self.tenants.get(tenant, Tenant()).pins)
+
     def decide(self, signals: Signals, heads: Heads, tenant: str, text: str) -> Decision:
         """The road for these signals; `latency_ms` is left to the caller."""
         return self.choose(self.shares(signals, heads), signals, tenant, text)

@@ -82,6 +82,24 @@ def test_new_heads_and_policy_are_taken_without_a_failed_request(
     assert sum(statuses.values()) > 20
 
 
+@pytest.mark.usefixtures("restored")
+def test_new_pin_holds_for_a_road_that_is_named(stack: Stack, tmp_path: Path) -> None:
+    def refused() -> str | None:
+        asked = {"model": "trivium/frontier", "messages": [{"role": "user", "content": "Hello"}]}
+        with stack.http() as http:
+            body = http.post("/v1/chat/completions", json={**asked, "max_tokens": 1}).json()
+        code: str | None = body.get("error", {}).get("code")
+        return code
+
+    assert refused() != "road_barred"
+    pinned = policy(tmp_path, pins=[{"name": "house rule", "never": ["frontier"]}])
+    assert stack.cli("reload", "--policy", str(pinned)).returncode == 0
+    # Gateways look at the policy every two seconds.
+    deadline = time.monotonic() + 10
+    while refused() != "road_barred":
+        assert time.monotonic() < deadline
+
+
 def test_bad_heads_and_policies_are_refused_and_the_old_ones_stay(
     stack: Stack, tmp_path: Path
 ) -> None:

@@ -234,6 +234,15 @@ async def test_road_that_a_pin_forbids_is_not_taken_by_name() -> None:
     assert house.frontier.asked == []
 
 
+@pytest.mark.parametrize("road", list(Route))
+async def test_road_that_is_named_needs_no_router_where_nothing_is_pinned(road: Route) -> None:
+    house = House(router=FixedRouter(DOWN, is_open=True), knowledge=FixedKnowledge([RETURNS]))
+    answer = await ask(house, question(pinned=road))
+    assert (answer.decision.route, answer.decision.stage) == (road, "pinned")
+    assert answer.degraded == ()
+    assert house.router.asked == []
+
+
 async def test_road_that_a_pin_forbids_does_not_stand_in_for_a_named_one() -> None:
     house = House(
         router=FixedRouter(decision(barred=(Route.FRONTIER,))), expert=ScriptedModel(DOWN)

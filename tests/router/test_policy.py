@@ -58,6 +58,8 @@ def test_tenants_have_their_own_worth_and_pins() -> None:
     assert barred.barred == (Route.FRONTIER,)
     assert "frontier is barred (nothing leaves)" in barred.reason
     assert "worth its price" not in barred.reason
+    policy = parse_policy(data(tenants=tenants), "test")
+    assert [policy.may_bar(each) for each in ("rich", "clinic", "nobody")] == [False, True, False]
     assert decide(signals(frontier=1.0), "other", tenants=tenants).route is Route.FRONTIER
 
 
