@@ -76,10 +76,9 @@ class Chat:
 
         async def events() -> AsyncGenerator[bytes]:
             async with stack:
-                yield sse.event(form.first())
+                # What is there together leaves together: each write has its price.
+                yield sse.event(form.first(), *([] if first is None else [form.piece(first)]))
                 try:
-                    if first is not None:
-                        yield sse.event(form.piece(first))
                     async for piece in pieces:
                         yield sse.event(form.piece(piece))
                     answer = await task
@@ -90,10 +89,11 @@ class Chat:
                     log.error("stream %s failed", context.request_id, exc_info=error)
                     yield sse.event(InternalError("the answer broke off").envelope())
                     return
-                yield sse.event(form.last(answer))
+                end = [form.last(answer)]
                 if include_usage:
                     cost = self._accounting.cost(question, run, answer)
-                    yield sse.event(form.usage(answer, cost))
+                    end.append(form.usage(answer, cost))
+                yield sse.event(*end)
             # By now the ledger has it: what was answered whole is never lost there.
             yield sse.DONE
 

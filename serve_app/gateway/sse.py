@@ -12,9 +12,10 @@ KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-def event(data: dict[str, Any]) -> bytes:
-    """One event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+def event(*objects: dict[str, Any]) -> bytes:
+    """An event for each object, end to end."""
+    lines = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in objects)
+    return "".join(f"data: {line}\n\n" for line in lines).encode()
 
 
 async def kept_alive(
