@@ -45,8 +45,12 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
         graph.add_node(name, _traced(name, getattr(facts, name, None) or getattr(roads, name)))
 
     def branch(source: str, choose: Callable[..., str], *targets: str) -> None:
+        async def chosen(state: State) -> str:
+            # LangGraph hands a plain function to a thread, which takes longer than any of these.
+            return choose(state)
+
         ends: dict[Hashable, str] = {name: END if name == "end" else name for name in targets}
-        graph.add_conditional_edges(source, choose, ends)
+        graph.add_conditional_edges(source, chosen, ends)
 
     unanswered = ("rewrite", "abstain", "escalate")
     starts = ("expert", "rewrite", "frontier")
