@@ -3,10 +3,10 @@
     python -m loadtest.frontier
 
 One upstream that answers at once (`loadtest.upstream`) is asked directly, through Trivium
-(`trivium/frontier`: router, masking, ledger and all) and through LiteLLM's proxy, in turns on the
-same machine. HAProxy stands before Trivium's gateway, as on a cluster; with `--laptop` Serve's own
-proxy does. LiteLLM is installed into an environment of its own under `.trivium`. A proxy's CPU is
-that of all its processes.
+(`trivium/frontier`: graph, masking, ledger and all; no pin is set, so the router is not asked) and
+through LiteLLM's proxy, in turns on the same machine. HAProxy stands before Trivium's gateway, as
+on a cluster; with `--laptop` Serve's own proxy does. LiteLLM is installed into an environment of
+its own under `.trivium`. A proxy's CPU is that of all its processes.
 """
 
 from __future__ import annotations

@@ -43,11 +43,12 @@ class Together:
     async def _answer(self, batch: list[tuple[str, asyncio.Future[list[float]]]]) -> None:
         try:
             vectors = await asyncio.to_thread(self._embed, [text for text, _ in batch])
+            answered = list(zip(batch, vectors, strict=True))
         except Exception as error:
             for _, found in batch:
                 if not found.done():
                     found.set_exception(error)
             return
-        for (_, found), vector in zip(batch, vectors, strict=True):
+        for (_, found), vector in answered:
             if not found.done():  # who asked may have gone
                 found.set_result(vector)
