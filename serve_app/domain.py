@@ -81,6 +81,9 @@ class Message:
         return not (self.parts or self.tool_calls or self.role == "tool")
 
 
+WARM_UP = "warm-up"  # who asks before the house is ready, by the name of the key
+
+
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """What travels with a request through every hop.
@@ -98,6 +101,11 @@ class RequestContext:
     tenant: str = "default"
     api_key: str = "anonymous"
     trace: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_warm_up(self) -> bool:
+        """Whether the house asks itself, before it is ready."""
+        return self.api_key == WARM_UP
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from serve_app.telemetry.metrics import GatewayMetrics
 log = logging.getLogger(__name__)
 
 UNWRITTEN = "ledger-unavailable"
-WARM_UP = "warm-up"  # who asks before the house is ready, by the name of the key
 
 
 class Accounting:
@@ -105,7 +104,7 @@ class Accounting:
 
     def _failed(self, context: RequestContext, error: BaseException) -> None:
         # A road that is not there yet when the house asks itself fails nobody.
-        if context.api_key != WARM_UP:
+        if not context.is_warm_up:
             self._metrics.failed(error)
 
     def _count(
@@ -125,7 +124,8 @@ class Accounting:
         if run.decision is None:
             return
         span.set_attribute("trivium.route", run.decision.route.value)
-        self._metrics.answered(run.decision, outcome, run.degraded, run.calls, cost, seconds)
+        if not context.is_warm_up:
+            self._metrics.answered(run.decision, outcome, run.degraded, run.calls, cost, seconds)
         for release, form in run.formats:
             self._metrics.formatted(release, form)
         kept = _kept(run)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from serve_app.domain import Message, RequestContext, Route
+from serve_app.domain import WARM_UP, Message, RequestContext, Route
 from serve_app.errors import Unavailable
 from serve_app.gateway.accounting import UNWRITTEN, Accounting
 from serve_app.orchestration.run import Question
@@ -45,7 +45,7 @@ class Readiness:
         log.info("ready: every road has answered")
 
     async def _ask(self, road: Route | None) -> None:
-        context = RequestContext("warm-up", time.time() + _PATIENCE_S, api_key="warm-up")
+        context = RequestContext(WARM_UP, time.time() + _PATIENCE_S, api_key=WARM_UP)
         text = "What are the opening hours of our stores?"
         question = Question((Message("user", text),), self._collection, road, max_tokens=8)
         # It is paid for like any other.

@@ -37,5 +37,6 @@ class Timed:
                 tokens = delta.usage.completion_tokens if delta.usage else tokens
                 yield delta
         # One that broke off, or was left, says nothing of the model's pace.
-        if first is not None:
+        # Nor does the house's own warm-up: a model's first answer may take a minute.
+        if first is not None and not context.is_warm_up:
             self._metrics.generated(name, first - began, time.monotonic() - first, tokens)

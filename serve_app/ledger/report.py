@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, func, literal_column, select
 
+from serve_app.domain import WARM_UP
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
 from serve_app.ledger.limits import EACH, Limit, Payer, periods
@@ -116,7 +117,7 @@ async def spend(
     during = (_answers.started_at >= span.start) & (_answers.started_at < span.end)
     if tenant is not None:
         # The house's own warm-up asks as somebody, but on nobody's behalf.
-        during &= (_answers.tenant == tenant) & (_answers.api_key != "warm-up")
+        during &= (_answers.tenant == tenant) & (_answers.api_key != WARM_UP)
     group = [func.coalesce(_answers[name], _NONE).label(name) for name in by]
     ok = _answers.status == "ok"
     counted = select(

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from serve_app.domain import WARM_UP
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
 from serve_app.ledger.report import Span
@@ -53,7 +54,7 @@ async def signals(
             answers.good,
         )
         .where(answers.started_at >= span.start, answers.started_at < span.end)
-        .where(answers.status == "ok", answers.api_key != "warm-up")
+        .where(answers.status == "ok", answers.api_key != WARM_UP)
         .order_by(answers.started_at.desc())
         .limit(_RECENT)
     )

@@ -7,7 +7,15 @@ import time
 import httpx
 import pytest
 
-from serve_app.domain import Delta, Generation, Message, RequestContext, Route, Usage
+from serve_app.domain import (
+    WARM_UP,
+    Delta,
+    Generation,
+    Message,
+    RequestContext,
+    Route,
+    Usage,
+)
 from serve_app.errors import Unavailable
 from serve_app.gateway.timing import Timed
 from serve_app.orchestration.run import Question
@@ -46,16 +54,31 @@ async def test_what_the_ledger_refuses_is_a_failure_before_any_road_is_chosen() 
     assert house.metrics.outcomes == []
 
 
+async def warm_up(house: House) -> None:
+    asked = Question((Message("user", "hi"),), "default", Route.EXPERT)
+    asking = RequestContext(WARM_UP, time.time() + 20, api_key=WARM_UP)
+    async with house.accounting.answering(asking, asked, "trivium/expert") as (_, task):
+        await task
+
+
 async def test_a_road_that_is_not_there_yet_at_the_warm_up_fails_nobody() -> None:
     down = ScriptedModel(Unavailable("not yet"))
     house = House(expert=down, frontier=down)
-    asked = Question((Message("user", "hi"),), "default", Route.EXPERT)
     with pytest.raises(Unavailable):
-        async with house.accounting.answering(
-            RequestContext("warm-up", time.time() + 20, api_key="warm-up"), asked, "trivium/expert"
-        ) as (_, task):
-            await task
+        await warm_up(house)
     assert house.metrics.failures == []
+
+
+async def test_the_warm_up_is_no_traffic(kept: Kept) -> None:
+    house = House()
+    await warm_up(house)
+    assert house.expert.asked
+    assert house.metrics.outcomes == []
+    timed = Timed(ScriptedModel("a", "b"), "small", GatewayMetrics())
+    asking = RequestContext(WARM_UP, time.time() + 20, api_key=WARM_UP)
+    async for _ in timed.generate(asking, Generation((Message("user", "hi"),), 8)):
+        pass
+    assert kept.of("trivium_first_token_seconds", model="small") is None
 
 
 async def test_a_road_that_stands_in_is_no_failure() -> None:
