@@ -35,14 +35,14 @@ class OpenAIProvider:
             stream = await self._client.post(
                 "/chat/completions",
                 body={
+                    **generation.options,
                     "model": self._model,
                     "messages": [_message(each) for each in generation.messages],
                     "max_completion_tokens": generation.max_tokens,
                     "stream": True,
                     "stream_options": {"include_usage": True},
-                    **generation.options,
                 },
-                options={"headers": headers(generation)},
+                options={"headers": headers(generation), "security": {"bearer_auth": True}},
                 cast_to=object,
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
@@ -88,23 +88,31 @@ def _piece(call: dict[str, Any]) -> ToolCall:
     called = call.get("function") or {}
     return ToolCall(
         call.get("index") or 0,
-        call.get("id") or "",
-        called.get("name") or "",
-        called.get("arguments") or "",
+        _text(call.get("id")),
+        _text(called.get("name")),
+        _text(called.get("arguments")),
     )
 
 
 def _delta(chunk: dict[str, Any]) -> Delta:
     """One event of the stream; what a server leaves out, or says is null, is nothing."""
-    choice: dict[str, Any] = next(iter(chunk.get("choices") or ()), {})
+    choices: list[Any] = chunk.get("choices") or [None]
+    choice = choices[0] or {}
     said = choice.get("delta") or {}
     reason = choice.get("finish_reason")
     return Delta(
-        text=said.get("content") or "",
+        text=_text(said.get("content")),
         finish_reason=finish_reason(reason) if reason else None,
         usage=_usage(counts) if (counts := chunk.get("usage")) else None,
         tool_calls=tuple(map(_piece, said.get("tool_calls") or ())),
     )
+
+
+def _text(theirs: Any) -> str:
+    """What they wrote. Raises our error for a provider that broke, if it is no text."""
+    if theirs is not None and not isinstance(theirs, str):
+        raise failure(None)
+    return theirs or ""
 
 
 def _usage(counts: dict[str, Any]) -> Usage:

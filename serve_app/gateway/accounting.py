@@ -126,11 +126,11 @@ class Accounting:
         span.set_attribute("trivium.route", run.decision.route.value)
         if not context.is_warm_up:
             self._metrics.answered(run.decision, outcome, run.degraded, run.calls, cost, seconds)
-        for release, form in run.formats:
-            self._metrics.formatted(release, form)
-        kept = _kept(run)
-        if outcome == "ok" and kept is not None:
-            self._metrics.judged("contract", good=kept)
+            for release, form in run.formats:
+                self._metrics.formatted(release, form)
+            kept = _kept(run)
+            if outcome == "ok" and kept is not None:
+                self._metrics.judged("contract", good=kept)
         log.info(
             "answer request_id=%s tenant=%s route=%s outcome=%s degraded=%s prompt_tokens=%d "
             "completion_tokens=%d cost_usd=%.9f seconds=%.3f",

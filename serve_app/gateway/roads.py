@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -65,13 +66,13 @@ class RemoteRouter:
 
     async def may_bar(self, context: RequestContext) -> bool:
         """As the policy was at most two seconds ago."""
-        when, bars = self._bars.get(context.tenant, (-_FRESH_S, True))
-        if time.monotonic() - when > _FRESH_S:
-            try:
-                bars = await self._remote.call("may_bar", context)
-            except TriviumError:
-                return True  # it is asked for a decision then, and says what is wrong
-            self._bars[context.tenant] = (time.monotonic(), bars)
+        asked = time.monotonic()
+        when, bars = self._bars.get(context.tenant, (-math.inf, True))
+        if asked - when > _FRESH_S:
+            bars = await self._remote.call("may_bar", context)
+            # An older question whose answer was long on its way must not hide a newer one's.
+            if asked > self._bars.get(context.tenant, (-math.inf, True))[0]:
+                self._bars[context.tenant] = (asked, bars)
         return bars
 
     async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
+from serve_app.domain import WARM_UP
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
@@ -69,9 +70,10 @@ class Keys:
             InvalidRequest: A name that limits could not tell from others.
         """
         for text in (name, tenant):
-            if not re.fullmatch(NAME, text):
+            if not re.fullmatch(NAME, text) or text == WARM_UP:
                 raise InvalidRequest(
-                    f"{text!r} is no name of a key or tenant: 1 to 64 characters, none of control"
+                    f"{text!r} is no name of a key or tenant: 1 to 64 characters, none of control, "
+                    f"and not {WARM_UP!r}"
                 )
         secret = PREFIX + secrets.token_urlsafe(32)
         key = Key(

@@ -86,14 +86,11 @@ class Nodes:
         run, question = runtime.context, state["question"]
         named = question.named
         why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
-        if named and not await self._router.may_bar(run.context):
-            decision = _pinned(named, why)
-        else:
-            decision = await self._routed(run, question)
-            if named:
-                decision = replace(
-                    _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
-                )
+        decision = await self._routed(run, question)
+        if named:
+            decision = replace(
+                _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
+            )
         run.decision = decision
         if named in decision.barred:
             otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
@@ -111,7 +108,11 @@ class Nodes:
         }
 
     async def _routed(self, run: Run, question: Question) -> Decision:
+        """What the router says, where it has to be asked."""
+        named = question.named
         try:
+            if named and not await self._router.may_bar(run.context):
+                return _pinned(named, "nothing is pinned")
             decision = await self._router.decide(run.context, question.messages, run.purse)
         except TriviumError as error:
             # Without a router the cheapest road still answers, and nothing leaves the house.

@@ -33,7 +33,11 @@ class Router(Protocol):
         ...
 
     async def may_bar(self, context: RequestContext) -> bool:
-        """Whether some question of this tenant may not go where it wants to."""
+        """Whether some question of this tenant may not go where it wants to.
+
+        Raises:
+            TriviumError: Nobody knows.
+        """
         ...
 
 

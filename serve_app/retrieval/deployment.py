@@ -61,7 +61,8 @@ class RetrieverServer:
             "trivium.retrieval.until": query.until,
         }
         with tracing.span(f"retrieval {collection}", attributes, parent=context.trace) as span:
-            chunks = await self._retriever.search(collection, context.tenant, query)
+            async with asyncio.timeout(context.deadline - time.time()):
+                chunks = await self._retriever.search(collection, context.tenant, query)
             span.set_attribute("trivium.retrieval.chunks", len(chunks))
             return chunks
 

@@ -25,7 +25,11 @@ class Together:
         self._working: asyncio.Task[None] | None = None
 
     async def __call__(self, text: str) -> list[float]:
-        """The vector of a text. What the model raises, all of its batch get."""
+        """The vector of a text. What the model raises, all of its batch get.
+
+        Raises:
+            RuntimeError: It died of what is no `Exception`.
+        """
         found: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
         self._waiting.append((text, found))
         if self._working is None:
@@ -35,8 +39,11 @@ class Together:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                await self._answer(batch)
+                # Who has left by now needs no vector.
+                here = [each for each in self._waiting if not each[1].done()]
+                batch, self._waiting = here[:_BATCH], here[_BATCH:]
+                if batch:
+                    await self._answer(batch)
         finally:
             self._working = None
 
@@ -44,10 +51,14 @@ class Together:
         try:
             vectors = await asyncio.to_thread(self._embed, [text for text, _ in batch])
             answered = list(zip(batch, vectors, strict=True))
-        except Exception as error:
+        except BaseException as error:
+            # Tokenizers panic in Rust, which is no `Exception`: nobody may wait for ever for that.
+            told = error if isinstance(error, Exception) else RuntimeError(f"embedding: {error!r}")
             for _, found in batch:
                 if not found.done():
-                    found.set_exception(error)
+                    found.set_exception(told)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return
         for (_, found), vector in answered:
             if not found.done():  # who asked may have gone

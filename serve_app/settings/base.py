@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from serve_app.domain import WARM_UP
 
 Seconds = Annotated[float, Field(gt=0)]
 NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
-Name = Annotated[str, Field(pattern=NAME)]
+
+
+def _not_the_house(name: str) -> str:
+    if name == WARM_UP:
+        raise ValueError("is what the house calls itself; choose another name")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_the_house)]
 
 
 class Section(BaseModel):

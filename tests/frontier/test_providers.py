@@ -235,11 +235,21 @@ async def test_stream_that_ends_early_is_no_whole_answer(kind: Kind) -> None:
         ("text/event-stream", b"data: [1, 2]\n\n"),
         ("text/event-stream", b'event: message_start\ndata: {"type": "message_start"}\n\n'),
         ("text/event-stream", b"event: content_block_delta\ndata: {}\n\n"),
+        ("text/event-stream", b'data: {"choices": [{"delta": {"content": 5}}]}\n\n'),
         ("text/event-stream", b"data: \xff\xfe\n\n"),
         ("text/html", b"<html>Please log in</html>"),
         ("application/json", b'{"hello": "world"}'),
     ],
-    ids=["no json", "list", "half event", "empty event", "no text", "html", "other json"],
+    ids=[
+        "no json",
+        "list",
+        "half event",
+        "empty event",
+        "a number",
+        "no text",
+        "html",
+        "other json",
+    ],
 )
 async def test_garbage_is_unavailable(kind: Kind, content_type: str, garbage: bytes) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -109,6 +109,13 @@ async def test_the_first_key_locks_the_house(door: Door) -> None:
         await door.keyring.principal(None)
 
 
+async def test_nobody_else_is_called_as_the_house_is(door: Door) -> None:
+    with pytest.raises(InvalidRequest, match="warm-up"):
+        await door.keys.create("warm-up", "acme", ["chat"])
+    with pytest.raises(ValueError, match="what the house calls itself"):
+        ApiKey(name="warm-up", sha256="0" * 64)
+
+
 async def test_a_key_expires(door: Door) -> None:
     _, secret = await door.keys.create("ann", "acme", ["chat"], door.clock.now + 60)
     await door.opens(secret)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from serve_app.domain import RequestContext
 from serve_app.errors import Unavailable
@@ -18,6 +21,7 @@ class Deployment:
     def __init__(self, *pinned: str) -> None:
         self.pinned = pinned
         self.down = False
+        self.held: asyncio.Event | None = None
         self.asked: list[str] = []
 
     async def call(self, method: str, context: RequestContext) -> bool:
@@ -25,7 +29,10 @@ class Deployment:
         self.asked.append(context.tenant)
         if self.down:
             raise Unavailable("the router is restarting")
-        return context.tenant in self.pinned
+        bars = context.tenant in self.pinned
+        if self.held:
+            await self.held.wait()
+        return bars
 
 
 def router(deployment: Any) -> RemoteRouter:
@@ -40,10 +47,26 @@ async def test_pins_are_asked_about_once_for_each_tenant() -> None:
     assert deployment.asked == ["clinic", "acme"]
 
 
-async def test_whoever_cannot_ask_reckons_with_a_pin_and_asks_again() -> None:
+async def test_what_could_not_be_asked_is_not_known_and_asked_again() -> None:
     deployment = Deployment()
     one = router(deployment)
     deployment.down = True
-    assert await one.may_bar(CONTEXT)
+    with pytest.raises(Unavailable):
+        await one.may_bar(CONTEXT)
     deployment.down = False
     assert not await one.may_bar(CONTEXT)
+
+
+async def test_answer_that_was_long_on_its_way_does_not_hide_a_newer_one() -> None:
+    deployment = Deployment()
+    one = router(deployment)
+    late = asyncio.Event()
+    deployment.held = late
+    first = asyncio.create_task(one.may_bar(CONTEXT))
+    await asyncio.sleep(0)  # it has asked
+    deployment.held, deployment.pinned = None, (CONTEXT.tenant,)
+    assert await one.may_bar(CONTEXT)
+    late.set()
+    assert not await first
+    assert await one.may_bar(CONTEXT)
+    assert len(deployment.asked) == 2

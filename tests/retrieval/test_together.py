@@ -9,6 +9,10 @@ import pytest
 from serve_app.retrieval.together import Together
 
 
+class Panic(BaseException):
+    """As PyO3 raises one."""
+
+
 class Gate:
     """An embedding model that answers when it may; keeps what it was asked at once."""
 
@@ -22,6 +26,8 @@ class Gate:
         assert self.open.wait(10)
         if "bad" in texts:
             raise ValueError("no such word")
+        if "panic" in texts:
+            raise Panic
         return [[float(len(text))] for text in texts]
 
 
@@ -64,3 +70,14 @@ async def test_who_leaves_takes_nobody_along(gate: Gate) -> None:
     left = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(each) for each in left[:2]] == [asyncio.CancelledError] * 2
     assert left[2] == [3.0]
+    assert gate.batches == [["a"], ["ccc"]]
+
+
+async def test_model_that_panics_leaves_nobody_waiting(gate: Gate) -> None:
+    together = Together(gate)
+    tasks = await started(gate, together, "a", "panic", "bb")
+    gate.open.set()
+    first, *others = await asyncio.gather(*tasks, return_exceptions=True)
+    assert first == [1.0]
+    assert [type(error) for error in others] == [RuntimeError] * 2
+    assert await together("ccc") == [3.0]
