@@ -67,7 +67,7 @@ class Keys:
         """A new key, and the secret itself, which is not to be had again.
 
         Raises:
-            InvalidRequest: A name that limits could not tell from others.
+            InvalidRequest: A name that limits could not tell from others, or the house's own.
         """
         for text in (name, tenant):
             if not re.fullmatch(NAME, text) or text == WARM_UP:

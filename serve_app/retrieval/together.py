@@ -12,8 +12,8 @@ _BATCH = 16  # texts; more would let the first wait long for the last
 
 
 class Together:
-    """While one batch is embedded the next one gathers: a batch of four costs less than two alone,
-    and nobody waits for company.
+    """While one batch is embedded the next one gathers, and nobody waits for company. A text costs
+    a quarter less among eight than alone, and no two batches compete for the cores.
 
     Args:
         embed: Texts to vectors; blocking.

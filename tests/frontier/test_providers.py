@@ -258,7 +258,8 @@ async def test_garbage_is_unavailable(kind: Kind, content_type: str, garbage: by
         writer.write(chunked(garbage) + chunked(b""))
         await writer.drain()
 
-    _, error = await failing(kind, handler)
+    seen, error = await failing(kind, handler)
+    assert "".join(delta.text for delta in seen) == ""
     assert isinstance(error, Unavailable)
 
 
