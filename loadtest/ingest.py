@@ -87,7 +87,7 @@ def alone(texts: Sequence[str]) -> float:
     done = subprocess.run(
         [sys.executable, "-c", script, path],
         input=json.dumps(texts),
-        capture_output=True,
+        stdout=subprocess.PIPE,  # what it complains of is seen
         text=True,
         check=True,
     )

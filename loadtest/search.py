@@ -40,17 +40,14 @@ def bare(settings: Settings) -> Search:
 
     retrieval = settings.retrieval
     model = SentenceTransformer(models.embedding_models()[retrieval.embedding_model], device="cpu")
-    tls = {"server_pem_path": str(retrieval.milvus_ca)} if retrieval.milvus_ca else {}
-    client = AsyncMilvusClient(
-        uri=retrieval.milvus_uri, token=retrieval.milvus_token.get_secret_value(), **tls
-    )
+    client = AsyncMilvusClient(uri=retrieval.milvus_uri)
 
     async def search(query: str) -> object:
         vectors = await asyncio.to_thread(
             model.encode, [query], normalize_embeddings=True, show_progress_bar=False
         )
         return await client.search(
-            settings.retrieval.collection,
+            retrieval.collection,
             data=[vectors[0].tolist()],
             anns_field="dense",
             search_params={"metric_type": "IP"},
