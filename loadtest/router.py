@@ -178,12 +178,14 @@ def contest(name: str, data: Path | None) -> dict[str, Any]:
 def through_serve(data: Path | None) -> dict[str, Any]:
     """The router's deployment, two replicas, called as the gateway calls it; the shipped heads."""
     from ray import serve
+    from ray.serve.config import RequestRouterConfig
 
     from serve_app.app import router_config
     from serve_app.domain import Message, RequestContext
     from serve_app.gateway.roads import RemoteRouter
     from serve_app.handles import Remote
     from serve_app.router.deployment import RouterServer
+    from serve_app.router.placement import Lanes
 
     class Nobody:
         """Stands where the expert would: stage 2 is off."""
@@ -196,6 +198,7 @@ def through_serve(data: Path | None) -> dict[str, Any]:
             num_replicas=2,
             max_ongoing_requests=256,
             user_config=router_config(own),
+            request_router_config=RequestRouterConfig(request_router_class=Lanes),
             ray_actor_options={"num_cpus": 1},
         ).bind(own.router, models.router_encoder(own), serve.deployment(Nobody).bind(), None)
         serve.run(router, name="bench", route_prefix=None)

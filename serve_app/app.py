@@ -17,7 +17,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import BackpressureConfig
+from ray.serve.config import BackpressureConfig, RequestRouterConfig
 
 from serve_app import models
 from serve_app.errors import SettingsError
@@ -27,6 +27,7 @@ from serve_app.gateway.deployment import GatewayServer
 from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.router.deployment import RouterServer, user_config
+from serve_app.router.placement import Lanes
 from serve_app.settings import Scaling, Settings, from_args
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def build(args: Mapping[str, Any]) -> Application:
         RouterServer,
         name="Router",
         user_config=router_config(settings),
+        request_router_config=RequestRouterConfig(request_router_class=Lanes),
         **_options(settings.router.scaling),
     ).bind(settings.router, models.router_encoder(settings), expert, traces)
     gateway = serve.deployment(GatewayServer, name="Gateway", **_options(settings.gateway.scaling))

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -47,13 +48,19 @@ class Remote:
         self._name = name
         self._timeout_s = timeout_s
 
-    async def call(self, method: str, context: RequestContext, *args: Any) -> Any:
+    async def call(
+        self, method: str, context: RequestContext, *args: Any, lane: int | None = None
+    ) -> Any:
         """Call a method that returns one result.
+
+        Args:
+            lane: For deployments that tell lanes apart (`router.placement.Lanes`).
 
         Raises:
             TriviumError: What the method raised, or why it could not be reached in time.
         """
-        response = getattr(self._unary, method).remote(self.onward(context), *args)
+        handle = self._unary if lane is None else self._unary.options(session_id=str(lane))
+        response = getattr(handle, method).remote(self.onward(context), *args)
         return await self.within(context, response)
 
     async def within(self, context: RequestContext, result: Awaitable[Any]) -> Any:
@@ -124,18 +131,18 @@ class Together:
     """Calls that travel together: each takes along whatever was asked while others were under way.
 
     For work that is cheap beside an RPC, such as a routing decision. Nothing waits for company:
-    with fewer than `calls` under way, what is there leaves at once.
+    what is there leaves at once where a lane is free.
 
     Args:
         method: Takes a context and a list of (context, item) pairs; returns a result for each.
-        calls: Most calls under way; one for each replica carries most (docs/lab-notes.md).
+        lanes: Most calls under way; one for each replica carries most (docs/lab-notes.md).
         items: Most items in one call.
     """
 
-    def __init__(self, remote: Remote, method: str, *, calls: int, items: int) -> None:
+    def __init__(self, remote: Remote, method: str, *, lanes: int, items: int) -> None:
         self._remote = remote
         self._method = method
-        self._free = calls
+        self._free = deque(range(lanes))
         self._items = items
         self._waiting: deque[tuple[RequestContext, Any, asyncio.Future[Any]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -154,26 +161,28 @@ class Together:
 
     def _send(self) -> None:
         while self._free and self._waiting:
-            # An even share for each free call, so that no replica idles beside a long batch.
-            share = min(self._items, math.ceil(len(self._waiting) / self._free))
+            # An even share for each free lane, so that no replica idles beside a long batch.
+            share = min(self._items, math.ceil(len(self._waiting) / len(self._free)))
             taken = [self._waiting.popleft() for _ in range(share)]
             # Who has given up needs no answer.
             if wanted := [each for each in taken if not each[2].done()]:
-                self._free -= 1
-                task = asyncio.create_task(self._carry(wanted))
+                lane = self._free.popleft()
+                task = asyncio.create_task(self._carry(wanted, lane))
                 self._under_way.add(task)
-                task.add_done_callback(self._returned)
+                task.add_done_callback(partial(self._returned, lane))
 
-    def _returned(self, task: asyncio.Task[None]) -> None:
+    def _returned(self, lane: int, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        self._free += 1
+        self._free.append(lane)
         self._send()
 
-    async def _carry(self, asked: list[tuple[RequestContext, Any, asyncio.Future[Any]]]) -> None:
+    async def _carry(
+        self, asked: list[tuple[RequestContext, Any, asyncio.Future[Any]]], lane: int
+    ) -> None:
         patient = max((context for context, _, _ in asked), key=lambda each: each.deadline)
         try:
             found = await self._remote.call(
-                self._method, patient, [(context, item) for context, item, _ in asked]
+                self._method, patient, [(context, item) for context, item, _ in asked], lane=lane
             )
         except TriviumError as error:
             for _, _, result in asked:

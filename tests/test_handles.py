@@ -20,8 +20,11 @@ class Deployment:
     def __init__(self, answer: Callable[[list[str]], Awaitable[list[str]]]) -> None:
         self._answer = answer
         self.calls: list[list[str]] = []
+        self.lanes: list[str] = []  # of those calls
 
-    def options(self, **_: Any) -> Deployment:
+    def options(self, *, session_id: str = "", **_: Any) -> Deployment:
+        if session_id:
+            self.lanes.append(session_id)
         return self
 
     @property
@@ -40,7 +43,7 @@ async def at_once(texts: list[str]) -> list[str]:
 
 def together(deployment: Deployment, **limits: int) -> Together:
     remote = Remote(deployment, "shouting", timeout_s=5)
-    return Together(remote, "shout", **{"calls": 2, "items": 8, **limits})
+    return Together(remote, "shout", **{"lanes": 2, "items": 8, **limits})
 
 
 def context(seconds: float = 5) -> RequestContext:
@@ -57,11 +60,35 @@ async def test_everybody_gets_their_own_answer_out_of_few_calls() -> None:
     assert max(map(len, deployment.calls)) <= 8
 
 
-async def test_what_waits_is_spread_over_the_free_calls() -> None:
+async def test_what_waits_is_spread_over_the_free_lanes() -> None:
     deployment = Deployment(at_once)
-    shouting = together(deployment, calls=4)
+    shouting = together(deployment, lanes=4)
     await asyncio.gather(*(shouting.call(context(), str(i)) for i in range(12)))
     assert [len(call) for call in deployment.calls] == [3, 3, 3, 3]
+    assert sorted(deployment.lanes) == ["0", "1", "2", "3"]
+
+
+async def test_calls_under_way_are_in_different_lanes() -> None:
+    under_way: set[str] = set()
+
+    async def slowly(texts: list[str]) -> list[str]:
+        lane = deployment.lanes[-1]
+        assert lane not in under_way
+        under_way.add(lane)
+        for _ in range(len(texts)):  # so that they end out of order
+            await asyncio.sleep(0)
+        under_way.remove(lane)
+        return await at_once(texts)
+
+    deployment = Deployment(slowly)
+    shouting = together(deployment, lanes=3, items=4)
+
+    async def caller(number: int) -> None:
+        for turn in range(number):
+            assert await shouting.call(context(), f"a{number}-{turn}") == f"A{number}-{turn}"
+
+    await asyncio.gather(*(caller(number) for number in range(20)))
+    assert set(deployment.lanes) == {"0", "1", "2"}
 
 
 async def test_a_single_query_does_not_wait_for_company() -> None:
@@ -77,7 +104,7 @@ async def test_a_failed_call_fails_those_on_it_and_nobody_after() -> None:
         return await at_once(texts)
 
     deployment = Deployment(fails_once)
-    shouting = together(deployment, calls=1)
+    shouting = together(deployment, lanes=1)
     failed = await asyncio.gather(
         *(shouting.call(context(), word) for word in "ab"), return_exceptions=True
     )
@@ -93,7 +120,7 @@ async def test_who_gives_up_disturbs_nobody() -> None:
         return await at_once(texts)
 
     deployment = Deployment(slow)
-    shouting = together(deployment, calls=1)
+    shouting = together(deployment, lanes=1)
     patient = asyncio.create_task(shouting.call(context(), "patient"))
     with pytest.raises(DeadlineExceeded):
         await shouting.call(context(0.05), "hurried")

@@ -40,7 +40,7 @@ class RemoteRouter:
 
     def __init__(self, remote: Remote, replicas: int, batch: int, model: str) -> None:
         self._remote = remote
-        self._first = Together(remote, "decide", calls=replicas, items=batch)
+        self._first = Together(remote, "decide", lanes=replicas, items=batch)
         self._model = model
         self._bars: dict[str, tuple[float, bool]] = {}  # by tenant: when, and whether
 

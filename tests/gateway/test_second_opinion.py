@@ -31,7 +31,9 @@ class InDoubt:
     def __init__(self, second: Decision | Exception) -> None:
         self.second = second
 
-    async def call(self, method: str, _: RequestContext, asked: Any, *__: Any) -> Any:
+    async def call(
+        self, method: str, _: RequestContext, asked: Any, *__: Any, lane: int | None = None
+    ) -> Any:
         if method == "decide":
             return [(FIRST, True) for _ in asked]
         if isinstance(self.second, Exception):
