@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
 
 import openai
 
+from tests.integration.callers import repeated
 from tests.integration.conftest import ROOT
 
 _CLIENTS = 6
 
 
-class Streams:
-    """Clients that stream one answer after the other until told to stop."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self.outcomes: Counter[str] = Counter()
-        self._threads = [threading.Thread(target=self._stream) for _ in range(_CLIENTS)]
-
-    def __enter__(self) -> Streams:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _stream(self) -> None:
-        client = openai.OpenAI(
-            base_url=f"{self._url}/v1", api_key="none", max_retries=0, timeout=120
+def streamed(client: openai.OpenAI) -> str:
+    """How one answer ended: `whole`, `cut`, or an error."""
+    try:
+        stream = client.chat.completions.create(
+            model="trivium/expert",
+            messages=[{"role": "user", "content": "Tell me of the sea."}],
+            max_completion_tokens=48,
+            stream=True,
         )
-        while not self._stop.is_set():
-            try:
-                stream = client.chat.completions.create(
-                    model="trivium/expert",
-                    messages=[{"role": "user", "content": "Tell me of the sea."}],
-                    max_completion_tokens=48,
-                    stream=True,
-                )
-                ended = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
-                self.outcomes["whole" if ended and ended[-1] else "cut"] += 1
-            except openai.OpenAIError as error:
-                self.outcomes[type(error).__name__] += 1
+        ended = [chunk.choices[0].finish_reason for chunk in stream if chunk.choices]
+    except openai.OpenAIError as error:
+        return type(error).__name__
+    return "whole" if ended and ended[-1] else "cut"
 
 
 def scale(dashboard: str, count: int, environment: Mapping[str, str] | None = None) -> None:
@@ -71,13 +49,18 @@ def scale(dashboard: str, count: int, environment: Mapping[str, str] | None = No
 
 def drained(url: str, dashboard: str, environment: Mapping[str, str] | None = None) -> Counter[str]:
     """How streams ended while one of two gateways was taken away: `whole`, `cut`, or an error."""
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120)
+    outcomes: Counter[str] = Counter()
+
+    def stream() -> None:
+        outcomes[streamed(client)] += 1
+
     scale(dashboard, 2, environment)
     try:
-        with Streams(url) as streams:
-            while streams.outcomes.total() < _CLIENTS:
+        with repeated(*[stream] * _CLIENTS):
+            while outcomes.total() < _CLIENTS:
                 time.sleep(0.05)
             scale(dashboard, 1, environment)
     finally:
         scale(dashboard, 1, environment)
-    assert streams.outcomes.total() >= _CLIENTS
-    return streams.outcomes
+    return outcomes

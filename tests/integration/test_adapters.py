@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from serve_app.expert.adapters import Registry
 from serve_app.expert.base import Base
 from serve_app.expert.contracts import parse
 from tests.expert.releases import release
+from tests.integration.callers import repeated
 from tests.integration.conftest import STATE, Stack
 from tests.integration.painted import CONFIG, direction, weights
 
@@ -78,34 +79,10 @@ class Answer:
     ended: float
 
 
-@dataclass(slots=True)
-class Streams:
-    """Callers that stream one answer after the other until they are told to stop."""
-
-    stack: Stack
-    answers: list[Answer] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def __enter__(self) -> Streams:
-        self._threads = [threading.Thread(target=self._ask) for _ in range(STREAMS)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        client = self.stack.openai()
-        while not self._stop.is_set():
-            try:
-                self.answers.append(ask(client, "trivium/expert:paint"))
-            except (openai.OpenAIError, ValueError) as error:
-                self.failures.append(repr(error))
+def streams(stack: Stack, answers: list[Answer]) -> AbstractContextManager[None]:
+    """Callers of `paint` that stream one answer after the other, until the block ends."""
+    client = stack.openai()
+    return repeated(*[lambda: answers.append(ask(client, "trivium/expert:paint"))] * STREAMS)
 
 
 def ask(client: openai.OpenAI, model: str) -> Answer:
@@ -164,27 +141,27 @@ def test_five_promotions_and_rollbacks_fail_no_stream_and_mix_no_answer(
     promote(registry, 1)
     until(serves(stack, "paint", 1))
     taken: list[float] = []
-    with Streams(stack) as streams:
+    answers: list[Answer] = []
+    with streams(stack, answers):
         for _ in range(5):
             for version, change in (
                 (2, lambda: promote(registry, 2)),
                 (1, lambda: registry.rollback("paint")),
             ):
-                before = len(streams.answers)
-                until(lambda before=before: len(streams.answers) > before)  # type: ignore[misc]
+                before = len(answers)
+                until(lambda before=before: len(answers) > before)  # type: ignore[misc]
                 began = time.monotonic()
                 change()
                 until(
                     lambda began=began, version=version: any(  # type: ignore[misc]
-                        each.version == version and each.started > began for each in streams.answers
+                        each.version == version and each.started > began for each in answers
                     )
                 )
                 taken.append(time.monotonic() - began)
-    assert streams.failures == []
-    mixed = [each for each in streams.answers if each.words != {WORDS[each.version]}]
+    mixed = [each for each in answers if each.words != {WORDS[each.version]}]
     assert mixed == []
-    assert len(streams.answers) > STREAMS
-    print(json.dumps({"answers": len(streams.answers), "seconds": sorted(taken)}))
+    assert len(answers) > STREAMS
+    print(json.dumps({"answers": len(answers), "seconds": sorted(taken)}))
 
 
 def test_broken_release_leaves_the_old_one_in_service_and_says_so(
@@ -223,7 +200,7 @@ def test_base_beside_adapters_in_one_batch_is_the_base(stack: Stack, registry: R
 
     alone = base()
     until(lambda: bool(listed(stack, "paint")))
-    with Streams(stack):
+    with streams(stack, []):
         beside = [base() for _ in range(3)]
     assert not {"red", "blue"} & set(" ".join([alone, *beside]).split())
 

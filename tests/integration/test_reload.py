@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from serve_app.router.heads import SHIPPED
 from serve_app.router.policy import DEFAULT
+from tests.integration.callers import repeated
 from tests.integration.conftest import Stack
 
 HARD = "Plan the migration of our order database without downtime, step by step, with rollbacks."
-
-
-@contextmanager
-def load(stack: Stack, callers: int = 4) -> Iterator[Counter[int]]:
-    """Callers that ask for decisions until the block ends; counts the statuses."""
-    statuses: Counter[int] = Counter()
-    stop = threading.Event()
-
-    def call() -> None:
-        with httpx.Client(base_url=stack.url, timeout=30.0) as http:
-            while not stop.is_set():
-                statuses[http.post("/v1/route", json={"query": HARD}).status_code] += 1
-
-    threads = [threading.Thread(target=call) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield statuses
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+CALLERS = 4
 
 
 def policy(tmp_path: Path, **changes: Any) -> Path:
@@ -70,7 +47,13 @@ def test_new_heads_and_policy_are_taken_without_a_failed_request(
     heads = tmp_path / "copy.safetensors"
     heads.write_bytes(SHIPPED.read_bytes())
     pinned = policy(tmp_path, pins=[{"name": "house rule", "never": ["frontier"]}])
-    with load(stack) as statuses:
+    statuses: Counter[int] = Counter()
+    http = stack.http()
+
+    def call() -> None:
+        statuses[http.post("/v1/route", json={"query": HARD}).status_code] += 1
+
+    with http, repeated(*[call] * CALLERS):
         done = stack.cli("reload", "--policy", str(pinned), "--heads", str(heads))
         assert done.returncode == 0, done.stderr
         made = decision(stack)

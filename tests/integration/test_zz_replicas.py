@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
+from functools import partial
 
 import httpx
 import psutil
 import pytest
 
+from tests.integration.callers import repeated
 from tests.integration.conftest import Stack
 
 _RECOVERY_S = 150.0
-
-
-class Load:
-    """Two clients that ask again and again, one for each given model, until told to stop."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._stop = threading.Event()
-        self.outcomes: Counter[str] = Counter()
-        self._threads = [
-            threading.Thread(target=self._ask, args=(model,))
-            for model in ("trivium/auto", "trivium/knowledge")
-        ]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, model: str) -> None:
-        with httpx.Client(timeout=60.0) as http:
-            while not self._stop.is_set():
-                self.outcomes[ask(http, self._url, model)] += 1
 
 
 def ask(http: httpx.Client, url: str, model: str) -> str:
@@ -67,8 +40,15 @@ def ask(http: httpx.Client, url: str, model: str) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("deployment", ["Router", "Retriever", "Frontier", "Gateway", "Expert"])
 def test_killed_replica_comes_back(stack: Stack, deployment: str) -> None:
-    with Load(stack.url) as load, httpx.Client(timeout=60.0) as http:
-        while not load.outcomes["ok"]:
+    outcomes: Counter[str] = Counter()
+    http = httpx.Client(timeout=60.0)
+
+    def call(model: str) -> None:
+        outcomes[ask(http, stack.url, model)] += 1
+
+    calls = [partial(call, model) for model in ("trivium/auto", "trivium/knowledge")]
+    with http, repeated(*calls):
+        while not outcomes["ok"]:
             time.sleep(0.1)
         (victim,) = stack.replicas(deployment)
         family = [victim, *victim.children(recursive=True)]
@@ -84,8 +64,8 @@ def test_killed_replica_comes_back(stack: Stack, deployment: str) -> None:
             )
 
         while not recovered():
-            assert time.monotonic() - killed < _RECOVERY_S, dict(load.outcomes)
+            assert time.monotonic() - killed < _RECOVERY_S, dict(outcomes)
             time.sleep(0.2)
         seconds = time.monotonic() - killed
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
-    print(f"\n{deployment}: back after {seconds:.1f} s; load saw {dict(load.outcomes)}")
+    print(f"\n{deployment}: back after {seconds:.1f} s; load saw {dict(outcomes)}")
