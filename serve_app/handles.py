@@ -8,11 +8,14 @@ out of many small ones.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import math
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -142,7 +145,10 @@ class Together:
     def __init__(self, remote: Remote, method: str, *, lanes: int, items: int) -> None:
         self._remote = remote
         self._method = method
-        self._free = deque(range(lanes))
+        # A heap: calls under way are then in neighbouring lanes, which lead to different replicas.
+        # It begins anywhere, so that callers who are seldom busy do not all begin with one replica.
+        first = secrets.randbelow(lanes)
+        self._free = list(range(first, first + lanes))
         self._items = items
         self._waiting: deque[tuple[RequestContext, Any, asyncio.Future[Any]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
@@ -166,14 +172,16 @@ class Together:
             taken = [self._waiting.popleft() for _ in range(share)]
             # Who has given up needs no answer.
             if wanted := [each for each in taken if not each[2].done()]:
-                lane = self._free.popleft()
-                task = asyncio.create_task(self._carry(wanted, lane))
+                lane = heapq.heappop(self._free)
+                # Of many requests: Serve may not take it for a part of the one that sends it, and
+                # end it when that one's client leaves.
+                task = asyncio.create_task(self._carry(wanted, lane), context=Context())
                 self._under_way.add(task)
                 task.add_done_callback(partial(self._returned, lane))
 
     def _returned(self, lane: int, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        self._free.append(lane)
+        heapq.heappush(self._free, lane)
         self._send()
 
     async def _carry(

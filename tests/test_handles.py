@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from serve_app.errors import DeadlineExceeded, InternalError, TriviumError
 from serve_app.handles import Remote, Together
 
 Items = list[tuple[RequestContext, str]]
+_asking: ContextVar[str] = ContextVar("asking")
 
 
 class Deployment:
@@ -65,30 +67,33 @@ async def test_what_waits_is_spread_over_the_free_lanes() -> None:
     shouting = together(deployment, lanes=4)
     await asyncio.gather(*(shouting.call(context(), str(i)) for i in range(12)))
     assert [len(call) for call in deployment.calls] == [3, 3, 3, 3]
-    assert sorted(deployment.lanes) == ["0", "1", "2", "3"]
+    assert len({int(lane) % 4 for lane in deployment.lanes}) == 4
 
 
-async def test_calls_under_way_are_in_different_lanes() -> None:
-    under_way: set[str] = set()
+@pytest.mark.parametrize(("lanes", "callers"), [(3, 20), (12, 3)])
+async def test_calls_under_way_lead_to_different_replicas(lanes: int, callers: int) -> None:
+    """Three replicas: as many lanes as them, and more lanes than calls are ever under way."""
+    under_way: set[int] = set()
 
     async def slowly(texts: list[str]) -> list[str]:
-        lane = deployment.lanes[-1]
-        assert lane not in under_way
-        under_way.add(lane)
-        for _ in range(len(texts)):  # so that they end out of order
+        replica = int(deployment.lanes[-1]) % 3
+        assert replica not in under_way
+        under_way.add(replica)
+        for _ in range(len(texts[-1])):  # so that they end out of order
             await asyncio.sleep(0)
-        under_way.remove(lane)
+        under_way.remove(replica)
         return await at_once(texts)
 
     deployment = Deployment(slowly)
-    shouting = together(deployment, lanes=3, items=4)
+    shouting = together(deployment, lanes=lanes, items=4)
 
     async def caller(number: int) -> None:
-        for turn in range(number):
-            assert await shouting.call(context(), f"a{number}-{turn}") == f"A{number}-{turn}"
+        for turn in range(40):
+            word = "a" * ((number + turn) % 7 + 1)
+            assert await shouting.call(context(), word) == word.upper()
 
-    await asyncio.gather(*(caller(number) for number in range(20)))
-    assert set(deployment.lanes) == {"0", "1", "2"}
+    await asyncio.gather(*(caller(number) for number in range(callers)))
+    assert len(deployment.lanes) > 40
 
 
 async def test_a_single_query_does_not_wait_for_company() -> None:
@@ -132,6 +137,19 @@ async def test_who_gives_up_disturbs_nobody() -> None:
     released.set()
     assert (await patient, await late) == ("PATIENT", "LATE")
     assert "gone" not in [text for call in deployment.calls for text in call]
+
+
+async def test_a_call_for_many_is_made_in_nobodys_name() -> None:
+    async def whose(texts: list[str]) -> list[str]:
+        return [_asking.get("nobody") for _ in texts]
+
+    async def caller(name: str) -> str:
+        _asking.set(name)
+        answer: str = await shouting.call(context(), "whose?")
+        return answer
+
+    shouting = together(Deployment(whose), lanes=1)
+    assert set(await asyncio.gather(*(caller(name) for name in "abcd"))) == {"nobody"}
 
 
 async def test_errors_are_ours() -> None:
