@@ -19,7 +19,7 @@ from serve_app.router.turns import cut
 
 Floats = npt.NDArray[np.float32]
 
-VERSION = 7  # of the exported file
+VERSION = 8  # of the exported file
 LAYERS = (3, 4, 5)
 WIDTH = 384
 MODEL_FILE = "encoder.int8.onnx"

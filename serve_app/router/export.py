@@ -1,7 +1,7 @@
 """The router's encoder file, made once at set-up: MiniLM, narrowed, fused and quantised to int8.
 
-It keeps two attention heads of three and every other feed-forward neuron, by `narrow.safetensors`,
-which `tools/narrow.py` makes: embeddings have a cosine of .97–.98 with the whole model's.
+It keeps two attention heads of three and one feed-forward neuron of three. `tools/narrow.py` makes
+`narrow.safetensors`, its layers: embeddings have a cosine of .98 with the whole model's.
 Quantisation is dynamic and per output channel: .985–.994 with the unquantised ones, where one
 scale per matrix gives .94.
 """
@@ -12,40 +12,31 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from serve_app.router.encoder import LAYERS, MODEL_FILE, TOKENIZER_FILE
 
 NARROW = Path(__file__).with_name("narrow.safetensors")
-KINDS = ("heads", "neurons")
-PARTS = ("kept", "weight", "bias")
-HEAD = 32  # numbers of a head
+HEAD = 32  # numbers of an attention head
 
 
-def narrow(layer: Any, kind: str, parts: Mapping[str, Any]) -> None:
-    """Leave a BERT layer of transformers fewer attention heads, or feed-forward neurons.
+def narrowed(source: Path) -> Any:
+    """all-MiniLM-L6-v2 of transformers with the layers of `narrow.safetensors` in place of its own.
 
     Args:
-        kind: One of `KINDS`.
-        parts: `kept`, those that stay; `weight` (width, numbers of theirs) and `bias` of the matrix
-            that reads them, fitted anew to what the whole layer gave.
+        source: Folder of all-MiniLM-L6-v2.
     """
     import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel
 
-    rows = parts["kept"].long()
-    own = layer.attention.self
-    if kind == "heads":
-        rows = (rows[:, None] * HEAD + torch.arange(HEAD)).flatten()
-        writers, reader = [own.query, own.key, own.value], layer.attention.output.dense
-    else:
-        writers, reader = [layer.intermediate.dense], layer.output.dense
-    for writer in writers:
-        writer.weight = torch.nn.Parameter(writer.weight[rows])
-        writer.bias = torch.nn.Parameter(writer.bias[rows])
-    reader.weight = torch.nn.Parameter(parts["weight"].float())
-    reader.bias = torch.nn.Parameter(parts["bias"].float())
+    model = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
+    for name, weights in load_file(NARROW).items():
+        owner, _, kind = name.rpartition(".")
+        parameter = torch.nn.Parameter(weights.float())
+        setattr(model.encoder.layer.get_submodule(owner), kind, parameter)
+    return model
 
 
 def export(source: Path, target: Path) -> None:
@@ -59,21 +50,13 @@ def export(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
-    from safetensors.torch import load_file
-    from transformers import AutoModel
-
-    kept = load_file(NARROW)
 
     class Pooled(torch.nn.Module):
         """Mean-pooled, normalised states of each of `LAYERS`."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.encoder = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
-            for number in range(max(LAYERS)):
-                layer = self.encoder.encoder.layer[number]
-                for kind in KINDS:
-                    narrow(layer, kind, {part: kept[f"{number}.{kind}.{part}"] for part in PARTS})
+            self.encoder = narrowed(source)
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             states = self.encoder(
@@ -111,12 +94,12 @@ def export(source: Path, target: Path) -> None:
             fusions.enable_bias_skip_layer_norm = False
             # Its embeddings would be quantised too, and cost a cosine of .015.
             fusions.enable_embed_layer_norm = False
-            heads = len(kept["0.heads.kept"])
+            attended = model.encoder.encoder.layer[0].attention.self.query.weight.shape[0]
             optimize_model(
                 str(work / "encoder.onnx"),
                 "bert",
-                num_heads=heads,
-                hidden_size=heads * HEAD,
+                num_heads=attended // HEAD,
+                hidden_size=attended,
                 optimization_options=fusions,
                 opt_level=0,
             ).save_model_to_file(str(work / "encoder.onnx"))
