@@ -3,7 +3,7 @@
     python -m loadtest.router                     the demo's three roads
     python -m loadtest.router --data ../shared/data     CLINC150 (150 intents) too
 
-Contestants: Trivium's router, the `semantic-router` package with the same MiniLM weights, and
+Contestants: Trivium's router, the `semantic-router` package with the whole MiniLM, and
 TF-IDF with logistic regression. Each runs alone, in a process of its own, first with 1 caller and
 then with 32; Trivium also through Ray Serve, with two replicas. `semantic-router` is installed
 beside the project, under .trivium/peers, the first time.

@@ -12,7 +12,7 @@ Writes `serve_app/router/narrow.safetensors`, in some twenty-five minutes on two
 2. What is left of the layers is trained to give the original's embeddings (distillation: Hinton et
    al., 2015).
 
-The texts are those of `configs/`, written for this project, and of public sets that allow it:
+The texts are our own (`OWN`), written for this project, and of public sets that allow it:
 EverGreenQA's training questions (MIT) and parts of Banking77's (CC BY 4.0) and CLINC150's (CC BY
 3.0); no label is read.
 """

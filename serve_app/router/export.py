@@ -2,8 +2,8 @@
 
 It keeps two attention heads of three and one feed-forward neuron of three. `tools/narrow.py` makes
 `narrow.safetensors`, its layers: embeddings have a cosine of .98 with the whole model's.
-Quantisation is dynamic and per output channel: .985–.994 with the unquantised ones, where one
-scale per matrix gives .94.
+Quantisation is dynamic and per output channel (one scale per matrix costs more, docs/lab-notes.md):
+a cosine of .997 with the unquantised ones.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class Lanes(FIFOMixin, RequestRouter):  # type: ignore[misc]
 
     Serve's own choice, the shorter of two queues, does not suit callers that send one call after
     the other: it hears that a call has ended a moment after the caller has, who by then has sent
-    the next. One in fifty then waited behind another call beside an idle replica.
+    the next. Up to two in a hundred then waited behind another call beside an idle replica.
 
     A lane is a number, given as `session_id`. A call without one goes to the shortest queue. Nodes
     and zones do not matter to either.
