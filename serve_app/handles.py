@@ -138,7 +138,7 @@ class Together:
 
     Args:
         method: Takes a context and a list of (context, item) pairs; returns a result for each.
-        lanes: Most calls under way; one for each replica carries most (docs/lab-notes.md).
+        lanes: Most calls under way: one for each replica.
         items: Most items in one call.
     """
 

@@ -9,6 +9,7 @@ import pytest
 
 from serve_app import models
 from serve_app.app import build
+from serve_app.router.placement import Lanes
 from serve_app.settings import Settings, from_args
 from tests.helm.chart import PROFILES, ROOT, Json, arguments, of_profile, render
 
@@ -58,6 +59,8 @@ def test_the_application_is_built(
         scaling = built[name]._deployment_config.autoscaling_config
         assert scaling.min_replicas == section.scaling.min_replicas, name
         assert scaling.max_replicas == section.scaling.max_replicas, name
+    routing = built["Router"]._deployment_config.request_router_config
+    assert routing.get_request_router_class() is Lanes
     bundles = built["Expert"]._replica_config.placement_group_bundles
     if settings.expert.accelerator == "gpu":
         # One for each GPU, and no CPU in any: GPU pods offer none.
