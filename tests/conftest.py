@@ -11,10 +11,14 @@ import hypothesis
 import pytest
 
 from serve_app import models
+from serve_app.cli.local import RAY_ENVIRONMENT
 from serve_app.router.encoder import Encoder
 from serve_app.settings import BUNDLED, Settings
 
 ROOT = Path(__file__).parent.parent
+
+# As the commands have it: stores are open here too, beside programs that are started.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", RAY_ENVIRONMENT["GRPC_ENABLE_FORK_SUPPORT"])
 
 # How long an example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("trivium", deadline=None)

@@ -47,6 +47,9 @@ RAY_ENVIRONMENT = {
     # Its hook would load vLLM in workers that never need it.
     "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # Beside an open store gRPC's fork handlers abort now and then a child that is about to become
+    # one of Ray's processes (grpc/grpc#43055). They serve who uses gRPC after a fork without exec.
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
 
 
@@ -111,7 +114,7 @@ def initialise(**options: Any) -> Mapping[str, Any]:
     """`ray.init`, quiet, and leaving SIGTERM to whoever handled it: Ray's handler writes a stack
     trace of C++ for everybody who is politely asked to end.
     """
-    _set_environment()
+    set_environment()
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
@@ -169,7 +172,7 @@ def joined(settings: Settings) -> Iterator[bool]:
 
     Yields whether a stack is running.
     """
-    _set_environment()
+    set_environment()
     import ray
     from ray import data
 
@@ -236,14 +239,14 @@ def reload_router(dashboard: str, settings: Settings) -> None:
         SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
-    _set_environment()
+    set_environment()
     from serve_app.app import router_config
 
     _reconfigure(dashboard, "Router", router_config(settings))
 
 
-def _set_environment() -> None:
-    """Ray reads these when it is imported."""
+def set_environment() -> None:
+    """Ray reads these when it is imported, gRPC when a store is first opened."""
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 

@@ -1,56 +1,41 @@
-"""A bulk run in a process of its own, which tests may kill; arguments: URI COLLECTION FOLDER."""
+"""A bulk run as `trivium ingest` makes it, in a process of its own, which tests may kill.
+
+Arguments: URI COLLECTION FOLDER STATE. Prints how many rows are written, each time some are; at the
+end, how many this run has embedded.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import tempfile
-
-import ray
+from pathlib import Path
 
 from serve_app import models
+from serve_app.cli.bulk import Bar, Start, embedding_model, with_store
 from serve_app.retrieval import pipeline
+from serve_app.retrieval.port import Port
 from serve_app.retrieval.sources import discover
-from serve_app.retrieval.stages import Model
-from serve_app.retrieval.store import MilvusStore
-from serve_app.settings import BUNDLED
-
-PATHS = models.embedding_models()
+from serve_app.settings import RetrievalSettings, Settings
 
 
-async def run(uri: str, collection: str, folder: str) -> pipeline.Result:
-    store = MilvusStore(uri, "", timeout_s=20)
-    try:
+def main(uri: str, collection: str, folder: str, state: str) -> None:
+    retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=20)
+
+    async def run(store: Port, start: Start, _: Bar) -> pipeline.Result:
         return await pipeline.ingest(
             discover([folder]),
             store,
             collection,
             "t",
-            Model(BUNDLED, PATHS[BUNDLED]),
+            embedding_model(retrieval),
             64,
-            paths=PATHS,
-            start=start_ray,
-            on_progress=lambda done, total: print(done, flush=True),
+            paths=models.embedding_models(),
+            start=start,
+            on_progress=lambda done, _: print(done, flush=True),
         )
-    finally:
-        await store.close()
 
-
-def start_ray() -> None:
-    """A small Ray of this process's own, once."""
-    if ray.is_initialized():
-        return
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=100 * 1024 * 1024,
-        _temp_dir=tempfile.mkdtemp(prefix="trivium-bulk-"),
-    )
+    result = with_store(Settings(state_dir=Path(state), retrieval=retrieval), run)
+    print("embedded", result.report.embedded, flush=True)
 
 
 if __name__ == "__main__":
-    result = asyncio.run(run(*sys.argv[1:]))
-    print(result.report, flush=True)
-    ray.shutdown()
+    main(*sys.argv[1:])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from milvus import MilvusServer
 
+from serve_app import models
 from serve_app.domain import SearchQuery
 from serve_app.errors import NotFound, Unavailable
 from serve_app.retrieval.embedder import EmbeddingModels
@@ -20,13 +21,13 @@ from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import BUNDLED
 from tests.conftest import ROOT
-from tests.retrieval import bulk
 from tests.retrieval.conftest import address
 
 pytestmark = pytest.mark.timeout(600)
 
 WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag filter rack".split()
 
+PATHS = models.embedding_models()
 CHUNKS = 2000
 
 
@@ -63,7 +64,7 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     milvus: MilvusServer, milvus_server: str, folder: Path
 ) -> None:
     store = MilvusStore(milvus_server, "", timeout_s=20)
-    retriever = Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+    retriever = Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
     run = started(milvus_server, folder)
     written = 0
     while not 0 < written < CHUNKS:
@@ -89,7 +90,7 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     await asyncio.to_thread(milvus.start)
     # Loading what it had takes a Milvus longer than a run waits.
     store = MilvusStore(address(milvus), "", timeout_s=120)
-    retriever = Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+    retriever = Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
     found = await retriever.search("default", "default", SearchQuery("tent", 3))
     assert found, "the first search came before Milvus had read its log again"
     code, out, err = await finished(started(address(milvus), folder))

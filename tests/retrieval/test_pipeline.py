@@ -9,13 +9,12 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import ray
 
+from serve_app import models
 from serve_app.domain import Document, SearchQuery
 from serve_app.errors import NotFound, UnprocessableDocument
 from serve_app.retrieval import index, pipeline
@@ -26,7 +25,6 @@ from serve_app.retrieval.sources import discover
 from serve_app.retrieval.stages import Model
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import BUNDLED
-from tests.retrieval import bulk
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -34,13 +32,12 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
+PATHS = models.embedding_models()
 WORDS = "tent boot rope stove lamp map knife coat pack sock glove hat pole bag filter rack".split()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_ray_is_left() -> Iterator[None]:
-    yield
-    ray.shutdown()
+def no_ray() -> None:
+    pytest.fail("Ray is started for a few rows")
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def retriever(store: MilvusStore) -> Retriever:
-    return Retriever(store, EmbeddingModels(BUNDLED, bulk.PATHS), 64, Rules())
+    return Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
 
 
 async def ingest(
@@ -66,7 +63,7 @@ async def ingest(
 async def run(
     store: MilvusStore, collection: str, folder: Path, *, dry_run: bool = False
 ) -> pipeline.Result:
-    model = Model(BUNDLED, bulk.PATHS[BUNDLED])
+    model = Model(BUNDLED, PATHS[BUNDLED])
     return await pipeline.ingest(
         discover([str(folder)]),
         store,
@@ -74,8 +71,8 @@ async def run(
         "t",
         model,
         64,
-        paths=bulk.PATHS,
-        start=bulk.start_ray,
+        paths=PATHS,
+        start=no_ray,
         dry_run=dry_run,
     )
 
@@ -151,23 +148,38 @@ async def test_killed_runs_are_finished_by_the_same_command(
     for i in range(130):  # enough for Ray to have a part in it, and for five runs not to finish
         text = "\n".join(f"# Part {j}\n{' '.join(random.choices(WORDS, k=9))}" for j in range(20))
         (many / f"doc{i:02}.md").write_text(text)
-    await ingest(store, f"{collection}_whole", many)
-    wanted = await content(store, f"{collection}_whole")
-    # Milvus Lite's file has one owner at a time: the killed runs get one of their own.
-    lite = "://" not in uri
-    target = str(tmp_path / "killed.db") if lite else uri
+    # Milvus Lite's file has one owner at a time: these runs get one of their own.
+    target = uri if "://" in uri else str(tmp_path / "killed.db")
+    whole, killed = f"{collection}_whole", f"{collection}_killed"
+    await asyncio.to_thread(finished, target, whole, many)
     # After so many rows of each run's own, and then anywhere in the next batch.
     points = [(rows, random.uniform(0, 0.5)) for rows in random.sample((0, 0, 1, 1, 257), 5)]
     print("killed at (rows, seconds)", points)
     for rows, seconds in points:
-        await asyncio.to_thread(killed_at, target, f"{collection}_killed", many, rows, seconds)
-    again = MilvusStore(target, "", timeout_s=20)
+        await asyncio.to_thread(killed_at, target, killed, many, rows, seconds)
+    embedded = await asyncio.to_thread(finished, target, killed, many)
+    after = MilvusStore(target, "", timeout_s=20)
     try:
-        report = await ingest(again, f"{collection}_killed", many)
-        assert 0 < report.embedded < len(wanted)
-        assert await content(again, f"{collection}_killed") == wanted
+        wanted = await content(after, whole)
+        assert 0 < embedded < len(wanted)
+        assert await content(after, killed) == wanted
     finally:
-        await again.close()
+        await after.close()
+
+
+def command(uri: str, collection: str, folder: Path) -> list[str]:
+    """Of a bulk run in a process of its own, with a Ray of its own."""
+    state = str(folder.parent / "state")
+    return [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder), state]
+
+
+def finished(uri: str, collection: str, folder: Path) -> int:
+    """Let a run come to its end; how many rows it has embedded."""
+    done = subprocess.run(
+        command(uri, collection, folder), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
 
 
 def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float) -> None:
@@ -175,9 +187,7 @@ def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float
     log = folder.parent / "killed.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.retrieval.bulk", uri, collection, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
+            command(uri, collection, folder), stdout=subprocess.PIPE, stderr=errors
         )
     try:
         assert process.stdout is not None
@@ -213,8 +223,8 @@ async def test_reindex_under_load_loses_and_empties_no_search(
 
     clients = [asyncio.create_task(client(i)) for i in range(16)]
     before = await store.index(collection)
-    model = Model(BUNDLED, bulk.PATHS[BUNDLED])
-    made, result = await pipeline.reindex(store, collection, model, 32, start=bulk.start_ray)
+    model = Model(BUNDLED, PATHS[BUNDLED])
+    made, result = await pipeline.reindex(store, collection, model, 32, start=no_ray)
     late = Document("late", "Late", "written while the index was changed")
     await retriever.ingest(collection, "t", [late])
     stop.set()
@@ -246,9 +256,7 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
         return written
 
     task = asyncio.create_task(writer())
-    await pipeline.reindex(
-        store, collection, Model(BUNDLED, bulk.PATHS[BUNDLED]), 32, start=bulk.start_ray
-    )
+    await pipeline.reindex(store, collection, Model(BUNDLED, PATHS[BUNDLED]), 32, start=no_ray)
     writing.set()
     written = await task
     assert written > 0
