@@ -20,6 +20,7 @@ from serve_app.cli import (
     generation,
     keys,
     layers,
+    local,
     proving,
     questions,
     searching,
@@ -78,6 +79,7 @@ def _root(
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 interrupted."""
+    local.set_environment()
     try:
         app()
     except TriviumError as error:

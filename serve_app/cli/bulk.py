@@ -50,7 +50,6 @@ class Bar:
 
 def with_store(settings: Settings, work: Callable[[Port, Start, Bar], Awaitable[Done]]) -> Done:
     """Do some work on the store that the settings name, with a progress bar."""
-    local.set_environment()
     for name in ("pymilvus", "milvus_lite"):
         # They log tracebacks of errors that are raised too, and said in a sentence.
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -172,7 +172,6 @@ def joined(settings: Settings) -> Iterator[bool]:
 
     Yields whether a stack is running.
     """
-    set_environment()
     import ray
     from ray import data
 
@@ -239,14 +238,13 @@ def reload_router(dashboard: str, settings: Settings) -> None:
         SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
-    set_environment()
     from serve_app.app import router_config
 
     _reconfigure(dashboard, "Router", router_config(settings))
 
 
 def set_environment() -> None:
-    """Ray reads these when it is imported, gRPC when a store is first opened."""
+    """For a process that may start Ray; before anything else: Ray and gRPC read it on import."""
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 

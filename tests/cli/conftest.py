@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import uvicorn
@@ -32,7 +34,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(sys, "argv", ["trivium", *arguments])
         code = 0
         try:
-            main()
+            with mock.patch.dict(os.environ):  # which `main` adds to
+                main()
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         out, err = capsys.readouterr()

@@ -169,8 +169,10 @@ def test_bad_rows_are_named_and_the_others_sent(
     growing = tmp_path / "feed.jsonl"
     growing.write_bytes("\n".join([*rows, "caf\xe9", row(3), ""]).encode("latin-1"))
     follower = follow(str(growing), server.url)
+    # Which batch a row is in, and so when it is named, is chance.
+    named = "".join(follower.wait_for("skipped") for _ in range(4))
     for problem in ("not a row: {", "no id", "not a row: caf", "blank: "):
-        assert "skipped" in follower.wait_for(problem)
+        assert problem in named
     while server.documents("feed") != ["order-001", "order-002", "order-003"]:
         assert follower.process.poll() is None
         time.sleep(_LOOK_AGAIN_S)

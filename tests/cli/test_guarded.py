@@ -109,6 +109,7 @@ def ingest(run: Run, guarded: Guarded, tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "tents.md").write_text("Our tents are green.")
     monkeypatch.setenv("TRIVIUM_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TRIVIUM_RETRIEVAL__MILVUS_URI", guarded.url)
+    monkeypatch.setenv("TRIVIUM_RETRIEVAL__TIMEOUT_S", "60")
 
     def ingest(token: str, ca: Path | None) -> Outcome:
         monkeypatch.setenv("TRIVIUM_RETRIEVAL__MILVUS_TOKEN", token)

@@ -64,31 +64,3 @@ def test_processes_that_were_there_before_ray_stay(
         pass
     assert bystander.poll() is None
     bystander.communicate(b"\n")
-
-
-def test_programs_start_beside_an_open_store(tmp_path: Path) -> None:
-    # As Ray starts its own: a fork with something to do before the exec.
-    script = """if True:
-        import asyncio, subprocess, sys
-        from pathlib import Path
-        from serve_app.cli.bulk import with_store
-        from serve_app.settings import RetrievalSettings, Settings
-
-        async def work(store, start, bar):
-            await store.versions("c")
-            for _ in range(50):
-                subprocess.run(["true"], preexec_fn=lambda: None, check=True)
-
-        milvus = RetrievalSettings(milvus_uri=sys.argv[1])
-        with_store(Settings(retrieval=milvus), work)
-    """
-    # These tests have the variable themselves.
-    bare = {k: v for k, v in os.environ.items() if k != "GRPC_ENABLE_FORK_SUPPORT"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "milvus.db")],
-        env=bare,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -27,8 +27,8 @@ from tests.expert.conftest import row, save
 
 pytestmark = [pytest.mark.usefixtures("clean_environment"), pytest.mark.timeout(600)]
 
-CHOSEN = Hyperparameters(rank=4, epochs=3, batch=2, max_tokens=96)
-OPTIONS = "--rank 4 --epochs 3 --batch 2 --max-tokens 96 --workers 1 --save-every 2 --json".split()
+CHOSEN = Hyperparameters(rank=4, epochs=9, batch=2, max_tokens=96)
+OPTIONS = "--rank 4 --epochs 9 --batch 2 --max-tokens 96 --workers 1 --save-every 2 --json".split()
 # A process that trains as a worker of Ray Train does, and can be killed as one can.
 ALONE = """
 import pickle, sys
@@ -36,7 +36,7 @@ from pathlib import Path
 from serve_app.expert import worker
 worker.run({"job": pickle.loads(Path(sys.argv[1]).read_bytes())})
 """
-STEPS = 9
+STEPS = 27
 WEIGHTS = "adapter_model.safetensors"
 Data = tuple[Path, Path]
 

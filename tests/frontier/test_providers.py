@@ -189,7 +189,7 @@ async def test_silence_inside_the_answer_is_bounded(kind: Kind) -> None:
         writer.write(chunked(events(kind, PART[kind])))
         await reader.read()
 
-    seen, error = await failing(kind, handler, silence_s=0.3)
+    seen, error = await failing(kind, handler, silence_s=2)
     assert "".join(delta.text for delta in seen) == "Hé"
     assert isinstance(error, Unavailable)
 

@@ -174,7 +174,7 @@ async def test_silence_is_not_waited_for_twice_and_counts_as_a_failure(kind: Kin
         await receive(reader)
         await silent.wait()
 
-    async with serving(kind, handler, silence_s=0.2) as provider:
+    async with serving(kind, handler, silence_s=2) as provider:
         model = Retrying(provider, FrontierSettings(circuit=CircuitSettings(failures=1)))
         with pytest.raises(DeadlineExceeded):
             await answered(model)

@@ -222,7 +222,7 @@ async def asking(
             "model": FRONTIER,
             "base_url": f"http://127.0.0.1:{listening.getsockname()[1]}{suffix}",
             "api_key": "none",
-            "silence_s": 2 if fault is silent else 30,
+            "silence_s": 8 if fault is silent else 30,
             "retries": 0,
         }
     )

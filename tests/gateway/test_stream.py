@@ -141,7 +141,7 @@ async def test_failure_after_the_first_byte_ends_the_stream(error: Exception, co
 
 
 async def test_deadline_ends_the_stream_with_an_error() -> None:
-    house = House(expert=ScriptedModel("Hel", asyncio.Event()), gateway={"request_timeout_s": 0.3})
+    house = House(expert=ScriptedModel("Hel", asyncio.Event()), gateway={"request_timeout_s": 3})
     _, events = await stream(house)
     assert events[-1]["error"]["code"] == "deadline_exceeded"
     assert house.expert.running == 0

@@ -26,10 +26,11 @@ import pytest
 import yaml
 
 from tests.helm.chart import CHART, of_profile, one, render
-from tests.integration.conftest import ROOT, free_port
+from tests.integration.conftest import ROOT, free_ports
 from tests.integration.draining import drained
 
 _READY_S = 420.0
+_PORTS = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
 _MODELS = ROOT / ".trivium" / "models"
 
 
@@ -112,13 +113,13 @@ def here() -> Iterator[Here]:
         *(str(settings) if part.endswith(settings.name) else part for part in prepare["command"])
     )
     config = yaml.safe_load(pod.here(service["serveConfigV2"]))
-    config["http_options"] |= {"host": "127.0.0.1", "port": free_port()}
+    serve, dashboard, *others = free_ports(2 + len(_PORTS))
+    config["http_options"] |= {"host": "127.0.0.1", "port": serve}
     (folder / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    dashboard = free_port()
-    process = _start_ray(pod, dashboard)
+    process = _start_ray(pod, dashboard, others)
     try:
         _deploy(process, pod, dashboard)
-        url = f"http://127.0.0.1:{config['http_options']['port']}"
+        url = f"http://127.0.0.1:{serve}"
         _wait(process, url, pod, dashboard)
         yield Here(url, f"127.0.0.1:{dashboard}", pod)
     finally:
@@ -126,15 +127,14 @@ def here() -> Iterator[Here]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start_ray(pod: Pod, dashboard: int) -> subprocess.Popen[bytes]:
+def _start_ray(pod: Pod, dashboard: int, others: list[int]) -> subprocess.Popen[bytes]:
     """`ray start --head` as KubeRay does it; the ports are free ones, as nothing else is here."""
     command = ["ray", "start", "--head", "--block", "--disable-usage-stats"]
     command += [
         f"--{name}={value}" for name, value in pod.start.items() if name != "dashboard-host"
     ]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    ports = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
-    command += [f"--{name}={free_port()}" for name in ports]
+    command += [f"--{name}={port}" for name, port in zip(_PORTS, others, strict=True)]
     command += [f"--temp-dir={pod.folder / 'ray'}", f"--object-store-memory={200 * 1024**2}"]
     with (pod.folder / "ray.log").open("wb") as log:
         return subprocess.Popen(

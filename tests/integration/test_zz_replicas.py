@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.integration.callers import repeated
-from tests.integration.conftest import Stack
+from tests.integration.conftest import Stack, alive
 
 _RECOVERY_S = 150.0
 
@@ -67,5 +67,5 @@ def test_killed_replica_comes_back(stack: Stack, deployment: str) -> None:
             assert time.monotonic() - killed < _RECOVERY_S, dict(outcomes)
             time.sleep(0.2)
         seconds = time.monotonic() - killed
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
+    assert not any(map(alive, family))
     print(f"\n{deployment}: back after {seconds:.1f} s; load saw {dict(outcomes)}")

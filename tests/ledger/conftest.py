@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +22,11 @@ _names = (f"ledger_{number}" for number in itertools.count())
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Makes databases on a server of its own; each call returns the address of a new one."""
     folder = tmp_path_factory.mktemp("pg")
-    server = get_server(str(folder), cleanup_mode="stop")
+    try:
+        server = get_server(str(folder), cleanup_mode="stop")
+    except subprocess.SubprocessError:
+        # It is given ten seconds to come up, which a busy disk may take.
+        server = get_server(str(folder), cleanup_mode="stop")
 
     async def create(name: str) -> None:
         url = server.get_uri().replace("postgresql://", "postgresql+asyncpg://")

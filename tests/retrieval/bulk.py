@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from serve_app import models
+from serve_app.cli import local
 from serve_app.cli.bulk import Bar, Start, embedding_model, with_store
 from serve_app.retrieval import pipeline
 from serve_app.retrieval.port import Port
@@ -18,7 +19,8 @@ from serve_app.settings import RetrievalSettings, Settings
 
 
 def main(uri: str, collection: str, folder: str, state: str) -> None:
-    retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=20)
+    local.set_environment()
+    retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=120)
 
     async def run(store: Port, start: Start, _: Bar) -> pipeline.Result:
         return await pipeline.ingest(

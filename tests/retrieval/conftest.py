@@ -77,7 +77,7 @@ def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 async def store(uri: str) -> AsyncIterator[MilvusStore]:
-    store = MilvusStore(uri, "", timeout_s=20)
+    store = MilvusStore(uri, "", timeout_s=120)
     yield store
     await store.close()
 

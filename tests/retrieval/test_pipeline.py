@@ -176,7 +176,7 @@ def command(uri: str, collection: str, folder: Path) -> list[str]:
 def finished(uri: str, collection: str, folder: Path) -> int:
     """Let a run come to its end; how many rows it has embedded."""
     done = subprocess.run(
-        command(uri, collection, folder), capture_output=True, text=True, check=False
+        command(uri, collection, folder), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
