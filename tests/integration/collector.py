@@ -60,7 +60,7 @@ class Collector:
         self._server.server_close()
 
     def wait_for(
-        self, trace_id: str, enough: Callable[[list[Span]], bool], timeout_s: float = 120.0
+        self, trace_id: str, enough: Callable[[list[Span]], bool], timeout_s: float = 30.0
     ) -> list[Span]:
         """The spans of a trace once there are enough; fails with their names otherwise."""
         with self._arrived:

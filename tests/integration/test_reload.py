@@ -78,7 +78,7 @@ def test_new_pin_holds_for_a_road_that_is_named(stack: Stack, tmp_path: Path) ->
     pinned = policy(tmp_path, pins=[{"name": "house rule", "never": ["frontier"]}])
     assert stack.cli("reload", "--policy", str(pinned)).returncode == 0
     # Gateways look at the policy every two seconds.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 10
     while refused() != "road_barred":
         assert time.monotonic() < deadline
 
@@ -99,7 +99,6 @@ def test_bad_heads_and_policies_are_refused_and_the_old_ones_stay(
     assert decision(stack)["route"] == "frontier"
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("restored")
 def test_second_stage_decides_in_doubt_and_being_late_changes_nothing(
     stack: Stack, tmp_path: Path
@@ -108,7 +107,7 @@ def test_second_stage_decides_in_doubt_and_being_late_changes_nothing(
     assert (
         stack.cli("reload", "--policy", str(policy(tmp_path, second_stage=always))).returncode == 0
     )
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 60
     # The first constrained answer compiles its grammar, which may come too late.
     while (made := decision(stack))["stage"] != "2":
         assert made["stage"] == "1"

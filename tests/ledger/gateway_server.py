@@ -15,7 +15,6 @@ import uvicorn
 
 from serve_app.domain import Delta, Usage
 from serve_app.frontier.deployment import FrontierServer
-from serve_app.ledger import book, database
 from serve_app.settings import FrontierSettings
 from tests.fixtures import FRONTIER, House, ScriptedModel
 
@@ -43,9 +42,6 @@ def house(address: str, usd: str, named: str) -> House:
         },
     )
 
-
-# Refused is what finds no money, not what finds the machine busy.
-book._PATIENCE_S = database._PATIENCE_S = 60.0
 
 if __name__ == "__main__":
     port, *arguments = sys.argv[1:]

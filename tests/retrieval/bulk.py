@@ -19,7 +19,7 @@ from serve_app.settings import RetrievalSettings, Settings
 
 
 def main(uri: str, collection: str, folder: str, state: str) -> None:
-    local.set_environment()
+    local.set_environment()  # Ray's part of it: gRPC's, which is due before the imports, tests have
     retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=120)
 
     async def run(store: Port, start: Start, _: Bar) -> pipeline.Result:

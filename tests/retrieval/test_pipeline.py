@@ -249,7 +249,7 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
 
     async def writer() -> int:
         written = 0
-        while not writing.is_set():
+        while not writing.is_set() and written < 200:  # more would need a Ray
             document = Document(f"live{written}", "", f"live row {written}")
             await retriever.ingest(collection, "t", [document])
             written += 1
