@@ -28,6 +28,7 @@ from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.router.deployment import RouterServer, user_config
 from serve_app.router.placement import Lanes
+from serve_app.router.policy import DEFAULT, load_policy
 from serve_app.settings import Scaling, Settings, from_args
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,10 @@ def build(args: Mapping[str, Any]) -> Application:
         RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
     ).bind(settings.retrieval, models.embedding_models(), traces)
     frontier = serve.deployment(
-        FrontierServer, name="Frontier", **_options(settings.frontier.scaling)
+        FrontierServer,
+        name="Frontier",
+        user_config=pins_config(settings),
+        **_options(settings.frontier.scaling),
     ).bind(settings.frontier, traces)
     expert = serve.deployment(
         ExpertServer,
@@ -71,6 +75,16 @@ def router_config(settings: Settings) -> dict[str, Any]:
         SettingsError: They are bad.
     """
     return user_config(models.router_heads(settings), settings.router.policy)
+
+
+def pins_config(settings: Settings) -> dict[str, Any]:
+    """The policy's pins, as Serve hands them to running replicas of the frontier.
+
+    Raises:
+        SettingsError: The policy is bad.
+    """
+    policy = load_policy(settings.router.policy or DEFAULT)
+    return policy.all_pins.model_dump(mode="json")
 
 
 def _check(settings: Settings) -> None:

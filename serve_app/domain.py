@@ -123,6 +123,7 @@ class Decision:
         stage: The number of the stage that decided, `pinned` (the caller named the road), or
             `fallback` (nobody could decide).
         barred: Roads that a pin of the policy forbids; none of them may stand in either.
+        intended: Names of the pins whose intents some turn of the user has; `None`: nobody looked.
         latency_ms: Time inside the router replica, queueing for the batch included.
         usage: What stage 2 took of the expert's model; `None` where it was not asked.
     """
@@ -138,6 +139,7 @@ class Decision:
     in_scope: float = 1.0
     volatile: bool = False
     barred: tuple[Route, ...] = ()
+    intended: tuple[str, ...] | None = None
     latency_ms: float = 0.0
     usage: Usage | None = None
 
@@ -273,6 +275,8 @@ class Generation:
             (`temperature`, `top_p`, `seed`, `stop`, `response_format`, …).
         call_id: By which the ledger knows the call; outside providers are told it too.
         among: Which of several outside models may answer: `others` are those after the first.
+        intended: As `Decision.intended`. Nothing goes out against a pin on intents of which nobody
+            knows whether it holds.
     """
 
     messages: tuple[Message, ...]
@@ -281,6 +285,7 @@ class Generation:
     adapter: Release | None = None
     call_id: str = ""
     among: Literal["all", "first", "others"] = "all"
+    intended: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

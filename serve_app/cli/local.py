@@ -231,16 +231,18 @@ def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None
         time.sleep(0.25)
 
 
-def reload_router(dashboard: str, settings: Settings) -> None:
-    """Hand the router's running replicas their heads and policy; return when they have them.
+def reload_policy(dashboard: str, settings: Settings) -> None:
+    """Hand the running replicas their heads and policy; return when they have them.
+
+    The router decides by both; the frontier lets nothing out that the policy's pins keep.
 
     Raises:
         SettingsError: Heads or policy are bad; nothing was handed over.
         Unavailable: The application is gone, or does not come back to health.
     """
-    from serve_app.app import router_config
+    from serve_app.app import pins_config, router_config
 
-    _reconfigure(dashboard, "Router", router_config(settings))
+    _reconfigure(dashboard, {"Router": router_config(settings), "Frontier": pins_config(settings)})
 
 
 def set_environment() -> None:
@@ -248,7 +250,8 @@ def set_environment() -> None:
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
 
 
-def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -> None:
+def _reconfigure(dashboard: str, configs: dict[str, dict[str, Any]]) -> None:
+    """Give deployments, by their names, a new `user_config` each."""
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     serve = ServeSubmissionClient(f"http://{dashboard}")
@@ -256,7 +259,8 @@ def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -
     running = details["applications"].get("trivium", {}).get("deployed_app_config")
     if not running:
         raise Unavailable("the application is not deployed; start it again: trivium up")
-    others = [d for d in running.get("deployments", []) if d["name"] != deployment]
+    others = [d for d in running.get("deployments", []) if d["name"] not in configs]
+    changed = [{"name": name, "user_config": config} for name, config in configs.items()]
     serve.deploy_applications(
         {
             "proxy_location": details["proxy_location"],
@@ -264,7 +268,7 @@ def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -
             "applications": [
                 {
                     **running,
-                    "deployments": [*others, {"name": deployment, "user_config": user_config}],
+                    "deployments": [*others, *changed],
                 }
             ],
         }
@@ -272,13 +276,17 @@ def _reconfigure(dashboard: str, deployment: str, user_config: dict[str, Any]) -
     deadline = time.monotonic() + _RECONFIGURE_S
     while time.monotonic() < deadline:
         state = serve.get_serve_details()["applications"]["trivium"]
-        now = state["deployments"][deployment]
-        if now["deployment_config"].get("user_config") == user_config and (
-            state["status"] == "RUNNING" and now["status"] == "HEALTHY"
-        ):
+        now = {name: state["deployments"][name] for name in configs}
+        waiting = [
+            name
+            for name, config in configs.items()
+            if now[name]["deployment_config"].get("user_config") != config
+            or now[name]["status"] != "HEALTHY"
+        ]
+        if not waiting and state["status"] == "RUNNING":
             return
         time.sleep(0.1)
-    raise Unavailable(f"{deployment} is not healthy {_RECONFIGURE_S:.0f} s after the change")
+    raise Unavailable(f"{', '.join(waiting)} not healthy {_RECONFIGURE_S:.0f} s after the change")
 
 
 def _reason(messages: list[str]) -> str:

@@ -123,8 +123,8 @@ def reload(
     settings = settings.model_copy(update={"router": own})
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
     with errors.status("handing them to the replicas"):
-        local.reload_router(addresses.dashboard, settings)
-    out.print("the router has its new heads and policy")
+        local.reload_policy(addresses.dashboard, settings)
+    out.print("the router has its new heads and policy, and the frontier its pins")
 
 
 def prepare(config: Config = Path("configs/local.yaml")) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from serve_app.domain import (
@@ -22,9 +23,10 @@ from serve_app.domain import (
 from serve_app.errors import TriviumError
 from serve_app.handles import Remote, Together
 from serve_app.orchestration.run import Purse
+from serve_app.pins import Pin, matched, said
 from serve_app.retrieval.index import IngestReport
 from serve_app.router.classifier import question
-from serve_app.router.turns import Turns, turns
+from serve_app.router.turns import Turns, of_user, turns
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +44,17 @@ class RemoteRouter:
         self._remote = remote
         self._first = Together(remote, "decide", lanes=replicas, items=batch)
         self._model = model
-        self._bars: dict[str, tuple[float, bool]] = {}  # by tenant: when, and whether
+        self._known: dict[str, tuple[float, tuple[Pin, ...]]] = {}  # by tenant: when, and which
 
     async def decide(
         self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
     ) -> Decision:
-        # Cut to what the router reads before it is sent.
+        # Cut to what the router reads before it is sent. Pins are about all of it.
         asked = turns(messages)
+        if pins := await self._pins(context):
+            all_turns = of_user(messages) if any(pin.intents for pin in pins) else ()
+            found = await matched(pins, said(messages))
+            asked = replace(asked, said=all_turns, matched=found)
         decision: Decision
         decision, unsure = await self._first.call(context, asked)
         if not unsure:
@@ -65,15 +71,18 @@ class RemoteRouter:
         return decision
 
     async def may_bar(self, context: RequestContext) -> bool:
+        return bool(await self._pins(context))
+
+    async def _pins(self, context: RequestContext) -> tuple[Pin, ...]:
         """As the policy was at most two seconds ago."""
         asked = time.monotonic()
-        when, bars = self._bars.get(context.tenant, (-math.inf, True))
+        when, pins = self._known.get(context.tenant, (-math.inf, ()))
         if asked - when > _FRESH_S:
-            bars = await self._remote.call("may_bar", context)
+            pins = await self._remote.call("pins", context)
             # An older question whose answer was long on its way must not hide a newer one's.
-            if asked > self._bars.get(context.tenant, (-math.inf, True))[0]:
-                self._bars[context.tenant] = (asked, bars)
-        return bars
+            if asked > self._known.get(context.tenant, (-math.inf, ()))[0]:
+                self._known[context.tenant] = (asked, pins)
+        return pins
 
     async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:
         decision: Decision = await self._remote.call("decide_again", context, asked, first)

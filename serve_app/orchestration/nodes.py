@@ -89,15 +89,14 @@ class Nodes:
         decision = await self._routed(run, question)
         if named:
             decision = replace(
-                _pinned(named, why), barred=decision.barred, latency_ms=decision.latency_ms
+                _pinned(named, why),
+                barred=decision.barred,
+                intended=decision.intended,
+                latency_ms=decision.latency_ms,
             )
         run.decision = decision
-        if named in decision.barred:
-            otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
-            raise RoadBarred(
-                f"the policy does not let this question go to trivium/{named}; {otherwise}",
-                param="model",
-            )
+        if named and named in decision.barred:
+            raise _barred(named, question)
         return {
             "decision": decision,
             "road": decision.route,
@@ -112,7 +111,7 @@ class Nodes:
         named = question.named
         try:
             if named and not await self._router.may_bar(run.context):
-                return _pinned(named, "nothing is pinned")
+                return replace(_pinned(named, "nothing is pinned"), intended=())
             decision = await self._router.decide(run.context, question.messages, run.purse)
         except TriviumError as error:
             # Without a router the cheapest road still answers, and nothing leaves the house.
@@ -190,29 +189,40 @@ class Nodes:
     async def detour(self, state: State, runtime: Runtime[Run]) -> State:
         """A road failed before its first byte: take the next one, and say why.
 
-        An answer in the wrong form is better than none: with no road left it is sent after all.
+        A pin may have met what only the call carried, such as evidence: it holds from then on. An
+        answer in the wrong form is better than none: with no road left it is sent after all.
 
         Raises:
+            RoadBarred: A pin keeps the question from the road that it must take.
             TriviumError: The first road's error, when no road is left.
         """
-        failed = state["road"]
+        run, question, failed = runtime.context, state["question"], state["road"]
         error = state["error"] or Unavailable("the road failed")
-        runtime.context.degraded.append(reason(failed.value, error))
+        decision, first = state["decision"], state.get("first_error", error)
+        if isinstance(error, RoadBarred):
+            if failed is question.named:
+                raise _barred(failed, question) from error
+            decision = replace(decision, barred=tuple({*decision.barred, failed}))
+            run.decision = decision
+        elif isinstance(first, RoadBarred):
+            # That a road was closed explains nothing where another one was open, and failed.
+            first = error
+        run.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
-        decision = state["decision"]
-        others = () if state["question"].only_frontier else self._fallbacks.get(decision.route, ())
+        others = () if question.only_frontier else self._fallbacks.get(decision.route, ())
         for road in others:
             if road not in (*tried, *decision.barred):
                 return {
+                    "decision": decision,
                     "road": road,
                     "tried": tried,
                     "error": error,
-                    "first_error": state.get("first_error", error),
+                    "first_error": first,
                 }
         if "held" in state:
-            runtime.context.emit(state["held"])
+            run.emit(state["held"])
             return {"text": state["held"], "citations": (), "finish_reason": "stop", "error": None}
-        raise state.get("first_error", error)
+        raise first
 
     async def _answer(
         self,
@@ -238,6 +248,7 @@ class Nodes:
                 **(through.options if through else {}),
             },
             adapter=release,
+            intended=state["decision"].intended,
         )
         before, run.model = run.model, _named(names[0], release) if names else run.model
         purpose = "repair" if through and through.violations else instructions.name
@@ -287,6 +298,13 @@ class Nodes:
 
 def _named(model: str, release: Release | None) -> str:
     return f"{model}:{release}" if release else model
+
+
+def _barred(road: Route, question: Question) -> RoadBarred:
+    otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
+    return RoadBarred(
+        f"the policy does not let this question go to trivium/{road}; {otherwise}", param="model"
+    )
 
 
 def _pinned(route: Route, reason: str) -> Decision:

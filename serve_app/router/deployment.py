@@ -20,12 +20,13 @@ from opentelemetry.trace import Span
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.domain import Decision, RequestContext, Route
+from serve_app.domain import Decision, RequestContext
 from serve_app.errors import SettingsError
 from serve_app.handles import Remote
+from serve_app.pins import Pin
 from serve_app.router.classifier import GenerativeClassifier
 from serve_app.router.encoder import Encoder
-from serve_app.router.heads import Heads, Signals
+from serve_app.router.heads import Heads
 from serve_app.router.policy import DEFAULT, load_policy, parse_policy
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
@@ -106,7 +107,16 @@ class RouterServer:
                 for number, (context, _) in enumerate(asked)
                 if context.trace
             }
-            made: list[Decision] = await self._batched([(turns, c.tenant) for c, turns in asked])
+            made: list[Decision] = await self._batched(
+                [(replace(turns, said=()), c.tenant) for c, turns in asked]
+            )
+            # Of those that have to: not in the batch, where others would wait for it.
+            for number, (c, turns) in enumerate(asked):
+                if turns.said:
+                    assert self._router is not None
+                    made[number] = await asyncio.to_thread(
+                        self._router.reconsider, made[number], turns, c.tenant
+                    )
             for number, span in opened.items():
                 _describe(span, made[number])
         return [
@@ -114,10 +124,10 @@ class RouterServer:
             for (one, _), decision in zip(asked, made, strict=True)
         ]
 
-    async def may_bar(self, context: RequestContext) -> bool:
-        """Whether some pin is there for a tenant, so that a road it names must be asked about."""
+    async def pins(self, context: RequestContext) -> tuple[Pin, ...]:
+        """Those that may hold for a tenant."""
         assert self._router is not None
-        return self._router.policy.may_bar(context.tenant)
+        return self._router.policy.pins_of(context.tenant)
 
     @serve.batch
     async def _batched(self, calls: list[list[Asked]]) -> list[list[Decision]]:
@@ -149,8 +159,7 @@ class RouterServer:
         self, context: RequestContext, asked: Turns, first: Decision
     ) -> Decision:
         assert self._router is not None
-        policy = self._router.policy
-        stage = policy.second_stage
+        stage = self._router.policy.second_stage
         started = time.perf_counter()
         opinion = await self._classifier.classify(context, asked, stage.timeout_s)
         if opinion.road is None:
@@ -159,17 +168,12 @@ class RouterServer:
             road: (1 - stage.weight) * share + stage.weight * (road is opinion.road)
             for road, share in first.scores.items()
         }
-        signals = Signals(first.fit, first.in_scope, first.volatility, first.complexity)
         elapsed_ms = first.latency_ms + (time.perf_counter() - started) * 1000
-        decision = policy.choose(
-            {Route(road): share for road, share in shares.items()},
-            signals,
-            context.tenant,
-            asked.last,
-            stage="2",
-            latency_ms=elapsed_ms,
+        known = replace(first, stage="2", latency_ms=elapsed_ms, usage=opinion.usage)
+        matched = self._router.matched(asked, context.tenant)
+        return self._router.policy.again(
+            known, context.tenant, matched, first.intended or (), shares
         )
-        return replace(decision, usage=opinion.usage)
 
 
 def _describe(span: Span, decision: Decision) -> None:

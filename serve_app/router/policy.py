@@ -8,9 +8,8 @@ what belongs to another; pins take roads away. Of those that are left, the best 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from serve_app.domain import Decision, Route
 from serve_app.errors import SettingsError
+from serve_app.pins import Pin, Pins
 from serve_app.router.heads import Heads, Signals
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
@@ -52,42 +52,6 @@ class Road(_Part):
         if not all(0 <= share <= 1 for share in success.values()):
             raise ValueError("must be shares from 0 to 1")
         return success
-
-
-class Pin(_Part):
-    """Roads that some queries may not take. All conditions given must hold."""
-
-    name: str
-    never: frozenset[Route] = Field(min_length=1)
-    intents: frozenset[str] = frozenset()
-    above: float = Field(default=0.3, ge=0, le=1)
-    matches: str | None = None
-
-    @field_validator("never")
-    @classmethod
-    def _leaves_one(cls, never: frozenset[Route]) -> frozenset[Route]:
-        if never == set(Route):
-            raise ValueError("would leave no road at all")
-        return never
-
-    @field_validator("matches")
-    @classmethod
-    def _compiles(cls, matches: str | None) -> str | None:
-        try:
-            re.compile(matches or "")
-        except re.error as error:
-            raise ValueError(f"is not a regular expression: {error}") from None
-        return matches
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        return re.compile(self.matches, re.IGNORECASE) if self.matches else None
-
-    def holds(self, signals: Signals, text: str) -> bool:
-        """Whether this query is one of those."""
-        if self.intents and sum(signals.fit.get(i, 0.0) for i in self.intents) < self.above:
-            return False
-        return self._pattern is None or self._pattern.search(text) is not None
 
 
 class SecondStage(_Part):
@@ -138,13 +102,36 @@ class Policy(_Part):
                     "which the heads do not know; declare it under router.intents, or mend the name"
                 )
 
-    def may_bar(self, tenant: str) -> bool:
-        """Whether any pin could hold for a tenant."""
-        return bool(self.pins or self.tenants.get(tenant, Tenant()).pins)
+    @property
+    def all_pins(self) -> Pins:
+        """The pins alone, as other parts of the house have them."""
+        own = {name: tenant.pins for name, tenant in self.tenants.items() if tenant.pins}
+        return Pins(everybody=self.pins, tenants=own)
 
-    def decide(self, signals: Signals, heads: Heads, tenant: str, text: str) -> Decision:
-        """The road for these signals; `latency_ms` is left to the caller."""
-        return self.choose(self.shares(signals, heads), signals, tenant, text)
+    def pins_of(self, tenant: str) -> tuple[Pin, ...]:
+        """All that may hold for a tenant."""
+        return (*self.pins, *self.tenants.get(tenant, Tenant()).pins)
+
+    def intended(self, tenant: str, said: Sequence[Signals]) -> tuple[str, ...]:
+        """Names of a tenant's pins whose intents one of some turns has."""
+        pins = [pin for pin in self.pins_of(tenant) if pin.intents]
+        return tuple(pin.name for pin in pins if any(pin.intended(turn.fit) for turn in said))
+
+    def decide(
+        self,
+        signals: Signals,
+        heads: Heads,
+        tenant: str,
+        matched: Collection[str] = (),
+    ) -> Decision:
+        """The road for these signals; `latency_ms` is left to the caller.
+
+        Args:
+            matched: Names of the pins whose expression is found in the conversation.
+        """
+        intended = self.intended(tenant, [signals])
+        shares = self.shares(signals, heads)
+        return self.choose(shares, signals, tenant, matched, intended)
 
     def shares(self, signals: Signals, heads: Heads) -> dict[Route, float]:
         """The probability that each road is the query's own; they sum to 1."""
@@ -167,7 +154,8 @@ class Policy(_Part):
         shares: Mapping[Route, float],
         signals: Signals,
         tenant: str,
-        text: str,
+        matched: Collection[str],
+        intended: tuple[str, ...],
         *,
         stage: str = "1",
         latency_ms: float = 0.0,
@@ -180,7 +168,7 @@ class Policy(_Part):
             for road in _ROADS
         }
         best = max(_ROADS, key=lambda road: values[road])
-        pins = [pin for pin in (*self.pins, *own.pins) if pin.holds(signals, text)]
+        pins = [pin for pin in self.pins_of(tenant) if pin.holds(matched, intended)]
         allowed = [r for r in _ROADS if not any(r in pin.never for pin in pins)]
         # Pins that together forbid every road leave the cheapest: it is in the house.
         allowed = allowed or [min(_ROADS, key=lambda road: self.roads[road].cost_usd)]
@@ -202,8 +190,29 @@ class Policy(_Part):
             stage=stage,
             reason=reason,
             barred=tuple(road for road in _ROADS if road not in allowed),
+            intended=intended,
             latency_ms=latency_ms,
         )
+
+    def again(
+        self,
+        made: Decision,
+        tenant: str,
+        matched: Collection[str],
+        intended: tuple[str, ...],
+        shares: Mapping[Route, float] | None = None,
+    ) -> Decision:
+        """A decision made anew, since more is known by now: of pins, or of the roads' shares."""
+        chosen = self.choose(
+            shares or {Route(road): share for road, share in made.scores.items()},
+            Signals(made.fit, made.in_scope, made.volatility, made.complexity),
+            tenant,
+            matched,
+            intended,
+            stage=made.stage,
+            latency_ms=made.latency_ms,
+        )
+        return replace(chosen, usage=made.usage)
 
     def _success(self, road: Route, shares: Mapping[Route, float]) -> float:
         return sum(share * self.roads[road].success[kind] for kind, share in shares.items())

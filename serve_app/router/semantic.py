@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from serve_app.domain import Decision
+from serve_app.pins import find
 from serve_app.router.encoder import Encoder
 from serve_app.router.features import cues
 from serve_app.router.heads import Heads, Signals
@@ -29,11 +30,25 @@ class SemanticRouter:
         started = time.perf_counter()
         signals = self.signals(asked)
         made = [
-            self.policy.decide(each, self.heads, tenant, turns.last)
+            self.policy.decide(each, self.heads, tenant, self.matched(turns, tenant))
             for each, tenant, turns in zip(signals, tenants, asked, strict=True)
         ]
         elapsed_ms = (time.perf_counter() - started) * 1000
         return [replace(each, latency_ms=elapsed_ms) for each in made]
+
+    def reconsider(self, made: Decision, asked: Turns, tenant: str) -> Decision:
+        """The decision with the intents of every turn of the user in it, for pins on them."""
+        intended = self.policy.intended(tenant, self.signals([Turns(text) for text in asked.said]))
+        both = tuple(dict.fromkeys((*(made.intended or ()), *intended)))
+        if both == made.intended:
+            return made
+        return self.policy.again(made, tenant, self.matched(asked, tenant), both)
+
+    def matched(self, asked: Turns, tenant: str) -> frozenset[str]:
+        """Names of the pins whose expression is found in what was asked."""
+        if asked.matched is None:
+            return find(self.policy.pins_of(tenant), [asked.last, asked.earlier])
+        return asked.matched
 
     def signals(self, asked: Sequence[Turns]) -> list[Signals]:
         """What the heads say of each query."""

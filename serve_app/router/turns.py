@@ -24,10 +24,15 @@ class Turns:
     Attributes:
         last: What the user says now.
         earlier: The user turns before it, oldest first, joined by newlines; often empty.
+        said: Every turn of the user, where there is a pin on intents, which holds for all of them.
+        matched: Names of the pins whose expression is found somewhere in the conversation; `None`
+            where nobody has looked at all of it, and these texts have to do.
     """
 
     last: str
     earlier: str = ""
+    said: tuple[str, ...] = ()
+    matched: frozenset[str] | None = None
 
     @property
     def ask(self) -> str:
@@ -38,8 +43,13 @@ class Turns:
 
 def turns(messages: Iterable[Message]) -> Turns:
     """The turns of a conversation; it must have a user turn."""
-    said = [cut(message.content) for message in messages if message.role == "user"]
+    said = of_user(messages)
     return Turns(said[-1], "\n".join(said[-1 - _EARLIER_TURNS : -1]))
+
+
+def of_user(messages: Iterable[Message]) -> tuple[str, ...]:
+    """Every turn of the user, each of bounded length."""
+    return tuple(cut(message.content) for message in messages if message.role == "user")
 
 
 def cut(text: str) -> str:

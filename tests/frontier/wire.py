@@ -193,3 +193,35 @@ def answering(kind: Kind, wire: Wire | None = None, answer: bytes | None = None)
         await writer.drain()
 
     return handler
+
+
+class Recorder:
+    """A provider that answers everything well, and keeps every byte that it received."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.url = ""
+        self.received: list[bytes] = []
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def listening(cls, kind: Kind) -> AsyncIterator[Recorder]:
+        recorder = cls(kind)
+        server = await asyncio.start_server(recorder._handle, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        recorder.url = f"http://127.0.0.1:{port}{'' if kind == 'anthropic' else '/v1'}"
+        try:
+            yield recorder
+        finally:
+            server.close()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+                self.received.append(head + await reader.readexactly(length))
+                start(writer)
+                writer.write(chunked(events(self.kind)) + chunked(b""))
+                await writer.drain()
+        writer.close()

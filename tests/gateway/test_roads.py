@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain import RequestContext
+from serve_app.domain import Message, RequestContext, Route
 from serve_app.errors import Unavailable
 from serve_app.gateway.roads import RemoteRouter
+from serve_app.pins import Pin
+from serve_app.router.turns import Turns
+from tests.fixtures import decision
 
+PIN = Pin(name="stays", never=frozenset({Route.FRONTIER}))
 CONTEXT = RequestContext("r", deadline=float("inf"))
 
 
@@ -24,15 +28,15 @@ class Deployment:
         self.held: asyncio.Event | None = None
         self.asked: list[str] = []
 
-    async def call(self, method: str, context: RequestContext) -> bool:
-        assert method == "may_bar"
+    async def call(self, method: str, context: RequestContext) -> tuple[Pin, ...]:
+        assert method == "pins"
         self.asked.append(context.tenant)
         if self.down:
             raise Unavailable("the router is restarting")
-        bars = context.tenant in self.pinned
+        pins = (PIN,) if context.tenant in self.pinned else ()
         if self.held:
             await self.held.wait()
-        return bars
+        return pins
 
 
 def router(deployment: Any) -> RemoteRouter:
@@ -70,3 +74,48 @@ async def test_answer_that_was_long_on_its_way_does_not_hide_a_newer_one() -> No
     assert not await first
     assert await one.may_bar(CONTEXT)
     assert len(deployment.asked) == 2
+
+
+class Deciding(Deployment):
+    """Keeps what it was asked to decide on."""
+
+    def __init__(self, *pins: Pin) -> None:
+        super().__init__()
+        self.pins = pins
+        self.turns: list[Turns] = []
+
+    def onward(self, context: RequestContext) -> RequestContext:
+        return context
+
+    async def within(self, _: RequestContext, result: Any) -> Any:
+        return await result
+
+    async def call(self, method: str, _: RequestContext, *args: Any, lane: Any = None) -> Any:
+        if method == "pins":
+            return self.pins
+        self.turns += [turns for _, turns in args[0]]
+        return [(decision(), False) for _ in args[0]]
+
+
+LONG = [
+    Message("system", "word " * 10_000 + "Blue\u200bbird" + " word" * 10_000),
+    Message("user", "one"),
+    Message("assistant", "two"),
+    Message("user", "three"),
+]
+TEXT = Pin(name="text", never=frozenset({Route.FRONTIER}), matches=r"\bbluebird\b")
+INTENT = Pin(name="intent", never=frozenset({Route.FRONTIER}), intents=frozenset({"legal"}))
+
+
+async def test_router_decides_by_pins_on_all_that_was_said() -> None:
+    deployment = Deciding(TEXT, INTENT)
+    await router(deployment).decide(CONTEXT, LONG, None)
+    assert deployment.turns == [Turns("three", "one", ("one", "three"), frozenset({"text"}))]
+
+
+@pytest.mark.parametrize("pins", [(), (TEXT,)])
+async def test_turns_that_no_pin_asks_for_do_not_travel(pins: tuple[Pin, ...]) -> None:
+    deployment = Deciding(*pins)
+    await router(deployment).decide(CONTEXT, LONG, None)
+    found = frozenset({"text"}) if pins else None
+    assert deployment.turns == [Turns("three", "one", (), found)]

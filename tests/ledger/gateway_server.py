@@ -28,7 +28,9 @@ def frontier(named: str) -> Any:
         case "hang":
             return ScriptedModel(asyncio.Event())
     upstream = {"provider": "openai", "model": FRONTIER, "base_url": named, "api_key": "k"}
-    return FrontierServer(FrontierSettings.model_validate(upstream), None)
+    server = FrontierServer(FrontierSettings.model_validate(upstream), None)
+    asyncio.run(server.reconfigure({}))  # no pins
+    return server
 
 
 def house(address: str, usd: str, named: str) -> House:

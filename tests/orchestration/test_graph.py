@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -232,6 +233,72 @@ async def test_road_that_a_pin_forbids_is_not_taken_by_name() -> None:
     with pytest.raises(RoadBarred, match="trivium/frontier"):
         await ask(house, question(pinned=Route.FRONTIER))
     assert house.frontier.asked == []
+
+
+BARRED = RoadBarred("the policy does not let this question go to trivium/frontier")
+
+
+async def test_what_the_door_keeps_is_answered_in_the_house() -> None:
+    """A pin met what the router did not know of, such as evidence or the text of a tool."""
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER, volatility=0.9)),
+        frontier=ScriptedModel(BARRED),
+        knowledge=FixedKnowledge([RETURNS]),
+        expert=ScriptedModel("Goods may be returned within 30 days."),
+        fallbacks={"frontier": ("knowledge", "expert")},
+    )
+    answer = await ask(house)
+    assert answer.text == "Goods may be returned within 30 days."
+    assert answer.degraded == ("frontier-road-barred",)
+    assert answer.decision.barred == (Route.FRONTIER,)
+
+
+async def test_what_the_door_keeps_is_not_brought_there_again() -> None:
+    """The knowledge road would ask the frontier where it finds nothing."""
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(BARRED),
+        knowledge=FixedKnowledge([]),
+        fallbacks={"frontier": ("knowledge",)},
+        without_evidence="frontier",
+    )
+    assert (await ask(house)).text == NOT_FOUND
+    assert len(house.frontier.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"pinned": Route.FRONTIER}, {"options": {"tools": [{"type": "function"}]}}]
+)
+async def test_what_the_door_keeps_is_refused_where_no_other_road_may_answer(
+    fields: dict[str, Any],
+) -> None:
+    house = House(frontier=ScriptedModel(BARRED))
+    with pytest.raises(RoadBarred) as caught:
+        await ask(house, question(**fields))
+    assert caught.value.param == "model"
+    assert house.expert.asked == []
+
+
+async def test_road_that_fails_after_a_barred_one_gives_its_own_error() -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(BARRED),
+        expert=ScriptedModel(DOWN),
+        fallbacks={"frontier": ("expert",)},
+    )
+    with pytest.raises(Unavailable):
+        await ask(house)
+
+
+@pytest.mark.parametrize("intended", [None, ("legal",), ()])
+@pytest.mark.parametrize("pinned", [None, Route.FRONTIER])
+async def test_door_is_told_which_intents_the_router_found(
+    pinned: Route | None, intended: tuple[str, ...] | None
+) -> None:
+    made = replace(decision(Route.FRONTIER), intended=intended)
+    house = House(router=FixedRouter(made))
+    await ask(house, question(pinned=pinned))
+    assert house.frontier.asked[0].intended == intended
 
 
 @pytest.mark.parametrize("road", list(Route))

@@ -11,6 +11,7 @@ from hypothesis import given
 
 from serve_app.domain import Decision, Route
 from serve_app.errors import SettingsError
+from serve_app.pins import find
 from serve_app.router.heads import SHIPPED, Heads, Signals
 from serve_app.router.policy import DEFAULT, load_policy, parse_policy
 
@@ -28,7 +29,8 @@ def signals(expert: float = 0.0, knowledge: float = 0.0, frontier: float = 0.0) 
 
 
 def decide(given: Signals, tenant: str = "default", text: str = "", **changes: Any) -> Decision:
-    return parse_policy(data(**changes), "test").decide(given, HEADS, tenant, text)
+    policy = parse_policy(data(**changes), "test")
+    return policy.decide(given, HEADS, tenant, find(policy.pins_of(tenant), [text]))
 
 
 @pytest.mark.parametrize("road", list(Route))
@@ -59,7 +61,8 @@ def test_tenants_have_their_own_worth_and_pins() -> None:
     assert "frontier is barred (nothing leaves)" in barred.reason
     assert "worth its price" not in barred.reason
     policy = parse_policy(data(tenants=tenants), "test")
-    assert [policy.may_bar(each) for each in ("rich", "clinic", "nobody")] == [False, True, False]
+    pinned = [bool(policy.pins_of(each)) for each in ("rich", "clinic", "nobody")]
+    assert pinned == [False, True, False]
     assert decide(signals(frontier=1.0), "other", tenants=tenants).route is Route.FRONTIER
 
 
@@ -73,9 +76,9 @@ def test_pins_hold_for_matching_texts_and_intents() -> None:
     heads = replace(HEADS, roads={**HEADS.roads, "legal": Route.FRONTIER})
     policy = parse_policy(data(pins=[legal_pin]), "test")
     legal = Signals({"frontier": 0.5, "legal": 0.5}, 1.0, 0.5, 0.5)
-    assert policy.decide(legal, heads, "default", "").route is not Route.FRONTIER
+    assert policy.decide(legal, heads, "default").route is not Route.FRONTIER
     other = Signals({"frontier": 0.9, "legal": 0.1}, 1.0, 0.5, 0.5)
-    assert policy.decide(other, heads, "default", "").route is Route.FRONTIER
+    assert policy.decide(other, heads, "default").route is Route.FRONTIER
 
 
 def test_pin_on_an_unknown_intent_is_refused_by_name() -> None:

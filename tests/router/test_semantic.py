@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from serve_app.domain import Decision, Message, Route
+from serve_app.pins import Pin
 from serve_app.router.encoder import LAYERS, WIDTH, Encoder
 from serve_app.router.noise import mistyped
 from serve_app.router.rows import Row, read_rows
@@ -154,3 +155,31 @@ def test_held_out_rows_carry_ids() -> None:
         lines = path.read_text(encoding="utf-8").split("\n")
         names = [json.loads(line)["id"] for line in lines if line]
         assert len(set(names)) == len(names)
+
+
+FACT, CHAT = "What are the opening hours of our stores?", "Thanks. Say that more politely, please."
+
+
+@pytest.mark.parametrize(("said", "barred"), [((FACT, CHAT), True), ((CHAT, CHAT), False)])
+def test_pin_on_an_intent_holds_for_every_turn_of_the_user(
+    router: SemanticRouter, said: tuple[str, ...], barred: bool
+) -> None:
+    pin = Pin(
+        name="facts stay",
+        never=frozenset({Route.FRONTIER}),
+        intents=frozenset({"knowledge"}),
+        above=0.6,
+    )
+    pinned = replace(router, policy=router.policy.model_copy(update={"pins": (pin,)}))
+    asked = Turns(CHAT, said=said)
+    first = ask(pinned, CHAT)[0]
+    assert first.barred == ()
+    made = pinned.reconsider(first, asked, "default")
+    assert made.barred == ((Route.FRONTIER,) if barred else ())
+    assert made.intended == (("facts stay",) if barred else ())
+
+
+def test_pin_holds_in_an_offline_decision_too(router: SemanticRouter) -> None:
+    pin = Pin(name="p", never=frozenset({Route.FRONTIER}), matches="bluebird")
+    pinned = replace(router, policy=router.policy.model_copy(update={"pins": (pin,)}))
+    assert ask(pinned, "Weigh Bluebird's bids.")[0].barred == (Route.FRONTIER,)
