@@ -16,7 +16,6 @@ from serve_app.domain import (
     Decision,
     FinishReason,
     Generation,
-    Message,
     ModelCall,
     Release,
     Route,
@@ -32,6 +31,7 @@ from serve_app.errors import (
 from serve_app.orchestration import evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.calling import Calls
+from serve_app.orchestration.messages import instructed
 from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
@@ -238,7 +238,9 @@ class Nodes:
         model = self._expert if road is Route.EXPERT else self._frontier
         names, bound = self._models[road]
         question, release = state["question"], through.adapter.release if through else None
-        asked = _instructed(question.messages, instructions, sources)
+        asked = instructed(
+            question.messages, instructions, sources or (), first=state.get("whole", False)
+        )
         generation = Generation(
             messages=(*asked, *(through.turns if through else ())),
             max_tokens=min(question.max_tokens or bound, bound),
@@ -310,18 +312,6 @@ def _barred(road: Route, question: Question) -> RoadBarred:
 def _pinned(route: Route, reason: str) -> Decision:
     scores = {road: float(road is route) for road in Route}
     return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
-
-
-def _instructed(
-    messages: tuple[Message, ...], instructions: Prompt, sources: list[Chunk] | None
-) -> tuple[Message, ...]:
-    """Our instructions before the caller's, as one system message: many templates take only one."""
-    ours = instructions.render(sources=sources or [])
-    theirs = [m.content for m in messages if m.role in ("system", "developer")]
-    rest = [m for m in messages if m.role not in ("system", "developer")]
-    # Through an adapter there are none of ours: its weights hold them.
-    said = [each for each in (ours, *theirs) if each]
-    return (Message("system", "\n\n".join(said)), *rest) if said else tuple(rest)
 
 
 def _note(run: Run, through: Through, text: str, finish_reason: FinishReason) -> None:

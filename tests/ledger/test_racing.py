@@ -33,7 +33,7 @@ MOST = 64  # tokens of an answer
 
 def cost_nanos() -> int:
     """What one of the requests below may cost at most, which is what it does cost."""
-    system = Message("system", prompt("frontier").render(sources=[]))
+    system = Message("system", prompt("frontier").render(sources=False))
     asked = (system, Message("user", "Why?"))
     options = dict(prompt("frontier").options)
     bound = Bill(Generation(asked, MOST, options)).bound

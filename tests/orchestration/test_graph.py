@@ -108,7 +108,7 @@ async def test_knowledge_answers_with_citations_of_supported_sentences_only() ->
     (citation,) = answer.citations
     assert citation.chunk == RETURNS
     assert answer.text[citation.start : citation.end] == answer.text
-    prompt = draft.asked[0].messages[0].content
+    prompt = draft.asked[0].messages[1].content
     assert RETURNS.text in prompt
     assert NOISE.text not in prompt
 
@@ -176,7 +176,7 @@ async def test_reasoning_over_live_data_gets_evidence() -> None:
     )
     answer = await ask(house)
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
-    assert RETURNS.text in house.frontier.asked[0].messages[0].content
+    assert RETURNS.text in house.frontier.asked[0].messages[1].content
 
 
 async def test_reasoning_over_what_is_static_searches_nothing() -> None:

@@ -78,7 +78,7 @@ async def test_small_base_goes_into_the_prompt_whole_and_is_not_searched() -> No
     small = house(knowledge, "Customers may return goods within 30 days.", whole_tokens=100)
     answer = await ask(small)
     assert knowledge.searches == []
-    prompt = small.expert.asked[0].messages[0].content
+    prompt = small.expert.asked[0].messages[1].content
     assert RETURNS.text in prompt
     assert far.text in prompt
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
@@ -148,7 +148,7 @@ async def test_without_evidence_the_frontier_may_be_asked_with_what_there_was() 
     answer = await ask(asked, "Who painted Guernica?")
     assert (answer.text, answer.degraded) == ("Picasso.", ("knowledge-no-evidence",))
     assert answer.decision.route is Route.KNOWLEDGE
-    assert far.text in asked.frontier.asked[0].messages[0].content
+    assert far.text in asked.frontier.asked[0].messages[1].content
     assert len(asked.knowledge.searches) == 2
 
 
