@@ -13,6 +13,7 @@
     ├── BodyTooLarge                  413  body_too_large
     ├── UnprocessableDocument         422  unprocessable_document
     ├── Overloaded                    429  overloaded
+    ├── TooManyFailures               429  too_many_failures
     ├── BudgetExceeded                429  budget_exceeded
     ├── Unavailable                   503  service_unavailable
     │   ├── FrontierNotConfigured     503  frontier-not-configured
@@ -118,6 +119,12 @@ class UnprocessableDocument(TriviumError):
 
 class Overloaded(TriviumError):
     status, type, code = 429, "rate_limit_error", "overloaded"
+
+
+class TooManyFailures(TriviumError):
+    """This client address has sent too many wrong API keys of late."""
+
+    status, type, code = 429, "rate_limit_error", "too_many_failures"
 
 
 class BudgetExceeded(TriviumError):

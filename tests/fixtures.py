@@ -42,6 +42,7 @@ from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.ledger.accounts import Accounts, Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
 from serve_app.ledger.prices import ComputePrice, PriceTable, TokenPrice
@@ -298,9 +299,9 @@ class House:
         self.frontier = frontier or ScriptedModel("Deep", " thought.")
         self.knowledge: Any = knowledge or FixedKnowledge()
         self.metrics = RecordedMetrics()
-        self.settings: Settings = from_args(
-            {"gateway": dict(gateway or {}), "ledger": dict(ledger or {})}
-        )
+        # Open, unless a test is about keys.
+        face = {"open": "api_keys" not in (gateway or {}), **(gateway or {})}
+        self.settings: Settings = from_args({"gateway": face, "ledger": dict(ledger or {})})
         # A default is a path in the state folder, which a test has none of.
         named = self.settings.ledger.database
         default = LedgerSettings().database
@@ -344,6 +345,7 @@ class House:
                 chat=Chat(self.accounting, settings.gateway.keep_alive_s),
                 database=self.database,
                 book=self.book,
+                keys=Keys(self.database),
                 router=self.router,
                 knowledge=self.knowledge,
                 readiness=Readiness(self.accounting, "default"),

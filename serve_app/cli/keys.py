@@ -16,13 +16,14 @@ from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.ledgers import duration, when, with_ledger
+from serve_app.cli.local import RunFile
 from serve_app.ledger.database import Database
 from serve_app.ledger.keys import Key, Keys
 from serve_app.settings import Settings
 
 keys = typer.Typer(
-    help="API keys of the gateway: made, listed, rotated, revoked. From the first one on, every "
-    "request needs one.",
+    help="API keys of the gateway: made, listed, rotated, revoked. Every request needs one, unless "
+    "gateway.open says otherwise.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -56,7 +57,9 @@ def create(
     ends = time.time() + duration(expires_in).total_seconds() if expires_in else None
     scopes = [each.value for each in scope or [Scope.CHAT]]
 
-    async def work(database: Database, _: Settings) -> tuple[Key, str]:
+    async def work(database: Database, settings: Settings) -> tuple[Key, str]:
+        if RunFile.of(settings).process() and not await Keys(database).all():
+            errors.print("a stack that is open now stays open until it is started again")
         return await Keys(database).create(name, tenant, scopes, ends)
 
     _show(*with_ledger(config, work), as_json)

@@ -21,19 +21,28 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def with_ledger(config: Path, work: Callable[[Database, Settings], Awaitable[T]]) -> T:
-    """Do something with the settings' ledger, which is made if there is none.
+    """Do something with the ledger of a settings file, which is made if there is none.
 
     Raises:
         SettingsError: It cannot be used.
     """
     settings = load(config).resolved(Path.cwd())
+    return with_settings(settings, lambda database: work(database, settings))
+
+
+def with_settings(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """The same for settings that have been read.
+
+    Raises:
+        SettingsError: The ledger cannot be used.
+    """
     ledger = settings.ledger
 
     async def opened() -> T:
         database = Database(ledger.database, ledger.password.get_secret_value())
         await database.migrate()
         try:
-            return await work(database, settings)
+            return await work(database)
         except (SQLAlchemyError, OSError) as error:
             raise SettingsError(
                 f"the ledger cannot be used ({type(error).__name__}): see whether ledger.database "

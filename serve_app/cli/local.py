@@ -318,16 +318,18 @@ def wait_ready(url: str, timeout_s: float) -> None:
 
 
 @contextlib.contextmanager
-def feed(url: str, collection: str) -> Iterator[None]:
+def feed(url: str, collection: str, api_key: str) -> Iterator[None]:
     """The demo company's live feed, as a child process; its first figures are in by then."""
     script = Path("configs/demo/live_feed.py")
     if not script.is_file():
         raise SettingsError(f"{script} is missing; run --demo from a checkout of Trivium")
     command = [sys.executable, str(script), "--base-url", url, "--collection", collection]
+    environment = {**os.environ, "TRIVIUM_API_KEY": api_key}
     # What it cannot write it says itself, and goes on trying.
     with contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run([*command, "--once"], timeout=_FIRST_FIGURES_S, check=False)
-    process = subprocess.Popen(command)
+        once = [*command, "--once"]
+        subprocess.run(once, timeout=_FIRST_FIGURES_S, check=False, env=environment)
+    process = subprocess.Popen(command, env=environment)
     try:
         yield
     finally:

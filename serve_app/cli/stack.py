@@ -14,7 +14,7 @@ import psutil
 import typer
 
 from serve_app import models
-from serve_app.cli import local, steps
+from serve_app.cli import local, opening, steps
 from serve_app.cli.console import errors, out
 from serve_app.cli.sending import send
 from serve_app.errors import SettingsError, Unavailable
@@ -44,7 +44,8 @@ def up(
 ) -> None:
     """Bring up the whole stack on this machine and answer until Ctrl-C.
 
-    The first start prepares the models, which takes a minute or two; later ones do not.
+    The first start prepares the models, which takes a minute or two; later ones do not. While there
+    is no API key, programs of this machine need none; other machines are not let in.
     """
     settings = _settings(config, port)
     if (running := local.RunFile.of(settings).process()) is not None:
@@ -52,6 +53,10 @@ def up(
     if detach:
         _detached(config, demo, port, settings)
         return
+    settings = opening.opened(settings)
+    demo_key = ""
+    if demo:
+        settings, demo_key = opening.with_demo_key(settings)
     url = f"http://{settings.gateway.host}:{settings.gateway.port}"
     local.check_port(settings.gateway.host, settings.gateway.port)
     run_file = local.RunFile.of(settings)
@@ -71,9 +76,9 @@ def up(
                 status.update("asking every road once")
                 local.wait_ready(url, _READY_S)
             if demo:
-                send([str(_HANDBOOK)], settings.retrieval.collection, url)
-                stack.enter_context(local.feed(url, settings.retrieval.collection))
-            _announce(url, demo)
+                send([str(_HANDBOOK)], settings.retrieval.collection, url, demo_key)
+                stack.enter_context(local.feed(url, settings.retrieval.collection, demo_key))
+            _announce(url, demo, is_open=settings.gateway.open)
             signal.pause()
     except KeyboardInterrupt:
         errors.print("stopped")
@@ -185,10 +190,14 @@ def _detached(config: Path | None, demo: bool, port: int | None, settings: Setti
 _READY = "Trivium answers at"
 
 
-def _announce(url: str, demo: bool) -> None:
+def _announce(url: str, demo: bool, *, is_open: bool) -> None:
     out.print(
         f"\n[bold green]{_READY} {url}[/bold green]  (playground: {url}/ · API: {url}/docs)\n"
     )
+    if is_open:
+        out.print("It is open: whoever reaches it needs no API key (gateway.open).\n")
+    else:
+        out.print("Requests need an API key: trivium keys create NAME\n")
     if demo:
         out.print("Try, in another terminal:")
         for question in (

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hmac
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from serve_app.errors import LedgerUnavailable, Overloaded, PermissionDenied, Unauthenticated
-from serve_app.ledger.keys import Key, Keys, digest
+from serve_app.errors import Overloaded, PermissionDenied, TooManyFailures, Unauthenticated
+from serve_app.gateway.lookups import LookUps
+from serve_app.gateway.throttle import Failures
+from serve_app.ledger.keys import PREFIX, Keys, digest, has_checksum, is_possible
 from serve_app.settings import ApiKey
 
-log = logging.getLogger(__name__)
-
-_FRESH_S = 2.0  # a key that is revoked may be good for so long
-_STALE_S = 300.0  # and for so long, while the ledger cannot be read
-_PATIENCE_S = 2.0
-_REMEMBERED = 10_000
+_UNKNOWN = "this API key is not known"
+_BUSY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,84 +38,78 @@ _ANYBODY = Principal("anonymous", "default", frozenset({"chat", "ingest"}))
 class Keyring:
     """The keys of the house: those of the settings, and those of the ledger.
 
-    While there has never been one, everybody may do everything: a laptop's default.
+    Args:
+        is_open: Who sends no key may do everything. SDKs that must have a key send one that is none
+            of ours, such as `none`: that counts as no key.
+        clock: Unix seconds.
     """
 
     def __init__(
         self,
         listed: tuple[ApiKey, ...],
         keys: Keys,
+        *,
+        is_open: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._listed = listed
-        self._keys = keys
+        self._is_open = is_open
         self._clock = clock
-        self._seen: dict[str, tuple[float, Key | None]] = {}  # by digest: when, and what
-        self._locked: bool | None = bool(listed) or None  # None: nobody has looked yet
-        self._looked = self._failed = -_STALE_S
-        self._looking = asyncio.Lock()  # one looks, the others wait for what it finds
+        self._look_ups = LookUps(keys, clock)
+        self._failures = Failures(clock)
 
-    async def principal(self, authorization: str | None) -> Principal:
-        """Who sent this `Authorization` header.
+    async def principal(self, authorization: str | None, address: str = "") -> Principal:
+        """Who sent this `Authorization` header from this client address.
 
         Raises:
             Unauthenticated: No bearer key, none that is known, or one that is over.
+            TooManyFailures: The address has sent too many wrong ones.
             LedgerUnavailable: It cannot be looked up.
         """
-        if not await self._is_locked():
-            return _ANYBODY
         scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
+        secret = secret.strip()
+        if scheme.lower() != "bearer" or not secret:
+            if self._is_open:
+                return _ANYBODY
             raise Unauthenticated("send an API key: `Authorization: Bearer <key>`")
-        sent = digest(secret.strip())
+        sent = digest(secret)
         for known in self._listed:
             if hmac.compare_digest(sent, known.sha256):
                 return Principal(known.name, known.tenant, frozenset(known.scopes))
-        key = await self._find(sent)
+        if self._is_open and not secret.startswith(PREFIX):
+            return _ANYBODY
+        if not self._look_ups.is_valid(sent):
+            self._may_try(secret, address)
+        key = await self._look_ups.find(sent) if is_possible(secret) else None
         if key is None:
-            raise Unauthenticated("this API key is not known")
+            raise self._refusal(_UNKNOWN, address)
         state = key.state(self._clock())
         if state != "valid":
-            raise Unauthenticated(f"this API key is {state}; ask for a new one")
+            raise self._refusal(f"this API key is {state}; ask for a new one", address)
         return Principal(key.name, key.tenant, frozenset(key.scopes))
 
-    async def _is_locked(self) -> bool:
-        """Once there is a key there is no way back: the last one revoked opens no door."""
-        if self._locked:
-            return True
-        async with self._looking:
-            if not self._locked and not 0 <= self._clock() - self._looked <= _FRESH_S:
-                self._looked = self._clock()
-                try:
-                    async with asyncio.timeout(_PATIENCE_S):
-                        self._locked = await self._keys.any()
-                except (SQLAlchemyError, OSError, TimeoutError) as error:
-                    log.error("keys cannot be looked up: %r", error)
-        if self._locked is None:
-            raise LedgerUnavailable("API keys cannot be checked; try again shortly")
-        return self._locked
+    def _may_try(self, secret: str, address: str) -> None:
+        """An address that has been wrong too often has to wait. A key with a right checksum has
+        not, while look-ups are free: others behind the same proxy may have good ones.
+        """
+        wait = self._failures.wait_s(address)
+        if not wait:
+            return
+        if not has_checksum(secret):
+            raise _too_many(wait)
+        if self._look_ups.busy:
+            raise _too_many(_BUSY_S)
 
-    async def _find(self, sent: str) -> Key | None:
-        now = self._clock()
-        when, key = self._seen.get(sent, (-_STALE_S, None))
-        if 0 <= now - when <= _FRESH_S:
-            return key
-        # After a failure the others need not wait for the next one too.
-        if not 0 <= now - self._failed <= _FRESH_S:
-            try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    key = await self._keys.find(sent)
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
-                log.error("keys cannot be looked up: %r", error)
-                self._failed = self._clock()
-            else:
-                if len(self._seen) >= _REMEMBERED:
-                    self._seen.pop(next(iter(self._seen)))
-                self._seen[sent] = (now, key)
-                return key
-        if key is not None and 0 <= now - when <= _STALE_S:
-            return key
-        raise LedgerUnavailable("API keys cannot be checked; try again shortly")
+    def _refusal(self, message: str, address: str) -> Unauthenticated | TooManyFailures:
+        wait = self._failures.wait_s(address)
+        self._failures.add(address)
+        return _too_many(wait) if wait else Unauthenticated(message)
+
+
+def _too_many(wait_s: float) -> TooManyFailures:
+    return TooManyFailures(
+        "too many wrong API keys have come from this address; try again later", retry_after_s=wait_s
+    )
 
 
 class Admission:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from serve_app.errors import Unauthenticated
-from serve_app.gateway.access import Keyring, Principal
+from serve_app.gateway.access import Principal
 
-_IN_URLS = ("api_key", "api-key", "apikey", "key", "access_token", "token")
+# For the API's description. `middleware.Authentication` has checked the key before the body came.
+_BEARER = HTTPBearer(auto_error=False, description="A key of `trivium keys create`.")
 
 
-async def _principal(request: Request) -> Principal:
-    if any(name in request.query_params for name in _IN_URLS):
-        raise Unauthenticated(
-            "an API key in a URL ends up in logs: send it as `Authorization: Bearer <key>`, and "
-            "have this one replaced"
-        )
-    keyring: Keyring = request.app.state.keyring
-    return await keyring.principal(request.headers.get("authorization"))
+async def _principal(
+    request: Request,
+    _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+) -> Principal:
+    caller: Principal = request.state.caller
+    return caller
 
 
 Caller = Annotated[Principal, Depends(_principal)]

@@ -25,6 +25,7 @@ from serve_app.handles import Remote
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
 from serve_app.ledger.prices import PriceTable
@@ -108,6 +109,8 @@ class GatewayServer:
             chat=Chat(accounting, settings.gateway.keep_alive_s),
             database=self._database,
             book=book,
+            # Connections of its own: a flood of keys must not hold up what answers cost.
+            keys=Keys(Database(ledger.database, ledger.password.get_secret_value())),
             router=decider,
             knowledge=knowledge,
             readiness=Readiness(unlimited, settings.retrieval.collection),

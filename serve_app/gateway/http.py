@@ -21,7 +21,7 @@ from serve_app.gateway import failures, responses, spending
 from serve_app.gateway.access import Admission, Keyring, Principal
 from serve_app.gateway.callers import Caller
 from serve_app.gateway.chat import Chat
-from serve_app.gateway.middleware import BodyLimit, RequestIdentity
+from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.responses import ChatFormat
 from serve_app.gateway.roads import RemoteKnowledge
@@ -52,6 +52,7 @@ class Services:
     chat: Chat
     database: Database
     book: Book
+    keys: Keys
     router: Router
     knowledge: RemoteKnowledge
     readiness: Readiness
@@ -78,6 +79,7 @@ def create_app(services: Services) -> FastAPI:
             await asyncio.wait_for(services.adapters.tried.wait(), _FIRST_LOOK_S)
         yield
         working.cancel()
+        await services.keys.close()
         await services.book.close()
 
     app = FastAPI(
@@ -86,8 +88,9 @@ def create_app(services: Services) -> FastAPI:
         description="One OpenAI-compatible endpoint, three roads.",
         lifespan=lifespan,
     )
-    app.state.keyring = Keyring(gateway.api_keys, Keys(services.database))
+    keyring = Keyring(gateway.api_keys, services.keys, is_open=gateway.open)
     app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
+    app.add_middleware(Authentication, keyring=keyring)
     app.add_middleware(RequestIdentity)
     failures.install(app)
     app.include_router(spending.routes(services.database, services.book, services.metrics))

@@ -1,4 +1,4 @@
-"""Around every request: id, trace, body limit. Plain ASGI, so that streams are not buffered."""
+"""Around every request: id, trace, key, body limit. Plain ASGI: no stream is buffered."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import re
 import uuid
 
 from opentelemetry.trace import SpanKind
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import BodyTooLarge
+from serve_app.errors import BodyTooLarge, TriviumError, Unauthenticated
 from serve_app.gateway import failures
+from serve_app.gateway.access import Keyring
 from serve_app.telemetry import tracing
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UNTRACED = ("/healthz", "/readyz", "/metrics")
+_KEYS_IN_URLS = ("api_key", "api-key", "apikey", "key", "access_token", "token")
 
 
 class RequestIdentity:
@@ -52,6 +54,33 @@ class RequestIdentity:
         name = f"{scope['method']} {scope['path']}"
         with tracing.span(name, attributes, kind=SpanKind.SERVER, parent=parent):
             await self._app(scope, receive, send_with_id)
+
+
+class Authentication:
+    """Finds out who sends a request before anything of its body is read. Probes, the playground and
+    the API's description need no key; all that is below `/v1/` does.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+        self._app = app
+        self._keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            try:
+                if any(name in QueryParams(scope["query_string"]) for name in _KEYS_IN_URLS):
+                    raise Unauthenticated(
+                        "an API key in a URL ends up in logs: send it as `Authorization: Bearer "
+                        "<key>`, and have this one replaced"
+                    )
+                address, *_ = scope.get("client") or ("",)
+                authorization = Headers(scope=scope).get("authorization")
+                caller = await self._keyring.principal(authorization, address)
+            except TriviumError as error:
+                await failures.response(error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

@@ -1,16 +1,19 @@
 """API keys: made, found by what a client sends, rotated and revoked.
 
 Of a key only its SHA-256 is kept. That needs no salt and no slow hash, which protect passwords: a
-key is 256 random bits, so that nobody can try them out.
+key is 256 random bits, so that nobody can try them out. A key ends with a checksum, so that what
+cannot be one is refused without a look-up; keys made before there was one have none.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import secrets
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +27,7 @@ from serve_app.ledger.database import Database
 from serve_app.settings import NAME
 
 PREFIX = "tv-"
+_BODY = rf"{PREFIX}[A-Za-z0-9_-]{{43}}"  # 256 bits
 State = Literal["valid", "expired", "revoked"]
 
 
@@ -54,6 +58,23 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def is_possible(secret: str) -> bool:
+    """Whether this can be a key of ours at all."""
+    return has_checksum(secret) or re.fullmatch(_BODY, secret) is not None
+
+
+def has_checksum(secret: str) -> bool:
+    """Whether this is a key with a checksum, and the checksum is right."""
+    body, end = secret[:-6], secret[-6:]
+    return re.fullmatch(_BODY, body) is not None and end == checksum(body)
+
+
+def checksum(body: str) -> str:
+    """Six characters: the CRC-32 in base64."""
+    crc = zlib.crc32(body.encode()).to_bytes(4, "big")
+    return base64.urlsafe_b64encode(crc).decode().rstrip("=")
+
+
 class Keys:
     """The keys in the ledger's database."""
 
@@ -75,7 +96,8 @@ class Keys:
                     f"{text!r} is no name of a key or tenant: 1 to 64 characters, none of control, "
                     f"and not {WARM_UP!r}"
                 )
-        secret = PREFIX + secrets.token_urlsafe(32)
+        body = PREFIX + secrets.token_urlsafe(32)
+        secret = body + checksum(body)
         key = Key(
             id=uuid.uuid4().hex[:12],
             name=name,
@@ -138,11 +160,9 @@ class Keys:
         )
         return _key(row) if row else None
 
-    async def any(self) -> bool:
-        """Whether there has ever been one."""
-        one = select(tables.keys.c.id).limit(1)
-        found = await self._database.read(lambda connection: connection.execute(one).first())
-        return found is not None
+    async def close(self) -> None:
+        """Let the database go."""
+        await self._database.close()
 
     async def _valid(self, key_id: str) -> Key:
         for key in await self.all():

@@ -12,11 +12,11 @@ from serve_app.settings.frontier import (
     MaskSettings,
     UpstreamSettings,
 )
+from serve_app.settings.gateway import ApiKey, GatewaySettings
 from serve_app.settings.ledger import LedgerSettings, LimitSettings
 from serve_app.settings.loading import from_args, load
 from serve_app.settings.sections import (
     BUNDLED,
-    ApiKey,
     ExpertSettings,
     LoraSettings,
     OrchestrationSettings,
@@ -32,6 +32,7 @@ __all__ = [
     "CircuitSettings",
     "ExpertSettings",
     "FrontierSettings",
+    "GatewaySettings",
     "LedgerSettings",
     "LimitSettings",
     "LoraSettings",

@@ -16,29 +16,9 @@ from pydantic import (
 )
 
 from serve_app.domain import Route
-from serve_app.settings.base import Name, Scaling, Seconds, Section
+from serve_app.settings.base import Scaling, Seconds, Section
 
 _CONVERSATION_TOKENS = 1024
-
-
-class ApiKey(Section):
-    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
-
-    name: Name
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    tenant: Name = "default"
-    scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
-
-
-class GatewaySettings(Section):
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=1, le=65535)
-    request_timeout_s: Seconds = 120.0
-    keep_alive_s: Seconds = 10.0
-    max_body_bytes: int = Field(default=2_000_000, ge=1024)
-    max_concurrent_requests: int = Field(default=64, ge=1)
-    api_keys: tuple[ApiKey, ...] = ()
-    scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
 
 
 class Intent(Section):

@@ -15,10 +15,10 @@ from pydantic_settings import (
 )
 
 from serve_app.settings.frontier import FrontierSettings
+from serve_app.settings.gateway import GatewaySettings
 from serve_app.settings.ledger import LedgerSettings
 from serve_app.settings.sections import (
     ExpertSettings,
-    GatewaySettings,
     OrchestrationSettings,
     RetrievalSettings,
     RouterSettings,

@@ -337,6 +337,36 @@ async def test_nobody_passes_without_a_known_key(
     refusal(response, 401, "invalid_api_key")
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/route", "/v1/feedback"])
+async def test_not_a_byte_is_read_of_a_body_that_comes_without_a_key(path: str) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(2000):
+            sent += 1000
+            yield b"{" * 1000
+
+    house = House(gateway={"api_keys": KEYS})
+    headers = {"content-type": "application/json", "authorization": "Bearer wrong"}
+    response = await send(house, "POST", path, content=body(), headers=headers)
+    refusal(response, 401, "invalid_api_key")
+    assert sent == 0
+
+
+async def test_too_many_wrong_keys_are_told_when_to_come_back() -> None:
+    house = House(gateway={"api_keys": KEYS})
+    async with client_of(house) as client:
+        for _ in range(20):
+            wrong = await client.get("/v1/models", headers={"authorization": "Bearer wrong"})
+            refusal(wrong, 401, "invalid_api_key")
+        wrong = await client.get("/v1/models", headers={"authorization": "Bearer wrong"})
+        refusal(wrong, 429, "too_many_failures")
+        assert 1 <= int(wrong.headers["retry-after"]) <= 2
+        good = await client.get("/v1/models", headers={"authorization": "Bearer read"})
+        assert good.status_code == 200
+
+
 async def test_keys_open_what_their_scopes_say_and_choose_the_tenant() -> None:
     house = House(
         gateway={"api_keys": KEYS},
