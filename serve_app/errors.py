@@ -7,7 +7,8 @@
     │   └── ContextLengthExceeded     400  context_length_exceeded
     ├── Unauthenticated               401  invalid_api_key
     ├── PermissionDenied              403  insufficient_scope
-    │   └── RoadBarred                403  road_barred
+    │   ├── RoadBarred                403  road_barred
+    │   └── TooManyCollections        403  too_many_collections
     ├── NotFound                      404  not_found
     │   └── ModelNotFound             404  model_not_found
     ├── BodyTooLarge                  413  body_too_large
@@ -99,6 +100,12 @@ class RoadBarred(PermissionDenied):
     """A pin of the policy forbids the road that the caller named."""
 
     code = "road_barred"
+
+
+class TooManyCollections(PermissionDenied):
+    """The tenant may use the collections it has, and make no more."""
+
+    code = "too_many_collections"
 
 
 class NotFound(TriviumError):

@@ -37,6 +37,7 @@ from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.metering import Metering
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.ledger.accounts import Accounts, Bill
@@ -51,7 +52,7 @@ from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Purse, Question
-from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
 from serve_app.telemetry.metrics import GatewayMetrics
 
@@ -211,8 +212,11 @@ class FixedKnowledge(RemoteKnowledge):
         self.ingested += documents
         return IngestReport(len(documents), len(documents))
 
-    async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:
-        return [{"id": each.document_id} for each in self._next()]
+    async def documents(
+        self, context: RequestContext, collection: str, after: str, limit: int
+    ) -> DocumentPage:
+        found = sorted(each.document_id for each in self._next() if each.document_id > after)
+        return DocumentPage([{"id": name} for name in found[:limit]], len(found) > limit)
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
@@ -339,6 +343,8 @@ class House:
     @property
     def app(self) -> FastAPI:
         settings = self.settings
+        gateway = settings.gateway
+        accounts = Accounts(self.book, prices())
         return create_app(
             Services(
                 settings=settings,
@@ -350,6 +356,7 @@ class House:
                 knowledge=self.knowledge,
                 readiness=Readiness(self.accounting, "default"),
                 adapters=self.adapters,
+                metering=Metering(accounts, gateway.places, gateway.request_timeout_s, EMBEDS),
                 metrics=self.metrics,
             )
         )

@@ -16,6 +16,7 @@ from serve_app.expert.serving import Adapter, Adapters
 from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.metering import Metering
 from serve_app.gateway.middleware import SaidOnce
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
@@ -100,7 +101,8 @@ class GatewayServer:
         meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
         self._database = Database(ledger.database, ledger.password.get_secret_value())
         book = Book(self._database, [Limit.of(each) for each in ledger.limits])
-        accounting = Accounting(orchestrator, Accounts(book, prices), meter, metrics)
+        accounts = Accounts(book, prices)
+        accounting = Accounting(orchestrator, accounts, meter, metrics)
         # A house whose limits are spent starts all the same, and says so to those who ask.
         warm_up = Accounts(Book(self._database), prices)
         unlimited = Accounting(orchestrator, warm_up, meter, metrics)
@@ -115,6 +117,9 @@ class GatewayServer:
             knowledge=knowledge,
             readiness=Readiness(unlimited, settings.retrieval.collection),
             adapters=adapters,
+            metering=Metering(
+                accounts, settings.gateway.places, patience, settings.retrieval.embedding_model
+            ),
             metrics=metrics,
         )
         registry = settings.expert.adapters if settings.expert.lora.enabled else None

@@ -74,7 +74,7 @@ def _validation(errors: list[dict[str, Any]]) -> InvalidRequest:
     first = errors[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
-    param = _path([part for part in first["loc"] if part not in ("body", "path")])
+    param = _path([part for part in first["loc"] if part not in ("body", "path", "query")])
     if first["type"] == "extra_forbidden":
         return UnknownParameter(f"unknown parameter {param!r}", param=param)
     if not param and first["type"] != "value_error":

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from serve_app import __version__
-from serve_app.domain import RequestContext
 from serve_app.expert.serving import Adapters
-from serve_app.gateway import failures, responses, spending
-from serve_app.gateway.access import Admission, Keyring, Principal
-from serve_app.gateway.callers import Caller
+from serve_app.gateway import documents, failures, responses, spending
+from serve_app.gateway.access import Admission, Keyring
+from serve_app.gateway.callers import Caller, context_of
 from serve_app.gateway.chat import Chat
+from serve_app.gateway.metering import Metering
 from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.responses import ChatFormat
@@ -28,9 +27,7 @@ from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.gateway.schema import (
     MODELS,
     ChatCompletionRequest,
-    IngestRequest,
     RouteRequest,
-    SearchRequest,
     adapter,
     resolve,
 )
@@ -40,8 +37,6 @@ from serve_app.ledger.keys import Keys
 from serve_app.orchestration.run import Router
 from serve_app.settings import Settings
 from serve_app.telemetry.metrics import GatewayMetrics
-
-Collection = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +52,7 @@ class Services:
     knowledge: RemoteKnowledge
     readiness: Readiness
     adapters: Adapters
+    metering: Metering
     metrics: GatewayMetrics
 
 
@@ -93,15 +89,11 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(Authentication, keyring=keyring)
     app.add_middleware(RequestIdentity)
     failures.install(app)
-    app.include_router(spending.routes(services.database, services.book, services.metrics))
-
-    def context(request: Request, caller: Principal) -> RequestContext:
-        return RequestContext(
-            request_id=request.state.request_id,
-            deadline=time.time() + gateway.request_timeout_s,
-            tenant=caller.tenant,
-            api_key=caller.name,
-        )
+    metering = services.metering
+    app.include_router(
+        spending.routes(services.database, services.book, services.metrics, metering)
+    )
+    app.include_router(documents.routes(services.knowledge, metering))
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatCompletionRequest, request: Request, caller: Caller) -> Response:
@@ -111,7 +103,7 @@ def create_app(services: Services) -> FastAPI:
         if named := adapter(body.model):
             # Found once: whatever is promoted meanwhile, the answer is of this version.
             question = replace(question, adapter=await services.adapters.find(*named))
-        here = context(request, caller)
+        here = context_of(request, caller, gateway.request_timeout_s)
         form = ChatFormat(
             f"chatcmpl-{here.request_id}",
             int(time.time()),
@@ -129,9 +121,9 @@ def create_app(services: Services) -> FastAPI:
     @app.post("/v1/route")
     async def route(body: RouteRequest, request: Request, caller: Caller) -> dict[str, Any]:
         """The router's decision alone, with its scores."""
-        caller.require("chat")
-        with admission.admitted():
-            made = await services.router.decide(context(request, caller), body.conversation, None)
+        messages = body.conversation
+        async with metering.visit(request, caller, "chat") as visit:
+            made = await services.router.decide(visit.context, messages, visit.account)
         return responses.decision(made)
 
     @app.get("/v1/models")
@@ -148,71 +140,6 @@ def create_app(services: Services) -> FastAPI:
             found = await services.adapters.find(*named)
             return _adapter({"name": named[0], "version": found.release.version}, started)
         return _model(model, started)
-
-    @app.put("/v1/collections/{collection}/documents")
-    async def ingest(
-        collection: Collection, body: IngestRequest, request: Request, caller: Caller
-    ) -> dict[str, Any]:
-        """Add documents, or replace those with the same id. Searchable when this returns."""
-        caller.require("ingest")
-        documents = [document.document() for document in body.documents]
-        with admission.admitted():
-            report = await services.knowledge.ingest(
-                context(request, caller), collection, documents
-            )
-        return {
-            "object": "ingest.report",
-            "collection": collection,
-            **dataclasses.asdict(report),
-        }
-
-    @app.get("/v1/collections/{collection}/documents")
-    async def documents(collection: Collection, request: Request, caller: Caller) -> dict[str, Any]:
-        caller.require("chat")
-        found = await services.knowledge.documents(context(request, caller), collection)
-        return {"object": "list", "data": found}
-
-    @app.get("/v1/collections/{collection}/documents/{document_id:path}")
-    async def document(
-        collection: Collection, document_id: str, request: Request, caller: Caller
-    ) -> dict[str, Any]:
-        """A document as it is stored: what a citation points to."""
-        caller.require("chat")
-        chunks = await services.knowledge.document(
-            context(request, caller), collection, document_id
-        )
-        return {
-            "object": "document",
-            "id": document_id,
-            "title": chunks[0].title,
-            "as_of": chunks[0].as_of,
-            "chunks": [
-                {"id": chunk.id, "heading": chunk.heading, "text": chunk.text} for chunk in chunks
-            ],
-        }
-
-    @app.delete("/v1/collections/{collection}/documents/{document_id:path}")
-    async def delete(
-        collection: Collection, document_id: str, request: Request, caller: Caller
-    ) -> dict[str, Any]:
-        caller.require("ingest")
-        await services.knowledge.delete(context(request, caller), collection, document_id)
-        return {"object": "document", "id": document_id, "deleted": True}
-
-    @app.post("/v1/collections/{collection}/search")
-    async def search(
-        collection: Collection, body: SearchRequest, request: Request, caller: Caller
-    ) -> dict[str, Any]:
-        """The chunks nearest to a query, best first."""
-        caller.require("chat")
-        with admission.admitted():
-            found = await services.knowledge.search(
-                context(request, caller), collection, body.search()
-            )
-        return {
-            "object": "list",
-            "data": [responses.chunk(each, collection) for each in found],
-        }
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

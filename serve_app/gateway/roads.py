@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from serve_app.domain import (
     Chunk,
@@ -24,7 +23,7 @@ from serve_app.errors import TriviumError
 from serve_app.handles import Remote, Together
 from serve_app.orchestration.run import Purse
 from serve_app.pins import Pin, matched, said
-from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.router.classifier import question
 from serve_app.router.turns import Turns, of_user, turns
 
@@ -139,8 +138,12 @@ class RemoteKnowledge:
         report: IngestReport = await self._remote.call("ingest", context, collection, documents)
         return report
 
-    async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self._remote.call("documents", context, collection)
+    async def documents(
+        self, context: RequestContext, collection: str, after: str, limit: int
+    ) -> DocumentPage:
+        found: DocumentPage = await self._remote.call(
+            "documents", context, collection, after, limit
+        )
         return found
 
     async def document(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app.errors import LedgerUnavailable
 from serve_app.gateway.callers import Caller
+from serve_app.gateway.metering import Metering
 from serve_app.gateway.schema import Body
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
@@ -29,35 +30,37 @@ class FeedbackRequest(Body):
     good: bool
 
 
-def routes(database: Database, book: Book, metrics: GatewayMetrics) -> APIRouter:
+def routes(
+    database: Database, book: Book, metrics: GatewayMetrics, metering: Metering
+) -> APIRouter:
     """The endpoints over one ledger. Callers see and judge what is their tenant's alone."""
     router = APIRouter(prefix="/v1")
 
     @router.post("/feedback")
-    async def feedback(body: FeedbackRequest, caller: Caller) -> dict[str, Any]:
+    async def feedback(body: FeedbackRequest, request: Request, caller: Caller) -> dict[str, Any]:
         """Was an answer good? The last word counts."""
-        caller.require("chat")
         request_id = body.id.removeprefix(_COMPLETION)
-        try:
-            await judge(database, caller.tenant, request_id, good=body.good)
-        except (SQLAlchemyError, OSError):
-            raise LedgerUnavailable("feedback cannot be written; try again shortly") from None
+        async with metering.visit(request, caller, "chat"):
+            try:
+                await judge(database, caller.tenant, request_id, good=body.good)
+            except (SQLAlchemyError, OSError):
+                raise LedgerUnavailable("feedback cannot be written; try again shortly") from None
         metrics.judged("caller", good=body.good)
         return {"object": "feedback", "id": body.id, "good": body.good}
 
     @router.get("/usage")
     async def usage(
-        caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30
+        request: Request, caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30
     ) -> dict[str, Any]:
         """What the caller's tenant has spent, by day and road, and what its limits leave."""
-        caller.require("chat")
-        now = book.clock()
-        span = Span(now - days * 86400, now)
-        try:
-            lines = await spend(database, span, (By.DAY, By.ROUTE), tenant=caller.tenant)
-            rest = await left(database, book.limits, Payer(caller.tenant, caller.name), now)
-        except (SQLAlchemyError, OSError):
-            raise LedgerUnavailable("usage cannot be read; try again shortly") from None
+        async with metering.visit(request, caller, "chat"):
+            now = book.clock()
+            span = Span(now - days * 86400, now)
+            try:
+                lines = await spend(database, span, (By.DAY, By.ROUTE), tenant=caller.tenant)
+                rest = await left(database, book.limits, Payer(caller.tenant, caller.name), now)
+            except (SQLAlchemyError, OSError):
+                raise LedgerUnavailable("usage cannot be read; try again shortly") from None
         return {
             "object": "usage",
             "tenant": caller.tenant,

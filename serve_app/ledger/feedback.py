@@ -21,6 +21,7 @@ async def judge(database: Database, tenant: str, request_id: str, *, good: bool)
     """
     answers = tables.answers
     mine = (answers.c.tenant == tenant) & (answers.c.request_id == request_id)
+    mine &= tables.is_question
     newest = select(answers.c.id).where(mine).order_by(answers.c.started_at.desc()).limit(1)
 
     def note(connection: Connection) -> bool:

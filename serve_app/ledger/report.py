@@ -47,6 +47,7 @@ class Line:
 
     Attributes:
         group: What they have in common, in the order asked for.
+        asked: Questions. What other requests cost, such as searches, is in `usd` all the same.
         answered: Those that came to their end; the others failed, were left, or were lost.
         good, bad: Of those answered, how many were judged so.
         usd: What all of them cost, failures and losses included.
@@ -122,7 +123,7 @@ async def spend(
     ok = _answers.status == "ok"
     counted = select(
         *group,
-        func.count().label("asked"),
+        _count(tables.is_question).label("asked"),
         _count(ok).label("answered"),
         _count(ok & _answers.good.is_(True)).label("good"),
         _count(ok & _answers.good.is_(False)).label("bad"),
@@ -143,7 +144,7 @@ async def spend(
     return [
         Line(
             group=tuple(row[: len(by)]),
-            asked=row.asked,
+            asked=row.asked or 0,
             answered=row.answered or 0,
             good=row.good or 0,
             bad=row.bad or 0,
@@ -153,7 +154,7 @@ async def spend(
             all_frontier_usd=int(row.all_frontier or 0) / 1e9,
         )
         for row in lines
-        if row.asked
+        if row.asked or costs.get(tuple(row[: len(by)]))
     ]
 
 

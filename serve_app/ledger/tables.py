@@ -25,7 +25,8 @@ _ID = String(32)  # a UUID's 32 hex digits
 _NAME = String(128)
 
 # One row for each question, from when it is let in. `open` until it ends; whose process died
-# meanwhile is `lost` once its lease is over.
+# meanwhile is `lost` once its lease is over. A request that is no question has one too: its
+# `asked_model` is the path that was asked, and it ends as `served`.
 answers = Table(
     "answers",
     metadata,
@@ -57,6 +58,9 @@ answers = Table(
     Index("answers_by_request", "tenant", "request_id"),
     Index("answers_by_lease", "status", "lease_until"),
 )
+
+SERVED = "served"
+is_question = ~answers.c.asked_model.startswith("/")
 
 # One row for each call of a model, from before it is made: what it may cost at most is held until
 # what it did cost is known.

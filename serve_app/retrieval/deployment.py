@@ -11,7 +11,7 @@ from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest
 from serve_app.retrieval import index
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
-from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
@@ -46,7 +46,11 @@ class RetrieverServer:
             self._store,
             models,
             settings.chunk_tokens,
-            Rules((settings.dense_weight, settings.sparse_weight), settings.half_life_s),
+            Rules(
+                (settings.dense_weight, settings.sparse_weight),
+                settings.half_life_s,
+                settings.max_collections,
+            ),
             reranker,
         )
 
@@ -94,8 +98,10 @@ class RetrieverServer:
             self._metrics.ingested(moments, time.time(), report.chunks, report.embedded)
             return report
 
-    async def documents(self, context: RequestContext, collection: str) -> list[dict[str, Any]]:
-        return await self._retriever.documents(collection, context.tenant)
+    async def documents(
+        self, context: RequestContext, collection: str, after: str, limit: int
+    ) -> DocumentPage:
+        return await self._retriever.documents(collection, context.tenant, after, limit)
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str

@@ -103,6 +103,19 @@ class IngestReport:
     saved_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentPage:
+    """Documents in order.
+
+    Attributes:
+        documents: Id, title and `as_of` of each.
+        has_more: There are others behind the last one.
+    """
+
+    documents: list[dict[str, Any]]
+    has_more: bool
+
+
 def embedded_text(title: str, heading: str, text: str) -> str:
     return f"{title}\n{heading}\n{text}"
 

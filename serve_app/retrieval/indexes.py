@@ -35,6 +35,7 @@ class Index:
         model: The embedding model's name in the settings.
         chunk_tokens: Upper bound of a chunk.
         sparse: It can be searched by BM25.
+        owner: The tenant that made the collection; empty for one made before that was kept.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Index:
     dimension: int
     chunk_tokens: int
     sparse: bool
+    owner: str = ""
 
     @property
     def version(self) -> int:
@@ -60,6 +62,7 @@ class Indexes:
         self._timeout = milvus.timeout_s
         self._in_force: dict[str, tuple[float, Index]] = {}
         self._bm25: bool | None = None
+        self._owners: dict[str, str] = {}  # by the index's name; they do not change
 
     async def index(self, collection: str) -> Index:
         """The index in force; one that was replaced is noticed within a second.
@@ -82,19 +85,23 @@ class Indexes:
         self._in_force[collection] = (time.monotonic(), found)
         return found
 
-    async def ensure(self, collection: str, model: str, dimension: int, chunk_tokens: int) -> Index:
+    async def ensure(
+        self, collection: str, model: str, dimension: int, chunk_tokens: int, owner: str = ""
+    ) -> Index:
         """The index in force, created if there is none."""
         with contextlib.suppress(NotFound):
             return await self.index(collection)
-        made = await self.create(collection, model, dimension, chunk_tokens)
+        made = await self.create(collection, model, dimension, chunk_tokens, owner)
         await self.switch(collection, made.name)
         return made
 
-    async def create(self, collection: str, model: str, dimension: int, chunk_tokens: int) -> Index:
+    async def create(
+        self, collection: str, model: str, dimension: int, chunk_tokens: int, owner: str = ""
+    ) -> Index:
         """A new, empty index beside those there are; not in force yet."""
         versions = await self.versions(collection)
         name = f"{collection}__{max((each.version for each in versions), default=0) + 1}"
-        index = Index(name, model, dimension, chunk_tokens, await self._computes_bm25())
+        index = Index(name, model, dimension, chunk_tokens, await self._computes_bm25(), owner)
         with translated():
             await asyncio.to_thread(self._create, index)
         await self._milvus.load(name)
@@ -133,6 +140,16 @@ class Indexes:
             found = [await self._described(name) for name in own]
         return sorted(found, key=lambda each: each.version)
 
+    async def owned(self, tenant: str) -> int:
+        """How many collections a tenant has made."""
+        with translated():
+            names = await self._client.list_collections(timeout=self._timeout)
+            names = [name for name in names if re.fullmatch(r".+__\d+", name)]
+            for name in set(names) - self._owners.keys():
+                self._owners[name] = (await self._described(name)).owner
+        mine = [name for name in names if self._owners[name] == tenant]
+        return len({name.rpartition("__")[0] for name in mine})
+
     async def _described(self, name: str) -> Index:
         about = await self._client.describe_collection(name, timeout=self._timeout)
         properties = about.get("properties") or {}
@@ -148,6 +165,7 @@ class Indexes:
             int(names["dense"]["params"]["dim"]),
             int(properties["trivium.chunk_tokens"]),
             "sparse" in names,
+            properties.get("trivium.owner", ""),
         )
 
     async def _computes_bm25(self) -> bool:
@@ -172,6 +190,7 @@ class Indexes:
                 properties={
                     "trivium.model": index.model,
                     "trivium.chunk_tokens": str(index.chunk_tokens),
+                    "trivium.owner": index.owner,
                 },
                 # Who wrote reads it back at once; others a moment later.
                 consistency_level="Session",

@@ -86,7 +86,7 @@ async def ingest(
     started = time.monotonic()
     if target is None:
         length = await asyncio.to_thread(dimension, model.path)
-        target = await store.ensure(collection, model.name, length, chunk_tokens)
+        target = await store.ensure(collection, model.name, length, chunk_tokens, tenant)
     await _carry_out(plan, rows, store, target, model, start, on_progress)
     result.seconds = time.monotonic() - started
     return result
@@ -112,7 +112,7 @@ async def reindex(
     started = time.monotonic()
     old = await store.index(collection)
     length = await asyncio.to_thread(dimension, model.path)
-    new = await store.create(collection, model.name, length, chunk_tokens)
+    new = await store.create(collection, model.name, length, chunk_tokens, old.owner)
     done = IngestReport(0, 0)
     for _ in range(_PASSES):
         moved = await _copy(store, old, new, model, start, on_progress, removing=True)

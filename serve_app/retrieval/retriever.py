@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound
+from serve_app.errors import InvalidRequest, NotFound, TooManyCollections
 from serve_app.retrieval import index, ranking
 from serve_app.retrieval.filters import Where
-from serve_app.retrieval.index import IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.nearness import Nearness
@@ -61,10 +62,12 @@ class Rules:
     Attributes:
         weights: Of the dense and the sparse ranking in their fusion.
         half_life_s: Age at which the recency prior has lost half of its bonus.
+        max_collections: That a tenant may make.
     """
 
     weights: tuple[float, float] = (1.0, 1.0)
     half_life_s: float = 3600.0
+    max_collections: int = 100
 
 
 class Retriever:
@@ -91,6 +94,7 @@ class Retriever:
         self._queries: dict[str, Together] = {}  # by embedding model
         self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
+        self._making = asyncio.Lock()
 
     async def ingest(
         self, collection: str, tenant: str, documents: Sequence[Document]
@@ -101,6 +105,7 @@ class Retriever:
 
         Raises:
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
+            TooManyCollections: It would be a new collection, and the tenant has made too many.
         """
         with self._lanes.write():
             return await self._ingested(collection, tenant, documents)
@@ -108,9 +113,7 @@ class Retriever:
     async def _ingested(
         self, collection: str, tenant: str, documents: Sequence[Document]
     ) -> IngestReport:
-        default = self._models.default
-        dimension = self._models.model(default).dimension
-        target = await self._store.ensure(collection, default, dimension, self._chunk_tokens)
+        target = await self._target(collection, tenant)
         embedder = await self._embedder(target)
         # The last one of an id wins, as it would in calls of their own.
         split = {
@@ -191,8 +194,12 @@ class Retriever:
         embedder = await self._embedder(source)
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
-    async def documents(self, collection: str, tenant: str) -> list[dict[str, Any]]:
-        return await self._store.documents(await self._store.index(collection), tenant)
+    async def documents(
+        self, collection: str, tenant: str, after: str = "", limit: int = 100
+    ) -> DocumentPage:
+        """The documents of a tenant by id, those behind `after`, at most so many."""
+        index = await self._store.index(collection)
+        return await self._store.documents(index, tenant, after, limit)
 
     async def document(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
         """All chunks of a document.
@@ -218,6 +225,26 @@ class Retriever:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
         await self._store.remove(source, list(known))
         return len(known)
+
+    async def _target(self, collection: str, tenant: str) -> Index:
+        """The collection's index, made if there is none and the tenant may have one more."""
+        with contextlib.suppress(NotFound):
+            return await self._store.index(collection)
+        default = self._models.default
+        dimension = self._models.model(default).dimension
+        async with self._making:  # one at a time: each counts those before it
+            if await self._store.owned(tenant) >= self._rules.max_collections:
+                with contextlib.suppress(NotFound):
+                    return await self._store.index(collection)
+                raise TooManyCollections(
+                    f"there is no collection {collection!r}, and your tenant has made "
+                    f"{self._rules.max_collections}, which is the limit "
+                    "(retrieval.max_collections): use one of them",
+                    param="collection",
+                )
+            return await self._store.ensure(
+                collection, default, dimension, self._chunk_tokens, tenant
+            )
 
     async def _found(
         self, source: Index, tenant: str, query: SearchQuery, vector: list[float]

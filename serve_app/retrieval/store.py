@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from serve_app.domain import Chunk
 from serve_app.errors import InvalidRequest
 from serve_app.retrieval import schema
 from serve_app.retrieval.filters import Where, literal
-from serve_app.retrieval.index import Known, Row
+from serve_app.retrieval.index import DocumentPage, Known, Row
 from serve_app.retrieval.indexes import Index, Indexes
 from serve_app.retrieval.milvus import Milvus, translated
 from serve_app.retrieval.ranking import Hit
@@ -144,18 +145,21 @@ class MilvusStore(Indexes):
         rows = await self._all(index, f"tenant == {literal(tenant)}", ["tokens"])
         return [int(row["tokens"]) for row in rows]
 
-    async def documents(self, index: Index, tenant: str) -> list[dict[str, Any]]:
-        """Id, title and `as_of` of every document of a tenant, ordered by id."""
-        found = await self._all(
-            index,
-            f"tenant == {literal(tenant)} and ordinal == 0",
-            ["document_id", "title", "as_of"],
-        )
+    async def documents(self, index: Index, tenant: str, after: str, limit: int) -> DocumentPage:
+        """A page of a tenant's documents, ordered by id: those behind `after`."""
+        where = f"tenant == {literal(tenant)} and ordinal == 0"
+        if after:
+            where += f" and document_id > {literal(after)}"
+        fields = ["document_id", "title", "as_of"]
+        # Milvus does not sort: of each part no more is kept than the page can need.
+        least: list[dict[str, Any]] = []
+        async for rows in self._parts(index, where, fields):
+            least = heapq.nsmallest(limit + 1, [*least, *rows], key=_document_id)
         listed = [
             {"id": row["document_id"], "title": row["title"], "as_of": row["as_of"] or None}
-            for row in found
+            for row in least[:limit]
         ]
-        return sorted(listed, key=lambda each: str(each["id"]))
+        return DocumentPage(listed, has_more=len(least) > limit)
 
     async def newest(
         self, index: Index, tenant: str, series: Sequence[str], now: float
@@ -241,12 +245,20 @@ class MilvusStore(Indexes):
 
     async def _all(self, index: Index, where: str, fields: list[str]) -> list[dict[str, Any]]:
         """Every row, however many. Reads what was written before, by anybody."""
+        return [row async for rows in self._parts(index, where, fields) for row in rows]
+
+    async def _parts(
+        self, index: Index, where: str, fields: list[str]
+    ) -> AsyncIterator[list[dict[str, Any]]]:
+        """The same, in parts of about `_SCAN` rows of the index."""
         with translated():
             about = await self._client.get_collection_stats(index.name, timeout=self._timeout)
         # Keys are hashes, so their first digits divide the rows evenly.
         digits = max(0, math.ceil(math.log(max(1, int(about["row_count"])) / _SCAN, 16)))
-        rows: list[dict[str, Any]] = []
         for prefix in itertools.product("0123456789abcdef", repeat=digits):
             terms = [f'id like "{"".join(prefix)}%"', where]
-            rows += await self._query(index, " and ".join(filter(None, terms)), fields)
-        return rows
+            yield await self._query(index, " and ".join(filter(None, terms)), fields)
+
+
+def _document_id(row: dict[str, Any]) -> str:
+    return str(row["document_id"])

@@ -29,6 +29,8 @@ class GatewaySettings(Section):
             `default`. A key that is sent still says who it is.
         cors_origins: Web pages of these origins (`https://app.example.com`) may call the API from a
             browser; `*` is every page. None by default.
+        max_concurrent_requests: Questions that a replica answers at once. Beside them it serves a
+            quarter as many other requests: searches, documents, decisions.
     """
 
     host: str = "127.0.0.1"
@@ -41,3 +43,8 @@ class GatewaySettings(Section):
     api_keys: tuple[ApiKey, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
+
+    @property
+    def places(self) -> int:
+        """Requests that are no questions, at once: they take no place of one."""
+        return max(1, self.max_concurrent_requests // 4)

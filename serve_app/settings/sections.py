@@ -184,6 +184,7 @@ class RetrievalSettings(Section):
         whole_tokens: A base of at most so many tokens goes into the prompt whole, if the model's
             context has room for it; 0 always retrieves.
         rerank_model: Folder or hub id of a cross-encoder that orders what was found.
+        max_collections: That a tenant may make over HTTP.
     """
 
     milvus_uri: str = "milvus.db"
@@ -199,6 +200,7 @@ class RetrievalSettings(Section):
     half_life_s: float = Field(default=3600.0, gt=0)
     whole_tokens: int = Field(default=100_000, ge=0)
     rerank_model: str | None = None
+    max_collections: int = Field(default=100, ge=1)
     timeout_s: Seconds = 10.0
     scaling: Scaling = Scaling(max_ongoing_requests=32)
 

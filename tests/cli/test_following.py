@@ -63,7 +63,8 @@ class Server:
 
     def documents(self, collection: str) -> list[str]:
         """Ids, one for each row that stands first in its document: one twice would be seen."""
-        answer = httpx.get(f"{self.url}/v1/collections/{collection}/documents", timeout=120)
+        url = f"{self.url}/v1/collections/{collection}/documents?limit=1000"
+        answer = httpx.get(url, timeout=120)
         return [each["id"] for each in answer.json()["data"]]
 
 

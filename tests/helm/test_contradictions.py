@@ -81,6 +81,12 @@ CASES: list[tuple[str, list[str], str, str]] = [
     ("kind", ["settings.retrieval.milvus_uri=a"], "settings.retrieval.milvus_uri", "milvus.uri"),
     ("kind", ["settings.ledger.password=a"], "settings.ledger.password", "secrets.env"),
     ("kind", ["schedules.age.schedule=* * * * *"], "schedules.age", "command"),
+    (
+        "production",
+        ["client.apiKeySecret.name="],
+        "schedules have no API key",
+        "set client.apiKeySecret.name",
+    ),
     ("kind", ["jobs.ingest.numCpus=1"], "jobs.ingest", "set jobs.ingest.entrypoint"),
     ("kind", ["modelImage=a"], "modelImage needs Kubernetes", "use state.claim"),
 ]

@@ -58,6 +58,7 @@ CHOICES: dict[str, Json] = {
             "train": {"entrypoint": "trivium train expert -d a", "gpu": {"count": 1}},
         },
         "schedules": {"age": {"schedule": "* * * * *", "command": ["true"]}},
+        "client": {"apiKeySecret": {"name": "client"}},
     },
     "own": {
         "fullnameOverride": "other",

@@ -25,6 +25,7 @@ class Gateway:
         self.url = ""
         self.degraded = ""
         self.down: set[str] = set()
+        self.closed = False
         self.keys: set[str | None] = set()
         self.documents: list[Json] = []
 
@@ -34,6 +35,8 @@ class Gateway:
         @app.post("/v1/chat/completions", response_model=None)
         def chat(body: Json, response: Response) -> Json | JSONResponse:
             road = body["model"].removeprefix("trivium/")
+            if self.closed:
+                return JSONResponse({"error": {"message": "not known"}}, status_code=401)
             if road in self.down:
                 return JSONResponse({"error": {"message": "no replica"}}, status_code=503)
             stand_in = road == "frontier" and self.degraded
@@ -43,8 +46,12 @@ class Gateway:
             return {"choices": []}
 
         @app.get("/v1/collections/{name}/documents")
-        def documents(name: str) -> Json:
-            return {"data": self.documents}
+        def documents(name: str, after: str = "") -> Json:
+            """Two to a page."""
+            rest = [each for each in self.documents if each["id"] > after]
+            page = rest[:2]
+            last = page[-1]["id"] if page else None
+            return {"data": page, "last_id": last, "has_more": len(rest) > 2}
 
         return app
 
@@ -97,6 +104,13 @@ def test_a_road_that_does_not_answer_fails_the_test_by_name(gateway: Gateway) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_key_says_where_it_comes_from(gateway: Gateway) -> None:
+    gateway.closed = True
+    done = run(gateway, "ask_every_road.py")
+    assert done.returncode == 1
+    assert "client.apiKeySecret" in done.stderr
+
+
 def test_a_gateway_that_is_not_there_is_named(gateway: Gateway) -> None:
     gateway.url = f"http://127.0.0.1:{free_port()}"
     done = run(gateway, "ask_every_road.py")
@@ -107,8 +121,9 @@ def test_a_gateway_that_is_not_there_is_named(gateway: Gateway) -> None:
 @pytest.mark.parametrize(("age_s", "code"), [(60, 0), (7200, 1)])
 def test_the_index_may_be_so_old(gateway: Gateway, age_s: int, code: int) -> None:
     then = datetime.now(UTC) - timedelta(seconds=age_s)
-    old = {"as_of": "2020-01-01T00:00:00+00:00"}
-    gateway.documents = [{"as_of": None}, old, {"as_of": then.isoformat()}]
+    old = {"id": "b", "as_of": "2020-01-01T00:00:00+00:00"}
+    new = {"id": "c", "as_of": then.isoformat()}  # on the second page
+    gateway.documents = [{"id": "a", "as_of": None}, old, new]
     done = run(gateway, "index_age.py", "--max-age-s", "3600")
     assert done.returncode == code, done.stderr
     assert ("is the feed running?" in done.stderr) is bool(code)

@@ -45,6 +45,11 @@ def test_the_production_profile_is_the_file_of_the_same_name() -> None:
     assert rendered == written
 
 
+@pytest.mark.parametrize("profile", ["default", *PROFILES])
+def test_only_the_profile_for_a_trial_is_open(profile: str) -> None:
+    assert settings(profile).gateway.open == (profile == "kind")
+
+
 def test_the_kind_profile_serves_what_a_laptop_does() -> None:
     laptop = load(ROOT / "configs" / "local.yaml").expert
     there = settings("kind").expert

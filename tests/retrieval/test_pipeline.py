@@ -260,7 +260,7 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
     writing.set()
     written = await task
     assert written > 0
-    names = {each["id"] for each in await retriever.documents(collection, "t")}
+    names = {each["id"] for each in (await retriever.documents(collection, "t")).documents}
     assert {f"live{i}" for i in range(written)} <= names
 
 

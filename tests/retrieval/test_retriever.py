@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from serve_app.domain import Chunk, Document, SearchMode, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, Unavailable, UnprocessableDocument
+from serve_app.errors import (
+    InvalidRequest,
+    NotFound,
+    TooManyCollections,
+    Unavailable,
+    UnprocessableDocument,
+)
 from serve_app.retrieval.indexes import computes_bm25
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
@@ -269,7 +275,7 @@ async def test_hostile_document_ids_stay_inside_their_tenant(
     with pytest.raises(NotFound):
         await retriever.document(collection, "red", document)
     assert await retriever.delete(collection, blue, document) == 1
-    assert await retriever.documents(collection, blue) == []
+    assert (await retriever.documents(collection, blue)).documents == []
     assert await texts_of(retriever, collection, "red", "victim") == ["red one", "red two"]
 
 
@@ -329,8 +335,50 @@ async def test_documents_are_listed_by_id(retriever: Retriever, collection: str)
     await put(retriever, collection, "t", "b", "x", "y")
     await put(retriever, collection, "t", "a", "z")
     await put(retriever, collection, "other", "c", "z")
-    listed = await retriever.documents(collection, "t")
-    assert [document["id"] for document in listed] == ["a", "b"]
+    page = await retriever.documents(collection, "t")
+    assert [document["id"] for document in page.documents] == ["a", "b"]
+    assert not page.has_more
+
+
+async def test_pages_leave_no_document_out_whatever_its_name(
+    retriever: Retriever, collection: str
+) -> None:
+    names = [*HOSTILE, "a", "A", "Ä", "é", "z"]
+    batch = [Document(name, "T", paragraphs("one", "two")) for name in names]
+    await retriever.ingest(collection, "t", batch)
+    await put(retriever, collection, "other", "b", "x")
+    listed: list[str] = []
+    while True:
+        after = listed[-1] if listed else ""
+        page = await retriever.documents(collection, "t", after, 3)
+        listed += [each["id"] for each in page.documents]
+        if not page.has_more:
+            break
+        assert len(page.documents) == 3
+    assert listed == sorted(names)
+
+
+async def test_a_tenant_makes_so_many_collections_and_no_more(
+    store: MilvusStore, models: Models
+) -> None:
+    few = Retriever(store, models, 40, Rules(max_collections=2))
+    names = [f"limit{number}" for number in range(4)]
+    document = [Document("doc", "Title", "one")]
+    await asyncio.gather(*(few.ingest(name, "greedy", document) for name in names[:2]))
+    refusals = await asyncio.gather(
+        *(few.ingest(name, "greedy", document) for name in names[2:]), return_exceptions=True
+    )
+    for refusal in refusals:
+        assert isinstance(refusal, TooManyCollections)
+        assert "max_collections" in str(refusal)
+    # Those it has it may use, what others made too; and others may make theirs.
+    await few.ingest(names[0], "greedy", document)
+    await few.ingest(names[2], "modest", document)
+    await few.ingest(names[2], "greedy", document)
+    await store.remove_collection(names[0])
+    await few.ingest(names[3], "greedy", document)
+    for name in names[1:]:
+        await store.remove_collection(name)
 
 
 async def test_deleted_document_is_gone_and_counted(retriever: Retriever, collection: str) -> None:
@@ -357,7 +405,7 @@ async def test_full_batch_can_be_written_and_replaced(
     for texts in (("one", "two"), ("one",)):
         batch = [Document(name, "T", paragraphs(*texts)) for name in names]
         await retriever.ingest(collection, "t", batch)
-    assert len(await retriever.documents(collection, "t")) == 256
+    assert len((await retriever.documents(collection, "t", "", 1000)).documents) == 256
     assert await texts_of(retriever, collection, "t", "document 255") == ["one"]
 
 

@@ -22,6 +22,10 @@ def ask(client: httpx.Client, road: str, question: str) -> str:
         "max_completion_tokens": 32,
     }
     answer = client.post("/v1/chat/completions", json=body)
+    if answer.status_code == 401:
+        raise SystemExit(
+            "the gateway wants an API key: put one into the Secret that client.apiKeySecret names"
+        )
     if answer.is_error:
         raise SystemExit(f"{road}: HTTP {answer.status_code}: {answer.text}")
     taken = answer.headers.get("x-trivium-route", "?")

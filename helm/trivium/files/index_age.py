@@ -5,15 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import httpx
 
 
-def newest(documents: list[dict[str, str | None]]) -> datetime | None:
+def newest(listed: list[dict[str, str | None]]) -> datetime | None:
     """The latest moment that any document says it was true at; `None` if none says."""
-    moments = [datetime.fromisoformat(each["as_of"]) for each in documents if each["as_of"]]
+    moments = [datetime.fromisoformat(each["as_of"]) for each in listed if each["as_of"]]
     return max((m if m.tzinfo else m.replace(tzinfo=UTC) for m in moments), default=None)
+
+
+def documents(client: httpx.Client, url: str) -> Iterator[dict[str, str | None]]:
+    """All of a collection, page by page."""
+    page = {"has_more": True, "last_id": ""}
+    while page["has_more"]:
+        answer = client.get(url, params={"limit": 1000, "after": page["last_id"]})
+        page = answer.raise_for_status().json()
+        yield from page["data"]
 
 
 def main() -> None:
@@ -25,10 +35,10 @@ def main() -> None:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     url = f"{os.environ['TRIVIUM_URL']}/v1/collections/{options.collection}/documents"
     try:
-        answer = httpx.get(url, headers=headers, timeout=60).raise_for_status()
+        with httpx.Client(headers=headers, timeout=60) as client:
+            moment = newest(list(documents(client, url)))
     except httpx.HTTPError as error:
         sys.exit(f"the documents of {options.collection} cannot be listed: {error}")
-    moment = newest(answer.json()["data"])
     if moment is None:
         sys.exit(f"{options.collection} has no document with an as_of: nothing live was ingested")
     age = (datetime.now(UTC) - moment).total_seconds()

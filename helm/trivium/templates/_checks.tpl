@@ -167,6 +167,9 @@ httpRoute.enabled without a host: set httpRoute.hostnames
 httpRoute.enabled without a Gateway: set httpRoute.parentRefs, e.g. [{name: public, namespace: gateways}]
   {{- end }}
 {{- end }}
+{{- if and .Values.schedules (not .Values.client.apiKeySecret.name) (not (dig "gateway" "open" false .Values.settings)) }}
+schedules have no API key and the gateway lets nobody in without one: set client.apiKeySecret.name, or settings.gateway.open to true
+{{- end }}
 {{- range $name, $each := .Values.schedules }}
   {{- if not (and $each.schedule $each.command) }}
 schedules.{{ $name }} needs a schedule and a command: set both
