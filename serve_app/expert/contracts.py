@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from serve_app.errors import SettingsError
 from serve_app.expert.slots import Section, enforceable, unnamed
 from serve_app.expert.templates import Fields, Template
+from serve_app.json_schema import check
 
 MOST_BYTES = 256 * 1024
 
@@ -134,7 +135,7 @@ class JsonContract(_House):
             Draft202012Validator.check_schema(value)
         except SchemaError as error:
             raise ValueError(f"is no JSON schema: {error.message}") from None
-        return value
+        return check(value)
 
     @property
     def structured(self) -> dict[str, Any] | None:

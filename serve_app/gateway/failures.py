@@ -19,6 +19,7 @@ from serve_app.errors import (
     TriviumError,
     UnknownParameter,
 )
+from serve_app.gateway.wire import located, path
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return response(_validation(list(error.errors())))
+        return response(_validation(list(error.errors()), error.body))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -69,26 +70,17 @@ def response(error: TriviumError) -> JSONResponse:
     return JSONResponse(error.envelope(), error.status, headers)
 
 
-def _validation(errors: list[dict[str, Any]]) -> InvalidRequest:
-    """The first mistake of a body, in one sentence; the value itself is not repeated."""
+def _validation(errors: list[dict[str, Any]], body: Any) -> InvalidRequest:
+    """The first mistake of a request, in one sentence; the value itself is not repeated."""
     first = errors[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
-    param = _path([part for part in first["loc"] if part not in ("body", "path", "query")])
+    where, *place = first["loc"]
+    missing = first["type"] in ("missing", "value_error")  # the latter of a validator of ours
+    param = located(place, body, missing=missing) if where == "body" else path(place)
     if first["type"] == "extra_forbidden":
         return UnknownParameter(f"unknown parameter {param!r}", param=param)
     if not param and first["type"] != "value_error":
         return InvalidRequest("the body must be a JSON object with content-type application/json")
     problem = first["msg"].removeprefix("Value error, ")
     return InvalidRequest(f"{param or 'the body'}: {problem}", param=param or None)
-
-
-def _path(parts: list[str | int]) -> str:
-    """`messages[0].role`. Names of union members, which pydantic adds, are left out."""
-    path = ""
-    for part in parts:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not part.startswith(("list[", "function-", "constrained-")) and part not in ("str",):
-            path += f".{part}" if path else part
-    return path

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AwareDatetime,
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from serve_app.domain import Document, Message, Route, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
-from serve_app.gateway.conversation import Tool, ToolChoice, Wire, WireMessage
+from serve_app.gateway.conversation import (
+    JsonSchema,
+    Tool,
+    ToolChoice,
+    WireMessage,
+    check_tools,
+    turns,
+)
+from serve_app.gateway.wire import Body, Instant, Scalar, Whole, Wire
 from serve_app.orchestration.run import Question
 
 MODELS: dict[str, Route | None] = {
@@ -59,32 +61,15 @@ _SAMPLING = (
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-class Body(Wire):
-    """Base of every request body."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _encodable(cls, data: Any) -> Any:
-        try:
-            json.dumps(data, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError(
-                "a text holds half of a surrogate pair, which is no character"
-            ) from None
-        except (TypeError, ValueError):
-            pass  # not JSON at all: the fields' own checks say what is wrong
-        return data
-
-
 class StreamOptions(Wire):
     include_usage: bool = False
-    include_obfuscation: bool | None = None
+    include_obfuscation: bool = False
 
 
 class JsonSchemaFormat(Wire):
     name: str
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: JsonSchema = Field(alias="schema")
     strict: bool | None = None
 
 
@@ -102,7 +87,10 @@ class ResponseFormat(Wire):
 
 
 def _stop(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    value = [value] if isinstance(value, str) else value
+    if isinstance(value, list) and "" in value:
+        raise ValueError("an empty text stops nothing; leave it out")
+    return value or None
 
 
 class ChatCompletionRequest(Body):
@@ -115,12 +103,14 @@ class ChatCompletionRequest(Body):
     messages: list[WireMessage] = Field(min_length=1, max_length=512)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    max_tokens: int | None = Field(default=None, ge=1, deprecated="use max_completion_tokens")
+    max_completion_tokens: Whole | None = Field(default=None, ge=1)
+    max_tokens: Whole | None = Field(default=None, ge=1, deprecated="use max_completion_tokens")
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: Annotated[list[str], BeforeValidator(_stop)] | None = Field(default=None, max_length=4)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: Annotated[
+        list[Annotated[str, StringConstraints(max_length=256)]] | None, BeforeValidator(_stop)
+    ] = Field(default=None, max_length=4)
+    seed: Whole | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     response_format: ResponseFormat | None = None
@@ -138,8 +128,10 @@ class ChatCompletionRequest(Body):
         if not isinstance(data, dict):
             return data
         for name in _NEUTRAL.keys() & data.keys():
-            # Types are compared too: in Python `True == 1`, but `n: true` is no number.
-            if not any(type(data[name]) is type(v) and data[name] == v for v in _NEUTRAL[name]):
+            # In Python `True == 1`, but `n: true` is no number.
+            value = data[name]
+            kind = isinstance(value, bool)
+            if not any(isinstance(v, bool) is kind and v == value for v in _NEUTRAL[name]):
                 raise UnsupportedParameter(
                     f"{name!r} is not supported by any road; leave it out", param=name
                 )
@@ -155,8 +147,8 @@ class ChatCompletionRequest(Body):
         """
         if all(message.role != "user" for message in self.messages):
             raise InvalidRequest("messages must hold at least one user turn", param="messages")
-        turns = tuple(message.message() for message in self.messages)
-        if not any(turn.parts or turn.content.strip() for turn in turns if turn.role == "user"):
+        said = turns(self.messages)
+        if not any(turn.parts or turn.content.strip() for turn in said if turn.role == "user"):
             raise InvalidRequest("the user turns are empty; ask something", param="messages")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
@@ -166,7 +158,7 @@ class ChatCompletionRequest(Body):
         if self.stream_options and not self.stream:
             raise InvalidRequest("stream_options goes with stream: true", param="stream_options")
         question = Question(
-            messages=turns,
+            messages=said,
             collection=self.collection or default_collection,
             pinned=resolve(self.model),
             max_tokens=self.max_completion_tokens or self.max_tokens,
@@ -182,6 +174,7 @@ class ChatCompletionRequest(Body):
 
     def _options(self) -> dict[str, Any]:
         """What the caller set. Tools that must not be used are none, unless some were before."""
+        check_tools(self.tools or (), self.tool_choice if self.tools else None)
         wanted = self.tool_choice != "none" or any(m.tool_calls for m in self.messages)
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
             raise InvalidRequest("tool_choice goes with tools", param="tool_choice")
@@ -233,10 +226,11 @@ class RouteRequest(Body):
         if self.query is not None:
             messages: tuple[Message, ...] = (Message("user", self.query),)
         else:
-            messages = tuple(m.message() for m in self.messages or [])
+            messages = turns(self.messages or [])
         said = [m.content for m in messages if m.role == "user"]
         if not said or not said[-1].strip():
-            raise InvalidRequest("the query is empty", param="query")
+            asked = "query" if self.messages is None else "messages"
+            raise InvalidRequest(f"{asked}: nothing is asked", param=asked)
         return messages
 
 
@@ -244,7 +238,7 @@ class WireDocument(Wire):
     id: str = Field(min_length=1)
     title: str = ""
     text: str
-    metadata: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    metadata: dict[str, Scalar | None] = Field(default_factory=dict)
 
     def document(self) -> Document:
         metadata: Mapping[str, Any] = {k: v for k, v in self.metadata.items() if v is not None}
@@ -261,11 +255,11 @@ class SearchRequest(Body):
     """`POST /v1/collections/{name}/search`."""
 
     query: str = Field(min_length=1, max_length=10_000)
-    k: int = Field(default=5, ge=1, le=50)
+    k: Whole = Field(default=5, ge=1, le=50)
     mode: SearchMode = "hybrid"
-    metadata: dict[str, str | int | float | bool] = Field(default_factory=dict, max_length=16)
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    metadata: dict[str, Scalar] = Field(default_factory=dict, max_length=16)
+    since: Instant | None = None
+    until: Instant | None = None
     recent: bool = False
     rerank: bool = True
     diversity: float = Field(default=0.0, ge=0, le=1)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.errors import LedgerUnavailable
 from serve_app.gateway.callers import Caller
 from serve_app.gateway.metering import Metering
-from serve_app.gateway.schema import Body
+from serve_app.gateway.wire import Body
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.feedback import judge
