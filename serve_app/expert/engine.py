@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,26 @@ def engine_error(error: dict[str, Any]) -> InvalidRequest | InternalError:
         return ContextLengthExceeded(
             f"the prompt is too long for the model: {message}", param="messages"
         )
-    return InvalidRequest(message, param=error.get("param"))
+    return InvalidRequest(message, param=_param(error.get("param"), message))
+
+
+def _param(theirs: Any, message: str) -> str:
+    """The caller's field that vLLM means: it names few of them, and some by names of its own."""
+    if isinstance(theirs, str) and theirs.partition(".")[0] in _FIELDS:
+        return theirs
+    return next((ours for ours, sign in _SIGNS.items() if sign.search(message)), "messages")
+
+
+_FIELDS = frozenset(
+    {
+        *("temperature", "top_p", "max_tokens", "stop", "seed", "response_format"),
+        *("presence_penalty", "frequency_penalty", "tools", "tool_choice"),
+    }
+)
+_SIGNS = {
+    "response_format": re.compile(r"grammar|schema|regex|structured|json", re.IGNORECASE),
+    **{name: re.compile(rf"\b{name}\b") for name in sorted(_FIELDS - {"response_format"})},
+}
 
 
 def _finish(reason: str | None) -> FinishReason | None:

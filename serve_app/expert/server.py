@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
@@ -85,7 +86,12 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
         Raises:
             InvalidRequest: The engine refuses the request.
         """
-        request = ChatCompletionRequest(**chat_request(generation, model))
+        try:
+            request = ChatCompletionRequest(**chat_request(generation, model))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise engine_error({"message": first["msg"], "param": place, "code": 400}) from None
         async for batch in await self.chat(request, RawRequestInfo(headers=headers)):
             for item in batch if isinstance(batch, list) else [batch]:
                 if not isinstance(item, str):

@@ -80,6 +80,25 @@ def test_prompt_beyond_the_context_has_its_own_error(message: str) -> None:
     assert error.param == "messages"
 
 
+@pytest.mark.parametrize(
+    ("error", "param"),
+    [
+        ({"message": "stop cannot contain an empty string."}, "stop"),
+        ({"message": "temperature must be at least 0", "param": "temperature"}, "temperature"),
+        ({"message": "Invalid grammar specification: no", "param": None}, "response_format"),
+        ({"message": "bad", "param": "tool_choice.function.name"}, "tool_choice.function.name"),
+        ({"message": "the prompt is empty", "param": "input_tokens"}, "messages"),
+        ({"message": "the template refuses it: roles must alternate"}, "messages"),
+    ],
+)
+def test_every_refusal_names_what_the_caller_has_to_change(
+    error: dict[str, Any], param: str
+) -> None:
+    found = engine_error({**error, "code": 400})
+    assert isinstance(found, InvalidRequest)
+    assert found.param == param
+
+
 def test_request_asks_for_running_usage_and_knows_no_developer() -> None:
     turns = (Message("developer", "d"), Message("user", "u"), Message("assistant", "a"))
     body = chat_request(Generation(turns, 7, {"temperature": 0.5}), "m")
