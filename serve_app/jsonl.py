@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from serve_app.errors import SettingsError
+from serve_app.plain_data import json_text
 
 
 def objects(path: Path, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -28,7 +28,7 @@ def objects(path: Path, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_text(line)
         except (ValueError, RecursionError) as error:
             raise SettingsError(
                 f"{path}:{number}: not JSON: {error}; each line is {wanted}"

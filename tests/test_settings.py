@@ -151,6 +151,47 @@ def test_section_in_the_environment_that_is_not_json_is_refused(
         load(None)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        (
+            "TRIVIUM_FRONTIER__TIMEOUT_S",
+            "soon",
+            "TRIVIUM_FRONTIER__TIMEOUT_S: frontier.timeout_s: ",
+        ),
+        (
+            "TRIVIUM_FRONTIER__TIMEOUTS",
+            "3",
+            "TRIVIUM_FRONTIER__TIMEOUTS: frontier.timeouts: unknown",
+        ),
+        ("TRIVIUM_LEDGER__LIMITS", "[{", "TRIVIUM_LEDGER__LIMITS: must be JSON"),
+        (
+            "TRIVIUM_LEDGER__LIMITS",
+            '[{"of": "x"}]',
+            "TRIVIUM_LEDGER__LIMITS: ledger.limits.0.per: ",
+        ),
+        ("TRIVIUM_LEDGER", '{"limits": [{"of": "x"}]}', "TRIVIUM_LEDGER: ledger.limits.0.of: "),
+        ("TRIVIUM_LEDGER", '{"limits": [], "limits": []}', "`limits` is given twice"),
+        ("TRIVIUM_EXPERT__ENGINE__SEED", "[1", "expert.engine: seed"),
+    ],
+)
+def test_error_in_a_variable_names_the_variable_and_not_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    message = refusal(file, "frontier: {timeout_s: 30}\nledger: {limits: []}\n")
+    assert told in message
+    assert f"{file}: " not in message or "seed" in told
+
+
+def test_error_in_the_file_names_the_file_when_variables_are_set_too(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIVIUM_FRONTIER__SILENCE_S", "10")
+    message = refusal(file, "frontier:\n  timeout_s: soon\n")
+    assert message.startswith(f"{file}:2: frontier.timeout_s: ")
+
+
 def test_engine_arguments_from_the_environment_have_their_types(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

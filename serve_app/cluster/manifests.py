@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from serve_app.cluster.kube import Object, Ref
 from serve_app.errors import SettingsError
+from serve_app.plain_data import yaml_texts
 
 _RENDER_S = 60.0
 _HOOK = "helm.sh/hook"  # tests and jobs around an installation, which are not part of it
@@ -41,10 +40,7 @@ def read(text: str, source: str) -> list[Object]:
     Raises:
         SettingsError: It is no YAML, holds nothing, or something that is no Kubernetes object.
     """
-    try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: cannot be read: {error}") from None
+    documents = yaml_texts(text, source)
     objects: list[Object] = []
     for document in filter(None, documents):
         listed = isinstance(document, dict) and document.get("kind") == "List"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import yaml
-
 from serve_app.cluster.kube import Kube, Object, Ref
 from serve_app.errors import NotFound, SettingsError
+from serve_app.plain_data import yaml_text
 from serve_app.settings import ExpertSettings
 
 RAY = "ray.io/v1"
@@ -75,10 +74,9 @@ def expert(service: Object) -> ExpertSettings:
     Raises:
         SettingsError: `serveConfigV2` is none of ours.
     """
+    name = f"RayService/{service['metadata']['name']}"
     try:
-        applications = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+        applications = yaml_text(service["spec"]["serveConfigV2"], name)["applications"]
         return ExpertSettings.model_validate((applications[0].get("args") or {}).get("expert", {}))
-    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SettingsError(
-            f"RayService/{service['metadata']['name']}: serveConfigV2 cannot be read: {error}"
-        ) from None
+    except (SettingsError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise SettingsError(f"{name}: serveConfigV2 cannot be read: {error}") from None

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
 from serve_app.evaluation.expert import Judge, Report, Row, Way, way
@@ -21,6 +19,7 @@ from serve_app.expert.batch import Request, Response
 from serve_app.expert.contracts import parse
 from serve_app.expert.examples import Example, read_examples
 from serve_app.ledger.prices import PriceTable
+from serve_app.plain_data import yaml_file
 
 Messages = list[dict[str, str]]
 Progress = Callable[[str, int, int], None]  # which way, rows answered, of how many
@@ -82,7 +81,7 @@ def task(data: Path, contract: Path | None, spelled: Path | None, limit: int | N
     closed: list[str] = []
     if contract:
         form = parse(contract.read_bytes(), str(contract))
-        closed = list(words(yaml.safe_load(contract.read_text(encoding="utf-8"))))
+        closed = list(words(yaml_file(contract)))
     ways = _mapping(spelled) if spelled else {}
     return Task(rows, asked, form, Judge(form, Support(closed, ways)))
 
@@ -91,7 +90,7 @@ def beside(adapter: Path, name: str) -> Path | None:
     """A file in an adapter's folder; `contract` is what the release calls so, or contract.yaml."""
     if name == "contract":
         manifest = adapter / MANIFEST
-        found = yaml.safe_load(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        found = yaml_file(manifest) if manifest.exists() else {}
         name = found.get("contract") or "contract.yaml"
     return adapter / name if (adapter / name).is_file() else None
 
@@ -195,10 +194,7 @@ def _requests(task: Task, messages: Sequence[Messages]) -> list[Request]:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    found = yaml_file(path)
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: must hold a mapping")
     return found

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
@@ -26,6 +25,7 @@ from serve_app.errors import SettingsError
 from serve_app.expert.slots import Section, enforceable, unnamed
 from serve_app.expert.templates import Fields, Template
 from serve_app.json_schema import check
+from serve_app.plain_data import yaml_text
 
 MOST_BYTES = 256 * 1024
 
@@ -226,11 +226,10 @@ def parse(content: bytes, source: str) -> Contract:
     if len(content) > MOST_BYTES:
         raise SettingsError(f"{source}: a contract has at most {MOST_BYTES:,} bytes")
     try:
-        data = yaml.safe_load(content.decode("utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise SettingsError(f"{where}: neither YAML nor JSON: {error}") from None
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{source}: neither YAML nor JSON: {error}") from None
+    data = yaml_text(text, source)
     if not isinstance(data, dict):
         raise SettingsError(f"{source}: a contract is a mapping with a `kind`")
     try:

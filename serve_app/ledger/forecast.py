@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
 from serve_app.ledger.prices import PriceTable
+from serve_app.plain_data import yaml_file
 
 Stack = Literal["rag_only", "fine_tuned_only", "long_context", "hybrid"]
 STACKS: tuple[Stack, ...] = ("rag_only", "fine_tuned_only", "long_context", "hybrid")
@@ -109,9 +109,7 @@ class Assumptions(_Part):
             SettingsError: The file cannot be read, or what it says cannot be; names the place.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SettingsError(f"{path}: cannot be read: {error}") from None
+            return cls.model_validate(yaml_file(path))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])

@@ -13,10 +13,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from serve_app.errors import SettingsError
+from serve_app.plain_data import yaml_text
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,7 @@ class Machines:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{self._path}: cannot be read: {error}") from None
         try:
-            return _File.model_validate(yaml.safe_load(text) or {}).root
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{self._path}: cannot be read: {error}") from None
+            return _File.model_validate(yaml_text(text, str(self._path)) or {}).root
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             row = ".".join(str(part) for part in first["loc"])

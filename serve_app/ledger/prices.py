@@ -14,12 +14,12 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.domain import Usage
 from serve_app.errors import SettingsError
 from serve_app.ledger.machines import MachinePrice, Machines, NodePrice
+from serve_app.plain_data import yaml_file
 
 _STALE_DAYS = 120  # providers change their prices a few times a year
 
@@ -112,9 +112,7 @@ class PriceTable:
             SettingsError: The file is missing or a row is not a price; names the row.
         """
         try:
-            table = _Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise SettingsError(f"{path}: cannot be read: {error}") from None
+            table = _Table.model_validate(yaml_file(path))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             row = ".".join(str(part) for part in first["loc"])

@@ -9,7 +9,8 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import yaml
+
+from serve_app.plain_data import yaml_text
 
 # Prompts are plain text: escaping for HTML would change what the model reads.
 _environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
@@ -37,6 +38,6 @@ def prompt(name: str) -> Prompt:
     """The prompt in `prompts/<name>.md`."""
     text = files(__package__).joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
     _, head, body = text.split("---\n", 2)
-    meta = yaml.safe_load(head)
+    meta = yaml_text(head, f"{name}.md")
     template = _environment.from_string(body)
     return Prompt(meta["name"], int(meta["version"]), meta.get("options", {}), template)

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from serve_app.domain import Decision, Route
 from serve_app.errors import SettingsError
 from serve_app.pins import Pin, Pins
+from serve_app.plain_data import yaml_file
 from serve_app.router.heads import Heads, Signals
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
@@ -241,13 +241,7 @@ def load_policy(path: Path) -> Policy:
     Raises:
         SettingsError: The file is missing, not YAML, or a key is wrong; says which and why.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: the policy cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from None
-    return parse_policy(data, str(path))
+    return parse_policy(yaml_file(path, "the policy "), str(path))
 
 
 def parse_policy(data: Any, source: str) -> Policy:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 from pydantic_settings import SettingsError as SourceError
 
 from serve_app.errors import SettingsError
-from serve_app.settings.tree import Settings
+from serve_app.plain_data import line_of, yaml_text
+from serve_app.settings.tree import Environment, Settings
 
 
 def load(path: Path | None) -> Settings:
@@ -29,21 +29,15 @@ def load(path: Path | None) -> Settings:
         raise SettingsError(
             f"{path}: cannot be read ({error}); name another with --config"
         ) from None
-    try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"{where}: {problem}") from None
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+    data = yaml_text(text, str(path)) or {}
+    if not isinstance(data, dict):
         raise SettingsError(f"{path}:1: settings must be a mapping of sections, e.g. `gateway:`")
     try:
         return Settings(**data)
     except ValidationError as error:
         raise SettingsError(_explain(error, str(path), text)) from None
     except SourceError as error:
-        raise SettingsError(f"environment: {error}") from None
+        raise SettingsError(f"environment: {error.__cause__ or error}") from None
 
 
 def from_args(args: Mapping[str, Any]) -> Settings:
@@ -57,41 +51,25 @@ def from_args(args: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error, "args", None)) from None
     except SourceError as error:
-        raise SettingsError(f"environment: {error}") from None
+        raise SettingsError(f"environment: {error.__cause__ or error}") from None
 
 
 def _explain(error: ValidationError, source: str, text: str | None) -> str:
     """A line per mistake: place, key, what is wrong and allowed. Values stay out: secrets."""
     lines = []
+    environment = Environment(Settings)
     for item in error.errors(include_url=False, include_input=False):
         keys = tuple(str(part) for part in item["loc"])
         where = source
-        line = _line_of(text, keys) if text else None
-        if line:
+        if variable := environment.variable(keys):
+            where = variable
+        elif text and (line := line_of(text, keys)):
             where = f"{source}:{line}"
         problem = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             problem = f"unknown key; allowed here: {', '.join(_allowed(keys[:-1]))}"
         lines.append(f"{where}: {'.'.join(keys)}: {problem}")
     return "\n".join(lines)
-
-
-def _line_of(text: str, keys: tuple[str, ...]) -> int | None:
-    """Line (from 1) of the deepest key of the path that the YAML text has."""
-    node: yaml.Node | None = yaml.compose(text)
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == key), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
 
 
 def _allowed(section: tuple[str, ...]) -> list[str]:

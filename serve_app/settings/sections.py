@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
@@ -16,6 +15,8 @@ from pydantic import (
 )
 
 from serve_app.domain import Route
+from serve_app.errors import SettingsError
+from serve_app.plain_data import yaml_text
 from serve_app.settings.base import Scaling, Seconds, Section
 
 _CONVERSATION_TOKENS = 1024
@@ -149,7 +150,10 @@ class ExpertSettings(Section):
     @classmethod
     def _typed(cls, engine: dict[str, Any]) -> dict[str, Any]:
         """Values from the environment are text; they mean what they would mean in the file."""
-        return {k: yaml.safe_load(v) if isinstance(v, str) else v for k, v in engine.items()}
+        try:
+            return {k: yaml_text(v, k) if isinstance(v, str) else v for k, v in engine.items()}
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
 
     scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -14,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from serve_app.plain_data import json_text
 from serve_app.settings.frontier import FrontierSettings
 from serve_app.settings.gateway import GatewaySettings
 from serve_app.settings.ledger import LedgerSettings
@@ -54,7 +57,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file; conventional variables come last."""
         conventional = InitSettingsSource(settings_cls, _conventional())
-        return _Environment(settings_cls), init_settings, conventional
+        return Environment(settings_cls), init_settings, conventional
 
     @property
     def models_dir(self) -> Path:
@@ -87,10 +90,19 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
 
 
-class _Environment(EnvSettingsSource):
+class Environment(EnvSettingsSource):
     """`TRIVIUM_` variables. Names under `expert.environment` are variables too: they keep case."""
 
     _VARIABLES = "TRIVIUM_EXPERT__ENVIRONMENT__"
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """JSON, as the base class reads it; an error names the variable."""
+        try:
+            return json_text(value)
+        except (ValueError, RecursionError) as error:
+            names = (name for name, each in self.env_vars.items() if each == value)
+            name = next((n for n in names if n.startswith(self.env_prefix.lower())), field_name)
+            raise ValueError(f"{name.upper()}: must be JSON: {error}") from None
 
     def __call__(self) -> dict[str, Any]:
         data = super().__call__()
@@ -99,6 +111,19 @@ class _Environment(EnvSettingsSource):
         if exact:
             data["expert"] = {**data.get("expert", {}), "environment": exact}
         return data
+
+    def variable(self, keys: Sequence[str]) -> str | None:
+        """The variable that gives the setting at a path, or None where none does."""
+        given: Any = self()
+        for key in keys:
+            if isinstance(given, list):
+                break  # a list is given whole
+            if not isinstance(given, dict) or key not in given:
+                return None
+            given = given[key]
+        present = {name.upper() for name in self.env_vars}
+        names = (self.env_prefix + "__".join(keys[:depth]) for depth in range(len(keys), 0, -1))
+        return next((name.upper() for name in names if name.upper() in present), None)
 
 
 _SECRETS: Any = {

@@ -138,10 +138,11 @@ def test_byte_order_marks_and_line_ends_are_understood(
         (b"text\0text", "binary"),
         ("text".encode("utf-32"), "binary"),
         (b"---\ntitle: [x\n---\ntext", "not valid YAML"),
-        (b"---\nas_of: 2026-13-45\n---\ntext", "not valid YAML"),
-        (b"---\na: !!timestamp x\n---\ntext", "not valid YAML"),
+        (b"---\nas_of: 2026-13-45\n---\ntext", "no timestamp"),
+        (b"---\na: !!timestamp x\n---\ntext", "no timestamp"),
         (b"---\n- a\n- b\n---\ntext", "key: value"),
-        (b"---\na: &a [1]\nb: [*a, *a]\n---\ntext", "key: value"),
+        (b"---\na: &a [*a]\n---\ntext", "holds itself"),
+        (b"---\ntitle: x\ntitle: y\n---\ntext", "front matter:3: `title` is given twice"),
     ],
 )
 def test_unreadable_text_is_refused_with_its_reason(content: bytes, reason: str) -> None:

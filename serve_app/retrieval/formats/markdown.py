@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import yaml
-
-from serve_app.errors import UnprocessableDocument
+from serve_app.errors import SettingsError, UnprocessableDocument
+from serve_app.plain_data import yaml_text
 from serve_app.retrieval.formats.reading import Reading, decoded, scalars, whole
 
 
@@ -19,12 +18,10 @@ def read(name: str, data: bytes) -> Reading:
 
 def _front_matter(name: str, head: str) -> dict[str, str | int | float]:
     try:
-        # A few aliases of aliases would fill the memory as soon as they are printed.
-        aliased = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head))
-        data = {} if aliased else yaml.safe_load(head) or {}
-        metadata = scalars(data) if isinstance(data, dict) else None
-    except Exception:  # odd values provoke ValueError, AttributeError and others in PyYAML
-        raise UnprocessableDocument(f"{name}: front matter is not valid YAML") from None
-    if aliased or metadata is None:
+        # The line `---` is the first.
+        data = yaml_text(f"\n{head}", f"{name}: front matter") or {}
+    except SettingsError as error:
+        raise UnprocessableDocument(str(error)) from None
+    if not isinstance(data, dict):
         raise UnprocessableDocument(f"{name}: front matter must be plain `key: value` lines")
-    return metadata
+    return scalars(data)

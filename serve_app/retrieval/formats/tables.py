@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 from collections.abc import Iterator
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
+from serve_app.plain_data import json_text
 from serve_app.retrieval.formats.reading import Reading, by_row, clean, decoded, last_part, scalars
 
 _COLUMNS = {"id", "title", "text"}
@@ -66,9 +66,9 @@ def read_jsonl(name: str, data: bytes) -> Reading:
 def _json_row(line: str) -> Document | str:
     """The document, or what is wrong with the line."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return "not valid JSON"
+        row = json_text(line)
+    except (ValueError, RecursionError) as error:
+        return f"not valid JSON: {error}"
     if not isinstance(row, dict) or row.keys() - _COLUMNS - {"metadata"}:
         return "not an object of id, title, text and metadata"
     strings = {key: row.get(key) or "" for key in _COLUMNS}
