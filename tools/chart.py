@@ -78,8 +78,15 @@ def find(value: Value, path: str) -> Value:
     raise KeyError(path)
 
 
-def schema(root: Value, value: Value) -> Json:
-    """JSON Schema of one value: its type is its default's, and no key is unknown."""
+def schema(root: Value, value: Value, whole: bool = True) -> Json:
+    """JSON Schema of one value: its type is its default's, and no key is unknown.
+
+    Helm takes a value out where somebody sets it to null. What has a default that is not empty must
+    be there, or templates would meet nothing where they expect it.
+
+    Args:
+        whole: False for an item of `each`, which gets what it lacks from its defaults.
+    """
     bounds = dict(value.bounds)
     own: Json = {"type": _type(value.default)}
     if value.text:
@@ -88,15 +95,23 @@ def schema(root: Value, value: Value) -> Json:
         if bounds.pop("strings", False):
             own["additionalProperties"] = {"type": "string"}
         elif each := bounds.pop("each", None):
-            own["additionalProperties"] = schema(root, find(root, each))
+            own["additionalProperties"] = schema(root, find(root, each), whole=False)
         else:
             like = bounds.pop("like", None)
             own["properties"] = {
-                child.path.rpartition(".")[2]: schema(root, find(root, like) if like else child)
+                _key(child): schema(root, find(root, like) if like else child, whole)
                 for child in value.children
             }
             own["additionalProperties"] = False
+            if whole:
+                own["required"] = [
+                    _key(child) for child in value.children if child.default not in ([], {})
+                ]
     return own | bounds
+
+
+def _key(value: Value) -> str:
+    return value.path.rpartition(".")[2]
 
 
 def _type(default: Any) -> str:

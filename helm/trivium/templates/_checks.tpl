@@ -1,12 +1,40 @@
-{{/* Values that contradict each other: all of them are named, each with its key and its remedy. */}}
+{{/* Values that contradict each other or that the API server refuses: all of them are named, each with its key and its remedy. */}}
 
 {{- define "trivium.checks" -}}
 {{- $found := list }}
-{{- range list "derived" "scaling" "places" "gpus" "oneOwner" "addresses" "secrets" "routes" "upgrade" "budgets" }}
+{{- range list "names" "derived" "scaling" "places" "gpus" "oneOwner" "addresses" "secrets" "routes" "upgrade" "budgets" }}
   {{- $found = concat $found (include (printf "trivium.check.%s" .) $ | splitList "\n") }}
 {{- end }}
 {{- with $found | compact | uniq }}
-  {{- fail (printf "\n\nThese values contradict each other:\n- %s\n" (join "\n- " .)) }}
+  {{- fail (printf "\n\nThese values contradict each other, or what the API server takes:\n- %s\n" (join "\n- " .)) }}
+{{- end }}
+{{- end }}
+
+{{/* What the API server would refuse at the end of an installation. */}}
+{{- define "trivium.check.names" -}}
+{{- with .Values.fullnameOverride }}
+  {{- if not (regexMatch "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$" .) }}
+fullnameOverride ({{ . }}) is no name: at most 40 lower-case letters, digits and -, a letter first and no - at the end
+  {{- end }}
+{{- end }}
+{{- range $path, $name := dict "secrets.existingSecret" .Values.secrets.existingSecret
+  "secrets.externalSecret.store.name" .Values.secrets.externalSecret.store.name
+  "faultTolerance.passwordSecret.name" .Values.faultTolerance.passwordSecret.name
+  "client.apiKeySecret.name" .Values.client.apiKeySecret.name "ingress.tlsSecret" .Values.ingress.tlsSecret
+  "ingress.className" .Values.ingress.className "state.claim.existingClaim" .Values.state.claim.existingClaim
+  "state.claim.storageClass" .Values.state.claim.storageClass
+  "milvus.standalone.storageClass" .Values.milvus.standalone.storageClass
+  "upgrade.gatewayClassName" .Values.upgrade.gatewayClassName "upgrade.gatewayService" .Values.upgrade.gatewayService }}
+  {{- if not (regexMatch "^$|^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$" $name) }}
+{{ $path }} ({{ $name }}) is no name of a Kubernetes object: lower-case letters, digits, - and . only
+  {{- end }}
+{{- end }}
+{{- range $path, $each := dict "workers" .Values.workers "jobs" .Values.jobs "schedules" .Values.schedules }}
+  {{- range $name, $_ := $each }}
+    {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$" $name) }}
+{{ $path }}.{{ $name }}: the name goes into those of pods: at most 40 lower-case letters, digits and - only
+    {{- end }}
+  {{- end }}
 {{- end }}
 {{- end }}
 

@@ -8,7 +8,7 @@ metadata:
   labels:
     {{- include "trivium.selector" (dict "root" .root "component" (default "client" .component)) | nindent 4 }}
 spec:
-  serviceAccountName: {{ default (printf "%s-worker" (include "trivium.fullname" .root)) .account }}
+  serviceAccountName: {{ default (printf "%s-worker" (include "trivium.fullname" .root)) .account | quote }}
   automountServiceAccountToken: {{ not (empty .account) }}
   restartPolicy: Never
   securityContext:
@@ -17,9 +17,9 @@ spec:
   imagePullSecrets: {{ toJson . }}
   {{- end }}
   containers:
-    - name: {{ .name }}
+    - name: {{ .name | quote }}
       image: {{ include "trivium.image" (dict "root" .root "group" dict) }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       command: {{ toJson .command }}
       env:
         {{- include "trivium.env" .root | trim | nindent 8 }}
@@ -32,7 +32,7 @@ spec:
           value: http://{{ $service.name }}:{{ $service.port }}
         {{- if $key.name }}
         - name: TRIVIUM_API_KEY
-          valueFrom: { secretKeyRef: { name: {{ $key.name }}, key: {{ $key.key }} } }
+          valueFrom: { secretKeyRef: { name: {{ $key.name | quote }}, key: {{ $key.key | quote }} } }
         {{- end }}
       resources:
         {{- toYaml .resources | nindent 8 }}
@@ -49,12 +49,13 @@ spec:
 apiVersion: batch/v1
 kind: CronJob
 metadata:
-  name: {{ include "trivium.fullname" .root }}-{{ .name }}
+  # A CronJob's name has 52 characters at most.
+  name: {{ include "trivium.cut" (dict "name" (printf "%s-%s" (include "trivium.fullname" .root) .name) "most" 52) | quote }}
   labels:
     {{- include "trivium.labels" (dict "root" .root) | nindent 4 }}
 spec:
   schedule: {{ .schedule | quote }}
-  timeZone: {{ .timeZone }}
+  timeZone: {{ .timeZone | quote }}
   concurrencyPolicy: Forbid
   startingDeadlineSeconds: 600
   jobTemplate:

@@ -18,16 +18,16 @@ does not: it opens its statistics to the network, which here the policies close.
   "RAY_worker_niceness" "0"
   "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK" "0"
   "TOKENIZERS_PARALLELISM" "false" }}
-{{- range $name, $value := mergeOverwrite $env .Values.ray.env }}
-- name: {{ $name }}
+{{- range $name, $value := mergeOverwrite $env (default dict .Values.ray.env) }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
 
 {{- define "trivium.secretEnv" -}}
 {{- range $name, $key := .Values.secrets.env }}
-- name: {{ $name }}
-  valueFrom: { secretKeyRef: { name: {{ $.Values.secrets.existingSecret }}, key: {{ $key }} } }
+- name: {{ $name | quote }}
+  valueFrom: { secretKeyRef: { name: {{ $.Values.secrets.existingSecret | quote }}, key: {{ $key | quote }} } }
 {{- end }}
 {{- end }}
 
@@ -38,7 +38,7 @@ does not: it opens its statistics to the network, which here the policies close.
   "RAY_GRAFANA_IFRAME_HOST" .Values.monitoring.grafanaIframeHost
   "RAY_GRAFANA_SERVE_DASHBOARD_UID" (ternary "trivium-serving" "" (ne .Values.monitoring.grafanaHost "")) }}
 {{- if $value }}
-- name: {{ $name }}
+- name: {{ $name | quote }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}

@@ -1,15 +1,27 @@
 {{/* Names, labels, images and security contexts. Every other template takes them from here. */}}
 
+{{/* A name of at most `most` characters. What is cut off or replaced goes on in a hash, so that two names stay two.
+     Takes (dict "name" "most"). Services and RayServices take no dots. */}}
+{{- define "trivium.cut" -}}
+{{- $name := .name | replace "." "-" }}
+{{- if or (ne $name .name) (gt (len $name) (int .most)) }}
+  {{- $name = printf "%s-%s" ($name | trunc (sub (int .most) 9 | int) | trimSuffix "-") (.name | sha256sum | trunc 8) }}
+{{- end }}
+{{- $name }}
+{{- end }}
+
+{{/* Services and RayServices begin with a letter, which a release need not. */}}
 {{- define "trivium.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- $name := default .Release.Name .Values.fullnameOverride }}
+{{- include "trivium.cut" (dict "name" (regexMatch "^[0-9]" $name | ternary (printf "trivium-%s" $name) $name) "most" 40) }}
 {{- end }}
 
 {{/* What pods are selected by. Takes (dict "root" $ "component" …); without a component, all pods.
      Not by their app.kubernetes.io/name: of Ray's pods that is the operator's to say. */}}
 {{- define "trivium.selector" -}}
-app.kubernetes.io/instance: {{ include "trivium.fullname" .root }}
+app.kubernetes.io/instance: {{ include "trivium.fullname" .root | quote }}
 {{- with .component }}
-app.kubernetes.io/component: {{ . }}
+app.kubernetes.io/component: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -18,8 +30,8 @@ app.kubernetes.io/component: {{ . }}
 app.kubernetes.io/name: trivium
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: trivium
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
 {{- end }}
 
 {{/* Pods in which Ray runs, of this release: selector of policies between them. */}}
@@ -58,7 +70,7 @@ seccompProfile: { type: RuntimeDefault }
 {{/* Service that clients and routes ask: the one KubeRay keeps on the active cluster, or its Gateway's. */}}
 {{- define "trivium.service" -}}
 {{- if eq .Values.upgrade.strategy "NewClusterWithIncrementalUpgrade" -}}
-name: {{ default (printf "%s-gateway-%s" (include "trivium.fullname" .) .Values.upgrade.gatewayClassName) .Values.upgrade.gatewayService }}
+name: {{ default (printf "%s-gateway-%s" (include "trivium.fullname" .) .Values.upgrade.gatewayClassName) .Values.upgrade.gatewayService | quote }}
 port: 80
 {{- else -}}
 name: {{ include "trivium.fullname" . }}-serve-svc

@@ -10,8 +10,8 @@ spec:
     {{- include "trivium.podSecurity" . | nindent 4 }}
   containers:
     - name: milvus
-      image: {{ .Values.milvus.standalone.image }}
-      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      image: {{ .Values.milvus.standalone.image | quote }}
+      imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
       command: [milvus, run, standalone]
       env:
         - { name: DEPLOY_MODE, value: STANDALONE }

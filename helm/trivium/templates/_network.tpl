@@ -8,7 +8,7 @@ ports:
 {{- end }}
 
 {{- define "trivium.namespace" -}}
-- namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ . }} } }
+- namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ . | quote }} } }
 {{- end }}
 
 {{/* The proxy of the Gateway that KubeRay makes, in this namespace. */}}

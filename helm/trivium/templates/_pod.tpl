@@ -17,7 +17,7 @@ metadata:
   annotations:
     checksum/prepared: {{ include "trivium.prepared" .root | quote }}
 spec:
-  serviceAccountName: {{ .account }}
+  serviceAccountName: {{ .account | quote }}
   automountServiceAccountToken: {{ .token }}
   terminationGracePeriodSeconds: {{ add .root.Values.ray.drainSeconds 60 }}
   securityContext:
@@ -29,7 +29,7 @@ spec:
     # Serve builds the application on whichever pod is free, so each has what building asks for.
     - name: prepare
       image: {{ include "trivium.image" . }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       command: [trivium, prepare, --config, /etc/trivium/settings.yaml]
       env:
         {{- include "trivium.env" .root | trim | nindent 8 }}
@@ -42,9 +42,9 @@ spec:
       volumeMounts:
         {{- include "trivium.mounts" .root | nindent 8 }}
   containers:
-    - name: {{ .container }}
+    - name: {{ .container | quote }}
       image: {{ include "trivium.image" . }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       env:
         {{- include "trivium.env" .root | trim | nindent 8 }}
         {{- with include "trivium.secretEnv" .root | trim }}

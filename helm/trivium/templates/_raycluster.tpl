@@ -17,10 +17,10 @@ autoscalerOptions:
 {{- with .Values.faultTolerance }}
 {{- if .redisAddress }}
 gcsFaultToleranceOptions:
-  redisAddress: {{ .redisAddress }}
+  redisAddress: {{ .redisAddress | quote }}
   {{- with .passwordSecret }}
   {{- if .name }}
-  redisPassword: { valueFrom: { secretKeyRef: { name: {{ .name }}, key: {{ .key }} } } }
+  redisPassword: { valueFrom: { secretKeyRef: { name: {{ .name | quote }}, key: {{ .key | quote }} } } }
   {{- end }}
   {{- end }}
 {{- end }}
@@ -36,7 +36,7 @@ headGroupSpec:
 workerGroupSpecs:
   {{- range $group, $spec := . }}
   # How many pods there are is the autoscaler's to say: `replicas` is not declared.
-  - groupName: {{ $group }}
+  - groupName: {{ $group | quote }}
     minReplicas: {{ $spec.minReplicas }}
     maxReplicas: {{ $spec.maxReplicas }}
     {{- with $spec.priority }}
@@ -56,7 +56,7 @@ workerGroupSpecs:
 
 {{/* What the clusters of the RayService and of the RayJobs have in common. */}}
 {{- define "trivium.rayCommon" -}}
-rayVersion: {{ .Values.ray.version }}
+rayVersion: {{ .Values.ray.version | quote }}
 {{- if .Values.ray.tokenAuth }}
 authOptions: { mode: token }
 {{- end }}

@@ -25,16 +25,16 @@ state_dir: {{ $state }}
 gateway: { scaling: {{ toJson .Values.scaling.gateway }} }
 router: { scaling: {{ toJson .Values.scaling.router }} }
 expert: { scaling: {{ toJson .Values.scaling.expert }}, lora: { cache: {{ $state }}/adapter-cache } }
-retrieval: { scaling: {{ toJson .Values.scaling.retrieval }}, milvus_uri: {{ include "trivium.milvusUri" . }} }
+retrieval: { scaling: {{ toJson .Values.scaling.retrieval }}, milvus_uri: {{ include "trivium.milvusUri" . | quote }} }
 frontier: { scaling: {{ toJson .Values.scaling.frontier }} }
 ledger:
-  database: {{ default (printf "%s/ledger.db" $state) .Values.ledger.database }}
+  database: {{ default (printf "%s/ledger.db" $state) .Values.ledger.database | quote }}
   prices: {{ empty .Values.prices | ternary "/opt/trivium/configs/prices.yaml" "/etc/trivium/prices.yaml" }}
   {{- if .Values.machinePrices.enabled }}
   machines: /etc/trivium-machines/machines.yaml
   {{- end }}
 {{- with include "trivium.tracesEndpoint" . }}
-telemetry: { otlp_traces_endpoint: {{ . }} }
+telemetry: { otlp_traces_endpoint: {{ . | quote }} }
 {{- end }}
 {{- end }}
 

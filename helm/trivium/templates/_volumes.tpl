@@ -2,7 +2,7 @@
 
 {{- define "trivium.mounts" -}}
 - { name: tmp, mountPath: /tmp }
-- { name: state, mountPath: {{ include "trivium.stateDir" . }} }
+- { name: state, mountPath: {{ include "trivium.stateDir" . | quote }} }
 - { name: config, mountPath: /etc/trivium, readOnly: true }
 {{- if .Values.machinePrices.enabled }}
 - { name: machines, mountPath: /etc/trivium-machines, readOnly: true }
@@ -20,15 +20,15 @@
 - { name: tmp, emptyDir: {} }
 - { name: config, configMap: { name: {{ include "trivium.fullname" . }}-config } }
 {{- if $claim.enabled }}
-- { name: state, persistentVolumeClaim: { claimName: {{ default (printf "%s-state" (include "trivium.fullname" .)) $claim.existingClaim }} } }
+- { name: state, persistentVolumeClaim: { claimName: {{ default (printf "%s-state" (include "trivium.fullname" .)) $claim.existingClaim | quote }} } }
 {{- else }}
-- { name: state, emptyDir: { sizeLimit: {{ .Values.state.emptyDirSize }} } }
+- { name: state, emptyDir: { sizeLimit: {{ .Values.state.emptyDirSize | quote }} } }
 {{- end }}
 {{- if .Values.machinePrices.enabled }}
 - { name: machines, configMap: { name: {{ include "trivium.fullname" . }}-machines, optional: true } }
 {{- end }}
 {{- with .Values.modelImage }}
-- { name: models, image: { reference: {{ . }}, pullPolicy: IfNotPresent } }
+- { name: models, image: { reference: {{ . | quote }}, pullPolicy: IfNotPresent } }
 {{- end }}
 {{- with .Values.ray.extraVolumes }}
 {{ toYaml . }}
