@@ -391,6 +391,8 @@ def ledger_file() -> Path:
 class Free:
     """A purse that pays for everything."""
 
+    bought = False
+
     @contextlib.asynccontextmanager
     async def paying(
         self, models: Sequence[str], purpose: str, generation: Generation

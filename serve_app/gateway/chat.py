@@ -37,6 +37,7 @@ class Chat:
     ) -> Response:
         """The answer as one JSON object."""
         async with self._accounting.answering(context, question, form.model) as (run, task):
+            request.state.purse = run.purse
             answer = await unless_left(request, task)
         cost = self._accounting.cost(question, run, answer)
         return JSONResponse(
@@ -65,6 +66,7 @@ class Chat:
             run, task = await stack.enter_async_context(
                 self._accounting.answering(context, question, form.model, streaming=True)
             )
+            request.state.purse = run.purse
             pieces = run.pieces()
             # Headers wait for the first piece: until then another road may still take over.
             first = await unless_left(request, asyncio.ensure_future(_next(pieces)))

@@ -28,8 +28,8 @@ def install(app: FastAPI) -> None:
     """Answer every exception in the envelope; what we did not foresee is a 500 without details."""
 
     @app.exception_handler(TriviumError)
-    async def ours(_: Request, error: TriviumError) -> JSONResponse:
-        return response(error)
+    async def ours(request: Request, error: TriviumError) -> JSONResponse:
+        return response(error, bought=_bought(request))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -39,7 +39,7 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, TriviumError):
             # FastAPI takes whatever stops it from reading a body for a parsing error.
-            return response(error.__cause__)
+            return response(error.__cause__, bought=_bought(request))
         if error.status_code == 404:
             return response(NotFound(f"there is nothing at {request.url.path}; see /docs"))
         if error.status_code == 400:
@@ -55,19 +55,34 @@ def install(app: FastAPI) -> None:
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:
         request_id = request.scope.get("state", {}).get("request_id")
         log.error("request %s failed", request_id, exc_info=error)
-        answer = response(InternalError(f"something broke on our side (request {request_id})"))
+        broke = InternalError(f"something broke on our side (request {request_id})")
+        answer = response(broke, bought=_bought(request))
         # Starlette answers these outside of all middleware, which would have set it.
         answer.headers["x-request-id"] = str(request_id)
         return answer
 
 
-def response(error: TriviumError) -> JSONResponse:
-    """The envelope, with `retry-after` where trying again can help."""
+def response(error: TriviumError, *, bought: bool = False) -> JSONResponse:
+    """The envelope, with `retry-after` where trying again can help.
+
+    SDKs send again whatever ends with 429 or 5xx, unless `x-should-retry` says otherwise.
+
+    Args:
+        bought: A provider may have been paid: to send it again may cost the same once more.
+    """
     headers = {}
+    if error.status == 429 or error.status >= 500:
+        useless = error.status == 429 and error.retry_after_s is None
+        headers["x-should-retry"] = "false" if bought or useless else "true"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
         headers["retry-after-ms"] = str(round(error.retry_after_s * 1000))
     return JSONResponse(error.envelope(), error.status, headers)
+
+
+def _bought(request: Request) -> bool:
+    purse = request.scope.get("state", {}).get("purse")
+    return purse is not None and purse.bought
 
 
 def _validation(errors: list[dict[str, Any]], body: Any) -> InvalidRequest:

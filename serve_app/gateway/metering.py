@@ -90,6 +90,7 @@ class Metering:
         with self._admission.admitted():
             path = request.scope["route"].path
             account = await self._accounts.open(context, path, tracing.trace_id())
+            request.state.purse = account
             status = "failed"
             try:
                 yield Visit(context, account, self._embeds)

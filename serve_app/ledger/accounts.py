@@ -17,7 +17,15 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.domain import BYTES_A_TOKEN, Delta, Generation, Image, RequestContext, Usage
-from serve_app.errors import DeadlineExceeded, LedgerUnavailable
+from serve_app.errors import (
+    DeadlineExceeded,
+    FrontierNotConfigured,
+    FrontierRefused,
+    FrontierResting,
+    InvalidRequest,
+    LedgerUnavailable,
+    Overloaded,
+)
 from serve_app.ledger.book import Book
 from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
 from serve_app.ledger.limits import Amount, Payer
@@ -30,6 +38,8 @@ _TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
 # Of the models that look closest: OpenAI's count up to 1,536 patches times 2.46, Anthropic's 4,784.
 _TOKENS_A_PICTURE = 8192
 _MOST_BYTES_A_TOKEN = 32  # on average: a single one may have more
+# Who fails so has turned the call away, or nobody was asked.
+_NOT_BOUGHT = (FrontierNotConfigured, FrontierRefused, FrontierResting, Overloaded, InvalidRequest)
 _MOST_ID = 128  # characters; a provider may send anything
 
 
@@ -105,6 +115,12 @@ class Account:
         self._context = context
         self._id = answer_id
         self._closed = False
+        self._purchases = 0
+
+    @property
+    def bought(self) -> bool:
+        """Whether a provider may want money for something of it: the same again may cost again."""
+        return self._purchases > 0
 
     @property
     def written(self) -> bool:
@@ -158,9 +174,14 @@ class Account:
             yield bill
             return
         status = "failed"
+        metered = any(prices.is_metered(model) for model in models)
+        self._purchases += metered
         try:
             yield bill
             status = "ok"
+        except _NOT_BOUGHT:
+            self._purchases -= metered
+            raise
         except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded):
             bill.left = True
             raise

@@ -17,6 +17,7 @@ Counter = tuple[str, str]  # scope and period: the key of a row of `counters`
 HOUSE = "house"
 EACH = ("tenant:", "key:")  # scopes of limits that every tenant, or key, has for itself
 _FORMATS: dict[Per, str] = {"minute": "%Y-%m-%dT%H:%M", "day": "%Y-%m-%d", "month": "%Y-%m"}
+_LESS = ", or ask for less (max_completion_tokens)"
 _SOON_S = 1.0  # what is held by others may be free again by then
 
 
@@ -151,10 +152,15 @@ def check(
             spent = getattr(balance.spent, unit)
             if spent + getattr(balance.held, unit) + more <= most:
                 continue
+            if more > most:
+                raise BudgetExceeded(
+                    f"this never fits into {_named(scope, unit, most)} per {limit.per}, so waiting "
+                    "does not help: ask for less (max_completion_tokens), or for a higher limit"
+                )
             waits = spent + more <= most
             after = _SOON_S if waits else seconds_left(limit.per, moment)
             held = ", part of which is held for answers under way" if waits else ""
-            less = "" if unit == "requests" else ", or ask for less (max_completion_tokens)"
+            less = "" if unit == "requests" else _LESS
             raise BudgetExceeded(
                 f"this does not fit into {_named(scope, unit, most)} per {limit.per}{held}; "
                 f"try again later{less}",

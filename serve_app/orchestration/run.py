@@ -132,6 +132,11 @@ class Bill(Protocol):
 class Purse(Protocol):
     """Who pays for an answer."""
 
+    @property
+    def bought(self) -> bool:
+        """Whether it has paid, or may have to."""
+        ...
+
     def paying(
         self, models: Sequence[str], purpose: str, generation: Generation
     ) -> AbstractAsyncContextManager[Bill]:

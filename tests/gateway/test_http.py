@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from serve_app.domain import Message, Route
 from serve_app.errors import (
     ContextLengthExceeded,
     FrontierNotConfigured,
+    FrontierRefused,
+    FrontierResting,
     InternalError,
     NotFound,
     Overloaded,
@@ -465,11 +468,86 @@ async def test_what_nobody_foresaw_hides_its_insides(stream: bool) -> None:
     assert house.metrics.outcomes == ["failed"]
 
 
-async def test_deadline_is_503_and_never_408() -> None:
+async def test_deadline_of_our_own_machines_may_be_tried_again() -> None:
     house = House(expert=ScriptedModel(asyncio.Event()), gateway={"request_timeout_s": 0.2})
     response = await send(house, "POST", CHAT, json={"messages": TURNS})
     refusal(response, 503, "deadline_exceeded")
+    assert response.headers["x-should-retry"] == "true"
     assert house.expert.running == 0
+
+
+HANGS = "hangs"  # until the deadline has passed
+BROKE = Unavailable("the connection broke", retry_after_s=2.0)
+BOUGHT: list[tuple[tuple[Any, ...], int, bool]] = [
+    ((HANGS,), 503, False),
+    ((HANGS,), 503, True),
+    (("Deep", HANGS), 503, False),
+    ((BROKE,), 503, False),
+    ((BROKE,), 503, True),
+    ((ZeroDivisionError(),), 500, False),
+    ((ZeroDivisionError(),), 500, True),
+]
+NOT_BOUGHT = [
+    FrontierNotConfigured("no key"),
+    FrontierRefused("a wrong key"),
+    FrontierResting("it failed too often", retry_after_s=3.0),
+    Overloaded("the provider is full", retry_after_s=3.0),
+]
+
+
+@pytest.mark.parametrize(("script", "status", "stream"), BOUGHT)
+async def test_what_may_have_been_paid_for_is_not_sent_again_by_an_sdk(
+    script: tuple[Any, ...], status: int, stream: bool
+) -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(*(asyncio.Event() if step is HANGS else step for step in script)),
+        gateway={"request_timeout_s": 0.5},
+        fallbacks={},
+    )
+    transport = httpx.ASGITransport(house.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport) as http:
+        sdk = openai.AsyncOpenAI(base_url="http://gateway/v1", api_key="none", http_client=http)
+        with pytest.raises(openai.APIStatusError) as caught:
+            await sdk.chat.completions.create(
+                model="trivium/auto", messages=[{"role": "user", "content": "x"}], stream=stream
+            )
+    assert caught.value.status_code == status
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(house.frontier.asked) == 1
+
+
+@pytest.mark.parametrize("error", NOT_BOUGHT)
+async def test_who_was_turned_away_may_try_again(error: Exception) -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)), frontier=ScriptedModel(error), fallbacks={}
+    )
+    response = await send(house, "POST", CHAT, json={"messages": TURNS})
+    assert response.status_code in (429, 503)
+    assert response.headers["x-should-retry"] == "true"
+
+
+async def test_road_that_takes_over_has_paid_for_the_first_one_too() -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(Unavailable("the connection broke")),
+        expert=ScriptedModel(Unavailable("restarting", retry_after_s=2.0)),
+    )
+    response = await send(house, "POST", CHAT, json={"messages": TURNS})
+    refusal(response, 503, "service_unavailable")
+    assert response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("unit", [{"tokens": 5}, {"usd": "0.000000001"}, {"requests": 0}])
+async def test_what_never_fits_is_told_that_waiting_does_not_help(unit: dict[str, Any]) -> None:
+    limits = [{"of": "tenant", "per": "minute", **unit}]
+    house = House(ledger={"limits": limits, "at_limit": "refuse"})
+    response = await send(house, "POST", CHAT, json={"messages": TURNS})
+    error = refusal(response, 429, "budget_exceeded")
+    assert "waiting does not help" in error["message"]
+    assert "retry-after" not in response.headers
+    assert "retry-after-ms" not in response.headers
+    assert response.headers["x-should-retry"] == "false"
 
 
 async def test_decision_alone_has_its_scores() -> None:
