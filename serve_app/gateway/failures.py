@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
@@ -11,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from serve_app.errors import (
-    InternalError,
     InvalidRequest,
     NotFound,
     TriviumError,
@@ -21,15 +20,13 @@ from serve_app.errors import (
 )
 from serve_app.gateway.wire import located, path
 
-log = logging.getLogger(__name__)
-
 
 def install(app: FastAPI) -> None:
-    """Answer every exception in the envelope; what we did not foresee is a 500 without details."""
+    """Answer exceptions in the envelope; `middleware.Unforeseen` does so with all others."""
 
     @app.exception_handler(TriviumError)
     async def ours(request: Request, error: TriviumError) -> JSONResponse:
-        return response(error, bought=_bought(request))
+        return response(error, bought=bought(request.scope))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -39,7 +36,7 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, TriviumError):
             # FastAPI takes whatever stops it from reading a body for a parsing error.
-            return response(error.__cause__, bought=_bought(request))
+            return response(error.__cause__, bought=bought(request.scope))
         if error.status_code == 404:
             return response(NotFound(f"there is nothing at {request.url.path}; see /docs"))
         if error.status_code == 400:
@@ -50,16 +47,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def left(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nginx's number for it; nobody reads it
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        request_id = request.scope.get("state", {}).get("request_id")
-        log.error("request %s failed", request_id, exc_info=error)
-        broke = InternalError(f"something broke on our side (request {request_id})")
-        answer = response(broke, bought=_bought(request))
-        # Starlette answers these outside of all middleware, which would have set it.
-        answer.headers["x-request-id"] = str(request_id)
-        return answer
 
 
 def response(error: TriviumError, *, bought: bool = False) -> JSONResponse:
@@ -80,8 +67,9 @@ def response(error: TriviumError, *, bought: bool = False) -> JSONResponse:
     return JSONResponse(error.envelope(), error.status, headers)
 
 
-def _bought(request: Request) -> bool:
-    purse = request.scope.get("state", {}).get("purse")
+def bought(scope: Scope) -> bool:
+    """Whether a provider may have been paid for this request."""
+    purse = scope.get("state", {}).get("purse")
     return purse is not None and purse.bought
 
 

@@ -7,20 +7,20 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.cors import CORSMiddleware
 
 from serve_app import __version__
 from serve_app.expert.serving import Adapters
-from serve_app.gateway import documents, failures, responses, spending
+from serve_app.gateway import documents, failures, pages, responses, spending
 from serve_app.gateway.access import Admission, Keyring
 from serve_app.gateway.callers import Caller, context_of
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.metering import Metering
-from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity
+from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity, Unforeseen
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.responses import ChatFormat
 from serve_app.gateway.roads import RemoteKnowledge
@@ -83,12 +83,24 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         description="One OpenAI-compatible endpoint, three roads.",
         lifespan=lifespan,
+        docs_url=None,  # of `pages`, which loads nothing from elsewhere
+        redoc_url=None,
     )
     keyring = Keyring(gateway.api_keys, services.keys, is_open=gateway.open)
     app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
     app.add_middleware(Authentication, keyring=keyring)
+    app.add_middleware(Unforeseen)
+    if gateway.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=gateway.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+        )
     app.add_middleware(RequestIdentity)
     failures.install(app)
+    pages.install(app)
     metering = services.metering
     app.include_router(
         spending.routes(services.database, services.book, services.metrics, metering)
@@ -155,19 +167,28 @@ def create_app(services: Services) -> FastAPI:
         }
         return JSONResponse(status, 503 if waiting else 200)
 
-    @app.get("/", include_in_schema=False)
-    async def playground() -> HTMLResponse:
-        page = files(__package__).joinpath("playground.html").read_text("utf-8")
-        return HTMLResponse(page, headers={"content-security-policy": _PLAYGROUND_POLICY})
-
     return app
 
 
-# The page is one file that talks to this server only.
 _FIRST_LOOK_S = 10.0
-_PLAYGROUND_POLICY = (
-    "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
-)
+_EXPOSED = [  # what scripts of other origins may read, beside the body
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    *(
+        f"x-trivium-{name}"
+        for name in (
+            "route",
+            "confidence",
+            "router-ms",
+            "model",
+            "cost-usd",
+            "baseline-usd",
+            "degraded",
+        )
+    ),
+]
 
 
 def _model(name: str, created: int) -> dict[str, Any]:

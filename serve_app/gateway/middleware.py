@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 
@@ -9,10 +10,12 @@ from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.errors import BodyTooLarge, TriviumError, Unauthenticated
+from serve_app.errors import BodyTooLarge, InternalError, TriviumError, Unauthenticated
 from serve_app.gateway import failures
 from serve_app.gateway.access import Keyring
 from serve_app.telemetry import tracing
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UNTRACED = ("/healthz", "/readyz", "/metrics")
@@ -54,6 +57,34 @@ class RequestIdentity:
         name = f"{scope['method']} {scope['path']}"
         with tracing.span(name, attributes, kind=SpanKind.SERVER, parent=parent):
             await self._app(scope, receive, send_with_id)
+
+
+class Unforeseen:
+    """Answers what nobody foresaw with a 500 without details. Starlette would do so outside of all
+    middleware, so that the answer had no id, and a page of another origin could not read it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            request_id = scope["state"]["request_id"]
+            log.error("request %s failed", request_id, exc_info=error)
+            broke = InternalError(f"something broke on our side (request {request_id})")
+            answer = failures.response(broke, bought=failures.bought(scope))
+            await answer(scope, receive, send)
 
 
 class Authentication:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -59,13 +61,58 @@ def house() -> House:
     )
 
 
-async def test_page_may_load_nothing_and_talk_to_its_own_server_only() -> None:
-    transport = httpx.ASGITransport(house().app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        page = await client.get("/")
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "connect-src 'self'" in policy
+def client_of(house: House) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(house.app)
+    return httpx.AsyncClient(transport=transport, base_url="http://gateway")
+
+
+def policy_of(page: httpx.Response) -> dict[str, list[str]]:
+    """The directives of a page's Content-Security-Policy."""
+    parts = (part.split() for part in page.headers["content-security-policy"].split(";"))
+    return {name: values for name, *values in parts}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_page_loads_nothing_from_elsewhere_and_is_framed_by_nobody(path: str) -> None:
+    async with client_of(house()) as client:
+        page = await client.get(path)
+        policy = policy_of(page)
+        assert policy["default-src"] == ["'none'"]
+        assert policy["connect-src"] == ["'self'"]
+        assert policy["frame-ancestors"] == ["'none'"]
+        assert page.headers["x-frame-options"] == "DENY"
+        assert "'unsafe-inline'" not in policy["script-src"]
+        # Every inline script is allowed by its own hash.
+        for script in re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in policy["script-src"]
+        assert not re.findall(r"<[^>]+ on\w+=", page.text)
+        loaded = re.findall(r"""<(?:script|link)[^>]* (?:src|href)=["']([^"']+)""", page.text)
+        for address in loaded:
+            assert address.startswith(("/docs/", "data:")), address
+            if address.startswith("/"):
+                asset = await client.get(address)
+                assert asset.status_code == 200
+                assert len(asset.content) > 100_000
+                assert asset.headers["content-type"].startswith(("text/javascript", "text/css"))
+        assert bool(loaded) is (path == "/docs")
+
+
+async def test_description_of_the_api_says_where_the_key_goes() -> None:
+    async with client_of(house()) as client:
+        described = (await client.get("/openapi.json")).json()
+    assert described["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert operation["security"] == [{"HTTPBearer": []}], (method, path)
+
+
+def test_key_of_the_page_is_forgotten_with_its_tab() -> None:
+    page = files("serve_app.gateway").joinpath("playground.html").read_text("utf-8")
+    assert 'type="password"' in page
+    assert "sessionStorage" in page
+    for longer in ("localStorage", "document.cookie", "indexedDB"):
+        assert longer not in page
 
 
 def test_script_of_the_page_has_no_way_to_make_markup_of_text() -> None:
@@ -173,6 +220,26 @@ async def test_browser_shows_it_as_it_is_written(tmp_path: Path) -> None:
         assert f"Tent {markup}" in text
         assert markup in title
         assert link.startswith(f"{url}/v1/collections/default/documents/tent")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+async def test_in_a_house_with_keys_the_page_asks_for_one_and_sends_it(tmp_path: Path) -> None:
+    key = {"name": "ann", "sha256": hashlib.sha256(b"secret").hexdigest()}
+    closed = House(gateway={"api_keys": [key]})
+    async with served(closed) as url, browser(tmp_path / "profile") as page:
+        await command(page, "Page.navigate", url=url)
+        while not await evaluate(page, "document.readyState === 'complete' && typeof ask"):
+            pass
+        await evaluate(page, "ask('hi')")
+        refused = await evaluate(page, "document.querySelector('.facts').textContent")
+        assert "send an API key" in refused
+        assert await evaluate(page, "document.activeElement.id") == "key"
+        await evaluate(page, "document.querySelector('#key').value = 'secret'")
+        await evaluate(page, "document.querySelector('#key').onchange()")
+        await evaluate(page, "ask('hi')")
+        said = await evaluate(page, "[...document.querySelectorAll('.answer')].at(-1).textContent")
+        assert said == "Hello there."
+        assert await evaluate(page, "sessionStorage.getItem('trivium-key')") == "secret"
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
