@@ -64,7 +64,8 @@ USER root
 RUN install -d -o ray -g users /opt/trivium /var/lib/trivium
 WORKDIR /opt/trivium
 COPY configs configs
-# Where there is no Kubernetes to ask: `docker run -p 8000:8000 trivium:0.1.0-cpu`.
+# Where there is no Kubernetes to ask; open, as there is no key yet, to this machine alone:
+#   docker run -e TRIVIUM_GATEWAY__OPEN=true -p 127.0.0.1:8000:8000 trivium:0.1.0-cpu
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5m \
   CMD ["python", "-c", "import httpx; httpx.get('http://127.0.0.1:8000/readyz').raise_for_status()"]
 CMD ["env", "TRIVIUM_GATEWAY__HOST=0.0.0.0", "trivium", "up"]

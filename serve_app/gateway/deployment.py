@@ -17,8 +17,8 @@ from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.metering import Metering
-from serve_app.gateway.middleware import SaidOnce
 from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.request_ids import SaidOnce
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
 from serve_app.gateway.timing import Timed
 from serve_app.gateway.watch import Watch

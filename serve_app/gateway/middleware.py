@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import uuid
 
 from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
@@ -13,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.errors import BodyTooLarge, InternalError, TriviumError, Unauthenticated
 from serve_app.gateway import failures
 from serve_app.gateway.access import Keyring
+from serve_app.gateway.request_ids import chosen
 from serve_app.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UNTRACED = ("/healthz", "/readyz", "/metrics")
 _KEYS_IN_URLS = ("api_key", "api-key", "apikey", "key", "access_token", "token")
 
@@ -33,8 +31,7 @@ class RequestIdentity:
             await self._app(scope, receive, send)
             return
         asked = Headers(scope=scope)
-        given = asked.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = chosen(asked)
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
@@ -144,24 +141,3 @@ class BodyLimit:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is above {self._max_bytes} bytes; send less at once")
-
-
-class SaidOnce:
-    """Leaves the request's id to Ray Serve's proxy, which adds it to every response: two would say
-    it as `id, id`, which is nobody's. Outside of everything, so that failures pass here too.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = Headers(scope=scope).get("x-request-id") if scope["type"] == "http" else None
-
-        async def send_without(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                if headers.get("x-request-id") == asked:
-                    del headers["x-request-id"]
-            await send(message)
-
-        await self._app(scope, receive, send_without)

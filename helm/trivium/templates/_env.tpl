@@ -12,6 +12,7 @@ does not: it opens its statistics to the network, which here the policies close.
   "RAY_USAGE_STATS_ENABLED" "0"
   "RAY_SERVE_LOG_ENCODING" "JSON"
   "RAY_SERVE_ENABLE_HA_PROXY" "1"
+  "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" "serve_app.gateway.request_ids.for_proxy"
   "RAY_SERVE_USE_GRPC_BY_DEFAULT" "1"
   "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD" "0"
   "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP" "0"
