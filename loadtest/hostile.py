@@ -118,7 +118,8 @@ async def ordinary(url: str, key: str, clients: int, seconds: float) -> dict[str
     headers = {"authorization": f"Bearer {key}"} if key else {}
 
     async def one(http: httpx.AsyncClient) -> None:
-        while (began := time.monotonic()) < until:
+        began = time.monotonic()
+        while not took or began < until:
             text = _QUESTION.format(secrets.token_hex(3))
             messages = [{"role": "user", "content": text}]
             body = {"model": "trivium/auto", "messages": messages, "max_completion_tokens": 16}
@@ -128,6 +129,7 @@ async def ordinary(url: str, key: str, clients: int, seconds: float) -> dict[str
             except httpx.HTTPError as error:
                 ended[type(error).__name__] += 1
             took.append(time.monotonic() - began)
+            began = time.monotonic()
 
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
         await asyncio.gather(*(one(http) for _ in range(clients)))

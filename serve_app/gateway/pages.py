@@ -34,6 +34,7 @@ def install(app: FastAPI) -> None:
         swagger_js_url="/docs/swagger-ui-bundle.js",
         swagger_css_url="/docs/swagger-ui.css",
         swagger_favicon_url="data:,",
+        swagger_ui_parameters={"validatorUrl": None},  # it would send the description elsewhere
     )
     description = bytes(described.body).decode()
     # Swagger UI styles its elements as it goes, and its pictures are in its style sheet.

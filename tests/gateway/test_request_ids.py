@@ -52,7 +52,7 @@ def behind_the_proxy(app: Any) -> Any:
 
 
 async def ids_of(app: Any, method: str, path: str, body: Any, sent: list[bytes]) -> httpx.Response:
-    headers = [("x-request-id", each) for each in sent]
+    headers = [(b"x-request-id", each) for each in sent]
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         return await client.request(method, path, json=body, headers=headers)

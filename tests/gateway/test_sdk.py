@@ -7,13 +7,15 @@ import contextlib
 import hashlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
 import uvicorn
 
+from serve_app.domain import Route
 from serve_app.errors import Overloaded, Unavailable, UnprocessableDocument
-from tests.fixtures import FixedKnowledge, House, ScriptedModel
+from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -114,3 +116,45 @@ async def test_failure_inside_a_stream() -> None:
         with pytest.raises(openai.APIError):
             async for _ in stream:
                 pass
+
+
+HANGS = "hangs"  # until the deadline has passed
+BROKE = Unavailable("the connection broke", retry_after_s=2.0)
+BOUGHT: list[tuple[tuple[Any, ...], int, bool]] = [
+    ((HANGS,), 503, False),
+    ((HANGS,), 503, True),
+    (("Deep", HANGS), 503, False),
+    ((BROKE,), 503, False),
+    ((BROKE,), 503, True),
+    ((ZeroDivisionError(),), 500, False),
+    ((ZeroDivisionError(),), 500, True),
+]
+
+
+@pytest.mark.parametrize(("script", "status", "stream"), BOUGHT)
+async def test_what_may_have_been_paid_for_is_not_sent_again_by_an_sdk(
+    script: tuple[Any, ...], status: int, stream: bool
+) -> None:
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(*(asyncio.Event() if step is HANGS else step for step in script)),
+        gateway={"request_timeout_s": 0.5},
+        fallbacks={},
+    )
+    async with sdk_of(house, "none") as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            await ask(client.with_options(max_retries=2), model="trivium/auto", stream=stream)
+    assert caught.value.status_code == status
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(house.frontier.asked) == 1
+
+
+async def test_what_was_not_paid_for_is_sent_again() -> None:
+    full = Overloaded("the provider is full", retry_after_s=0.01)
+    house = House(
+        router=FixedRouter(decision(Route.FRONTIER)), frontier=ScriptedModel(full), fallbacks={}
+    )
+    async with sdk_of(house, "none") as client:
+        with pytest.raises(openai.RateLimitError):
+            await ask(client.with_options(max_retries=2), model="trivium/auto")
+    assert len(house.frontier.asked) == 3

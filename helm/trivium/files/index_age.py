@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 
@@ -19,7 +20,7 @@ def newest(listed: list[dict[str, str | None]]) -> datetime | None:
 
 def documents(client: httpx.Client, url: str) -> Iterator[dict[str, str | None]]:
     """All of a collection, page by page."""
-    page = {"has_more": True, "last_id": ""}
+    page: dict[str, Any] = {"has_more": True, "last_id": ""}
     while page["has_more"]:
         answer = client.get(url, params={"limit": 1000, "after": page["last_id"]})
         page = answer.raise_for_status().json()
