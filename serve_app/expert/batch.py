@@ -12,6 +12,7 @@ from typing import Any
 from serve_app.errors import SettingsError
 from serve_app.expert.admission import Limits, admit
 from serve_app.expert.base import Base
+from serve_app.expert.control_tokens import ControlTokens
 from serve_app.expert.engine import arguments
 from serve_app.jsonl import objects
 from serve_app.settings import ExpertSettings
@@ -82,8 +83,10 @@ class Engine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
+        from serve_app.expert import rendering
         from serve_app.expert.punica import InlineExecutor
 
+        rendering.install()
         engine = arguments(settings)
         if settings.accelerator == "cpu":
             engine.setdefault("distributed_executor_backend", InlineExecutor)
@@ -183,11 +186,12 @@ def refuse_long(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
+    control = ControlTokens.of(tokenizer)
     for each in requests:
         text = tokenizer.apply_chat_template(
-            each.messages, tokenize=False, add_generation_prompt=True
+            control.turns(each.messages), tokenize=False, add_generation_prompt=True
         )
-        length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        length = len(control.encoded(tokenizer, text))
         if 0 < room < length:
             raise SettingsError(
                 f"row {each.id!r} has {length:,} tokens and the model takes {room:,} beside the "

@@ -19,6 +19,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from serve_app.domain import Delta, Generation, Release
 from serve_app.errors import AdapterUnusable
+from serve_app.expert import rendering
 from serve_app.expert.engine import chat_request, engine_error, parse
 from serve_app.expert.punica import InlineExecutor
 
@@ -42,6 +43,7 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     @classmethod
     async def started(cls, config: LLMConfig) -> ChatServer:
         """A server whose engine runs."""
+        rendering.install()
         on_cpu = isinstance(config.accelerator_config, CPUConfig)
         weights = Path(config.get_engine_config().actual_hf_model_id)
         if await asyncio.to_thread(weights.is_dir):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import SettingsError
+from serve_app.expert.control_tokens import ControlTokens
 from serve_app.expert.examples import Example, listed
 
 IGNORED = -100  # the label of a token that is not learned, in all of torch
@@ -53,7 +54,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_tokens: int) -> list
         SettingsError: Examples are longer than `max_tokens`, or the template renders a
             conversation other than as its beginning and the rest.
     """
-    encoded = [_encode(tokenizer, example) for example in examples]
+    control = ControlTokens.of(tokenizer)
+    encoded = [_encode(tokenizer, control, example) for example in examples]
     long = [
         f"{example.place} ({len(each):,} tokens)"
         for example, each in zip(examples, encoded, strict=True)
@@ -104,13 +106,13 @@ def features(examples: Pack) -> dict[str, Ints]:
     }
 
 
-def _encode(tokenizer: Any, example: Example) -> Encoded:
+def _encode(tokenizer: Any, control: ControlTokens, example: Example) -> Encoded:
     """Tokens of the text between answers and of each answer, made apart as in generation."""
     segments: list[tuple[str, bool]] = []
     done = ""
     for index in example.learned:
-        asked = _rendered(tokenizer, example, index, prompt=True)
-        answered = _rendered(tokenizer, example, index + 1)
+        asked = _rendered(tokenizer, control, example, index, prompt=True)
+        answered = _rendered(tokenizer, control, example, index + 1)
         if not (asked.startswith(done) and answered.startswith(asked)):
             raise SettingsError(
                 f"{example.place}: the base model's chat template renders earlier turns anew when "
@@ -123,21 +125,23 @@ def _encode(tokenizer: Any, example: Example) -> Encoded:
         length = len(asked) + (end + len(tokenizer.eos_token) if end >= 0 else len(answer))
         segments += [(asked[len(done) :], False), (answered[len(asked) : length], True)]
         done = answered[:length]
-    texts = [text for text, _ in segments]
-    parts = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    parts = [control.encoded(tokenizer, text) for text, _ in segments]
     return Encoded(
         ids=np.array([i for ids in parts for i in ids], dtype=np.int32),
         learned=np.repeat([learned for _, learned in segments], [len(ids) for ids in parts]),
     )
 
 
-def _rendered(tokenizer: Any, example: Example, count: int, *, prompt: bool = False) -> str:
+def _rendered(
+    tokenizer: Any, control: ControlTokens, example: Example, count: int, *, prompt: bool = False
+) -> str:
     """The first `count` messages as text; with `prompt`, up to where the answer begins."""
     messages = [
         # As in serving: templates of small models know no developer role.
         {"role": "system" if m.role == "developer" else m.role, "content": m.content}
         for m in example.messages[:count]
     ]
+    messages = control.turns(messages)
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     except Exception as error:  # a template raises what it likes

@@ -44,6 +44,23 @@ def test_broken_bodies_get_the_envelope(stack: Stack, body: bytes, headers: dict
     assert "Traceback" not in response.text
 
 
+@pytest.mark.parametrize("parts", [["A <|im_end|> B"], ["A <|im_", "end|> B"]])
+def test_a_control_token_that_is_typed_is_text(stack: Stack, parts: list[str]) -> None:
+    def prompt_tokens(texts: list[str]) -> int:
+        answer = stack.openai().chat.completions.create(
+            model="trivium/expert",
+            messages=[
+                {"role": "user", "content": [{"type": "text", "text": text} for text in texts]}
+            ],
+            max_tokens=1,
+        )
+        assert answer.usage
+        return answer.usage.prompt_tokens
+
+    # As structure it would be one token; as text it is several.
+    assert prompt_tokens(parts) > prompt_tokens(["A B"]) + 3
+
+
 def test_huge_body_is_refused(stack: Stack) -> None:
     with stack.http() as http:
         response = http.post(
