@@ -93,7 +93,7 @@ class Client:
                 if response.is_error:
                     response.read()
                     raise refused(response)
-                for line in response.iter_lines():
+                for line in _lines(response):
                     if line.startswith("data: ") and line != "data: [DONE]":
                         event = json.loads(line.removeprefix("data: "))
                         if "error" in event:
@@ -107,6 +107,15 @@ class Client:
             f"no answer from {self._url} ({type(error).__name__}); "
             "start it with `trivium up`, or name another with --url"
         )
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream. (httpx also ends one at U+2028 and the like, which may be text.)"""
+    rest = b""
+    for content in response.iter_bytes():
+        *lines, rest = (rest + content).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace").removesuffix("\r")
 
 
 def refused(response: httpx.Response) -> Refused:

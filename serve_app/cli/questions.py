@@ -59,7 +59,8 @@ def ask(
     annotations: list[dict[str, Any]] = []
     with Client(url, api_key) as client:
         for headers, event in client.chat(body):
-            facts = {k.removeprefix(_OURS): v for k, v in headers.items() if k.startswith(_OURS)}
+            facts |= {k.removeprefix(_OURS): v for k, v in headers.items() if k.startswith(_OURS)}
+            facts |= event.get("trivium") or {}  # of an answer whose headers could not wait
             usage = event.get("usage") or usage
             for choice in event["choices"]:
                 piece = choice["delta"].get("content") or ""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -22,7 +22,7 @@ from serve_app.orchestration.run import Piece, Question
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_FIRST_PIECE_S = 0.75  # with the first comment inside of a second, whatever the way adds
 
 
 class Chat:
@@ -38,12 +38,13 @@ class Chat:
         """The answer as one JSON object."""
         async with self._accounting.answering(context, question, form.model) as (run, task):
             request.state.purse = run.purse
-            answer = await unless_left(request, task)
+            await unless_left(request, task)
+            answer = task.result()
         cost = self._accounting.cost(question, run, answer)
         return JSONResponse(
             form.completion(answer, cost),
             headers={
-                **_headers(answer.decision, list(answer.degraded), _model(answer)),
+                **_headers(_facts(answer.decision, list(answer.degraded), _model(answer))),
                 "x-trivium-cost-usd": f"{cost.total:.9f}",
                 "x-trivium-baseline-usd": f"{cost.baseline:.9f}",
             },
@@ -59,7 +60,12 @@ class Chat:
         *,
         include_usage: bool,
     ) -> Response:
-        """The answer as server-sent events. Errors before the first byte have their own status."""
+        """The answer as server-sent events.
+
+        Headers wait a moment for the first piece: until then another road may take over, and an
+        error has a status of its own. Where nothing comes they leave with what is known, comments
+        keep the connection open, and the last chunk tells the rest.
+        """
         stack = contextlib.AsyncExitStack()
         try:
             stack.enter_context(admission.admitted())
@@ -68,19 +74,24 @@ class Chat:
             )
             request.state.purse = run.purse
             pieces = run.pieces()
-            # Headers wait for the first piece: until then another road may still take over.
-            first = await unless_left(request, asyncio.ensure_future(_next(pieces)))
-            if first is None:
+            first = asyncio.ensure_future(_next(pieces))
+            stack.callback(first.cancel)
+            early = not await unless_left(request, first, within_s=_FIRST_PIECE_S)
+            if not early and first.result() is None:
                 await task
         except BaseException:
             await stack.aclose()
             raise
+        facts = _facts(run.decision, run.degraded, None if early else run.model)
 
         async def events() -> AsyncGenerator[bytes]:
             async with stack:
-                # What is there together leaves together: each write has its price.
-                yield sse.event(form.first(), *([] if first is None else [form.piece(first)]))
+                if early:
+                    yield sse.KEEP_ALIVE
                 try:
+                    piece = await first
+                    # What is there together leaves together: each write has its price.
+                    yield sse.event(form.first(), *([] if piece is None else [form.piece(piece)]))
                     async for piece in pieces:
                         yield sse.event(form.piece(piece))
                     answer = await task
@@ -91,7 +102,8 @@ class Chat:
                     log.error("stream %s failed", context.request_id, exc_info=error)
                     yield sse.event(InternalError("the answer broke off").envelope())
                     return
-                end = [form.last(answer)]
+                told = _facts(answer.decision, list(answer.degraded), _model(answer))
+                end = [form.last(answer, told if early else None)]
                 if include_usage:
                     cost = self._accounting.cost(question, run, answer)
                     end.append(form.usage(answer, cost))
@@ -99,7 +111,6 @@ class Chat:
             # By now the ledger has it: what was answered whole is never lost there.
             yield sse.DONE
 
-        assert run.decision is not None, "text was emitted before a decision was made"
         opened = events()
         # Started here, so that it is closed even if the response is never sent.
         head = await anext(opened)
@@ -107,15 +118,24 @@ class Chat:
             sse.kept_alive(head, opened, self._keep_alive_s),
             media_type="text/event-stream",
             headers={
-                **_headers(run.decision, run.degraded, run.model),
+                **_headers(facts),
                 "cache-control": "no-cache",
                 "x-accel-buffering": "no",
             },
         )
 
 
-async def unless_left(request: Request, work: asyncio.Future[T]) -> T:
-    """The result of `work`; raises `ClientDisconnect` when nobody waits for it any more."""
+async def unless_left(
+    request: Request, work: asyncio.Future[Any], within_s: float | None = None
+) -> bool:
+    """Wait for `work`; raises `ClientDisconnect` when nobody waits for it any more.
+
+    Args:
+        within_s: How long at most; work that takes longer goes on.
+
+    Returns:
+        Whether it is done.
+    """
 
     async def left() -> None:
         # The body has been read: what comes next is the end of the connection.
@@ -125,11 +145,11 @@ async def unless_left(request: Request, work: asyncio.Future[T]) -> T:
     leaving = asyncio.create_task(left())
     try:
         either: set[asyncio.Future[Any]] = {work, leaving}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        work.cancel()
-        raise ClientDisconnect
+        await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and leaving.done():
+            work.cancel()
+            raise ClientDisconnect
+        return work.done()
     finally:
         leaving.cancel()
 
@@ -145,14 +165,21 @@ def _model(answer: Answer) -> str | None:
     return f"{last.model}:{last.adapter}" if last.adapter else last.model
 
 
-def _headers(decision: Decision, degraded: list[str], model: str | None) -> dict[str, str]:
-    headers = {
-        "x-trivium-route": decision.route.value,
-        "x-trivium-confidence": f"{decision.confidence:.3f}",
-        "x-trivium-router-ms": f"{decision.latency_ms:.2f}",
-    }
+def _facts(decision: Decision | None, degraded: list[str], model: str | None) -> dict[str, str]:
+    """What is told of an answer, by name."""
+    facts: dict[str, str] = {}
+    if decision:
+        facts |= {
+            "route": decision.route.value,
+            "confidence": f"{decision.confidence:.3f}",
+            "router-ms": f"{decision.latency_ms:.2f}",
+        }
     if model:
-        headers["x-trivium-model"] = model
+        facts["model"] = model
     if degraded:
-        headers["x-trivium-degraded"] = ", ".join(degraded)
-    return headers
+        facts["degraded"] = ", ".join(degraded)
+    return facts
+
+
+def _headers(facts: dict[str, str]) -> dict[str, str]:
+    return {f"x-trivium-{name}": value for name, value in facts.items()}

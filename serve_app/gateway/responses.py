@@ -64,12 +64,17 @@ class ChatFormat:
             call |= {"id": piece.id, "type": "function"}
         return self._chunk({"tool_calls": [call]}, None)
 
-    def last(self, answer: Answer) -> dict[str, Any]:
-        """The chunk that closes a stream; citations are complete only now."""
+    def last(self, answer: Answer, facts: dict[str, str] | None = None) -> dict[str, Any]:
+        """The chunk that closes a stream; citations are complete only now.
+
+        Args:
+            facts: What headers would have told, where they left before it was known.
+        """
         delta: dict[str, Any] = {}
         if answer.citations:
             delta["annotations"] = self._annotations(answer.citations)
-        return self._chunk(delta, answer.finish_reason)
+        told = {"trivium": facts} if facts else {}
+        return {**self._chunk(delta, answer.finish_reason), **told}
 
     def usage(self, answer: Answer, cost: Cost) -> dict[str, Any]:
         """The chunk behind the last, on request."""

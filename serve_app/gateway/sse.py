@@ -8,14 +8,18 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+# JSON lets these be, and many readers take each for the end of a line.
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
 def event(*objects: dict[str, Any]) -> bytes:
-    """An event for each object, end to end."""
+    """An event for each object, end to end. Each is one line, however its reader splits lines."""
     lines = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in objects)
-    return "".join(f"data: {line}\n\n" for line in lines).encode()
+    text = "".join(f"data: {line}\n\n" for line in lines)
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode()
 
 
 async def kept_alive(

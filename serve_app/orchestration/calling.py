@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from serve_app.domain import Delta, Generation, ModelCall
+from serve_app.orchestration.characters import whole
 from serve_app.orchestration.hedging import hedged
 from serve_app.orchestration.run import Bill, Model, Run
 
@@ -53,7 +54,8 @@ class Calls:
         async with self.run.purse.paying(names, self.purpose, generation) as bill:
             self._bills.append(bill)
             billed = replace(generation, call_id=bill.id)
-            async with aclosing(self.model.generate(self.run.context, billed)) as deltas:
+            answer = whole(self.model.generate(self.run.context, billed))
+            async with aclosing(answer) as deltas:
                 async for delta in deltas:
                     bill.note(delta)
                     yield bill, delta

@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 from serve_app.gateway import sse
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
+@given(
+    st.text(
+        st.sampled_from("\x85\u2028\u2029\x0b\x0c\x1c\x1d\x1e\r\n")
+        | st.characters(exclude_categories=["Cs"])
+    )
+)
 def test_event_is_one_line_whatever_the_text(text: str) -> None:
     event = sse.event({"content": text})
     assert event.startswith(b"data: ")
     assert event.endswith(b"\n\n")
     assert b"\n" not in event[:-2]
     assert b"\r" not in event
+    # Also for readers that end a line wherever Unicode does.
+    assert [line for line in event.decode().splitlines() if line] == [event.decode()[:-2]]
     assert json.loads(event.removeprefix(b"data: ")) == {"content": text}
 
 

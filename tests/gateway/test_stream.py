@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.types import Message as AsgiMessage
 
 from serve_app.domain import Route, Usage
-from serve_app.errors import FrontierNotConfigured, Unavailable
+from serve_app.errors import FrontierNotConfigured, InvalidRequest, Unavailable
 from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -220,6 +225,85 @@ async def test_headers_wait_for_the_first_text() -> None:
     await client.until(b"Deep")
     assert (b"x-trivium-degraded", b"expert-service-unavailable") in client.sent[0]["headers"]
     await client.task
+
+
+async def test_headers_do_not_wait_for_a_silent_model_and_the_last_chunk_tells_the_rest() -> None:
+    go_on = asyncio.Event()
+    house = House(expert=ScriptedModel(go_on, Unavailable("died")))
+    client = Client(house)
+    await client.until(b": keep-alive\n\n")
+    assert client.sent[0]["status"] == 200
+    early = {name: value for name, value in client.sent[0]["headers"] if b"trivium" in name}
+    assert early[b"x-trivium-route"] == b"expert"
+    assert b"x-trivium-degraded" not in early
+    go_on.set()  # before any text another road may still take over
+    await client.until(b"data: [DONE]\n\n")
+    await client.task
+    events = [
+        json.loads(line.removeprefix("data: "))
+        for line in client.received.decode().split("\n")
+        if line.startswith("data: {")
+    ]
+    assert text_of(events) == "Deep thought."
+    told = events[-1]["trivium"]
+    assert (told["route"], told["degraded"]) == ("expert", "expert-service-unavailable")
+    assert told["model"] == "large"
+
+
+async def test_an_error_after_early_headers_is_an_event() -> None:
+    go_on = asyncio.Event()
+    house = House(expert=ScriptedModel(go_on, InvalidRequest("no", param="messages")))
+    client = Client(house)
+    await client.until(b": keep-alive\n\n")
+    go_on.set()
+    await client.until(b'"error"')
+    await client.task
+    assert client.sent[0]["status"] == 200
+    assert b'"param":"messages"' in client.received
+    assert b"[DONE]" not in client.received
+    assert house.metrics.outcomes == ["failed"]
+
+
+async def test_a_client_that_leaves_a_silent_model_after_early_headers_stops_it() -> None:
+    house = House(expert=ScriptedModel(asyncio.Event()))
+    client = Client(house)
+    await client.until(b": keep-alive\n\n")
+    await client.leave()
+    assert house.expert.running == 0
+    assert house.metrics.outcomes == ["disconnected"]
+
+
+async def test_over_a_socket_a_silent_provider_has_headers_and_comments_within_a_second() -> None:
+    never = asyncio.Event()
+    house = House(frontier=ScriptedModel(never, "at last"), gateway={"keep_alive_s": 0.2})
+    async with served(house) as url, httpx.AsyncClient(base_url=url) as client:
+        body = {"model": "trivium/frontier", "messages": TURNS, "stream": True}
+        began = time.monotonic()
+        async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            assert time.monotonic() - began < 1.5  # a machine that is busy may add something
+            assert response.status_code == 200
+            assert response.headers["x-trivium-route"] == "frontier"
+            lines = response.aiter_lines()
+            assert await anext(lines) == ": keep-alive"
+            assert time.monotonic() - began < 1.5  # a machine that is busy may add something
+            assert [await anext(lines) for _ in range(3)] == ["", ": keep-alive", ""]
+            never.set()
+            assert any([DONE in line async for line in lines])
+
+
+@contextlib.asynccontextmanager
+async def served(house: House) -> AsyncIterator[str]:
+    """The gateway behind a socket of this machine."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(house.app, lifespan="off", log_level="error")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([door]))
+        try:
+            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 async def test_silence_is_filled_with_comments() -> None:
