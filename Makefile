@@ -5,7 +5,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench heads chart lock clean
+.PHONY: help setup run test check bench fuzz heads chart lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: setup  ## Lint, format check, types, import contracts
 bench: setup  ## Measure what Trivium adds to a request, and its router beside its peers (DATA=folder)
 	$(BIN)/python -m loadtest.overhead
 	$(BIN)/python -m loadtest.router $(if $(wildcard $(DATA)),--data $(DATA))
+
+fuzz: setup  ## Ten minutes of generated requests against a running stack (URL=address), which may lose documents
+	$(BIN)/python -m loadtest.fuzz $(if $(URL),--url $(URL))
 
 ROUTER_ROWS = configs/demo/routes.jsonl $(wildcard configs/router/*.jsonl) \
   $(DATA)/volatility/evergreenqa_train.jsonl $(DATA)/volatility/evergreenqa_train_synth.jsonl \

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 
 from serve_app.domain import estimated_tokens
-from serve_app.gateway import responses
+from serve_app.gateway import openapi, responses
 from serve_app.gateway.callers import Caller
 from serve_app.gateway.metering import Metering
+from serve_app.gateway.openapi import ok
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.gateway.schema import IngestRequest, SearchRequest
 
@@ -21,7 +22,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
     """The endpoints over one knowledge base. Callers reach what is their tenant's alone."""
     router = APIRouter(prefix="/v1/collections/{collection}")
 
-    @router.put("/documents")
+    @router.put("/documents", responses=ok(openapi.Ingested, "What was done."))
     async def ingest(
         collection: Collection, body: IngestRequest, request: Request, caller: Caller
     ) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
             **dataclasses.asdict(report),
         }
 
-    @router.get("/documents")
+    @router.get("/documents", responses=ok(openapi.Documents, "A page of documents."))
     async def documents(
         collection: Collection,
         request: Request,
@@ -60,7 +61,9 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
             "has_more": page.has_more,
         }
 
-    @router.get("/documents/{document_id:path}")
+    @router.get(
+        "/documents/{document_id:path}", responses=ok(openapi.StoredDocument, "The document.")
+    )
     async def document(
         collection: Collection, document_id: str, request: Request, caller: Caller
     ) -> dict[str, Any]:
@@ -77,7 +80,9 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
             ],
         }
 
-    @router.delete("/documents/{document_id:path}")
+    @router.delete(
+        "/documents/{document_id:path}", responses=ok(openapi.DeletedDocument, "It is gone.")
+    )
     async def delete(
         collection: Collection, document_id: str, request: Request, caller: Caller
     ) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
             await knowledge.delete(visit.context, collection, document_id)
         return {"object": "document", "id": document_id, "deleted": True}
 
-    @router.post("/search")
+    @router.post("/search", responses=ok(openapi.Hits, "The chunks."))
     async def search(
         collection: Collection, body: SearchRequest, request: Request, caller: Caller
     ) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app import __version__
 from serve_app.expert.serving import Adapters
-from serve_app.gateway import documents, failures, pages, responses, spending
+from serve_app.gateway import documents, failures, openapi, pages, responses, spending
 from serve_app.gateway.access import Admission, Keyring
 from serve_app.gateway.callers import Caller, context_of
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.metering import Metering
 from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity, Unforeseen
+from serve_app.gateway.openapi import ok
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.responses import ChatFormat
 from serve_app.gateway.roads import RemoteKnowledge
@@ -85,6 +86,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # of `pages`, which loads nothing from elsewhere
         redoc_url=None,
+        responses=openapi.ERRORS,
     )
     keyring = Keyring(gateway.api_keys, services.keys, is_open=gateway.open)
     app.add_middleware(BodyLimit, max_bytes=gateway.max_body_bytes)
@@ -107,7 +109,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.include_router(documents.routes(services.knowledge, metering))
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=openapi.CHAT)
     async def chat(body: ChatCompletionRequest, request: Request, caller: Caller) -> Response:
         """Answer a conversation by the road that does it best for least money."""
         caller.require("chat")
@@ -130,7 +132,7 @@ def create_app(services: Services) -> FastAPI:
             request, here, question, form, admission, include_usage=include_usage
         )
 
-    @app.post("/v1/route")
+    @app.post("/v1/route", responses=ok(openapi.RouteDecision, "The decision."))
     async def route(body: RouteRequest, request: Request, caller: Caller) -> dict[str, Any]:
         """The router's decision alone, with its scores."""
         messages = body.conversation
@@ -138,14 +140,14 @@ def create_app(services: Services) -> FastAPI:
             made = await services.router.decide(visit.context, messages, visit.account)
         return responses.decision(made)
 
-    @app.get("/v1/models")
+    @app.get("/v1/models", responses=ok(openapi.Models, "The models."))
     async def models(caller: Caller) -> dict[str, Any]:
         """The models that can be named in a request."""
         adapters = [_adapter(each, started) for each in services.adapters.catalogue()]
         roads = [_model(name, started) for name in MODELS]
         return {"object": "list", "data": roads + adapters}
 
-    @app.get("/v1/models/{model:path}")
+    @app.get("/v1/models/{model:path}", responses=ok(openapi.Model, "The model."))
     async def model(model: str, caller: Caller) -> dict[str, Any]:
         resolve(model)
         if named := adapter(model):

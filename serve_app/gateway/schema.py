@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from serve_app.domain import Document, Message, Route, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
@@ -61,6 +61,11 @@ _SAMPLING = (
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
+def _like(example: dict[str, Any]) -> ConfigDict:
+    """The settings of a body's model, with what the documentation shows of it."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class StreamOptions(Wire):
     include_usage: bool = False
     include_obfuscation: bool = False
@@ -98,6 +103,14 @@ class ChatCompletionRequest(Body):
 
     `collection` is Trivium's own: which knowledge base to search.
     """
+
+    model_config = _like(
+        {
+            "model": "trivium/auto",
+            "messages": [{"role": "user", "content": "What is our return window?"}],
+            "max_completion_tokens": 16,
+        }
+    )
 
     model: str = "trivium/auto"
     messages: list[WireMessage] = Field(min_length=1, max_length=512)
@@ -215,6 +228,8 @@ def adapter(model: str) -> tuple[str, int | None] | None:
 class RouteRequest(Body):
     """`POST /v1/route`: a query, or a conversation."""
 
+    model_config = _like({"query": "What is our return window?"})
+
     query: str | None = Field(default=None, max_length=1_000_000)
     messages: list[WireMessage] | None = Field(default=None, min_length=1, max_length=512)
 
@@ -248,11 +263,26 @@ class WireDocument(Wire):
 class IngestRequest(Body):
     """`PUT /v1/collections/{name}/documents`."""
 
+    model_config = _like(
+        {
+            "documents": [
+                {
+                    "id": "returns",
+                    "title": "Returns",
+                    "text": "Goods may be returned within 30 days.",
+                    "metadata": {"as_of": "2026-01-31"},
+                }
+            ]
+        }
+    )
+
     documents: list[WireDocument] = Field(min_length=1, max_length=256)
 
 
 class SearchRequest(Body):
     """`POST /v1/collections/{name}/search`."""
+
+    model_config = _like({"query": "return window", "k": 3})
 
     query: str = Field(min_length=1, max_length=10_000)
     k: Whole = Field(default=5, ge=1, le=50)

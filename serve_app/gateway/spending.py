@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from serve_app.errors import LedgerUnavailable
 from serve_app.gateway.callers import Caller
 from serve_app.gateway.metering import Metering
+from serve_app.gateway.openapi import Judged, Usage, ok
 from serve_app.gateway.wire import Body
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
@@ -36,7 +37,7 @@ def routes(
     """The endpoints over one ledger. Callers see and judge what is their tenant's alone."""
     router = APIRouter(prefix="/v1")
 
-    @router.post("/feedback")
+    @router.post("/feedback", responses=ok(Judged, "It is noted."))
     async def feedback(body: FeedbackRequest, request: Request, caller: Caller) -> dict[str, Any]:
         """Was an answer good? The last word counts."""
         request_id = body.id.removeprefix(_COMPLETION)
@@ -48,7 +49,7 @@ def routes(
         metrics.judged("caller", good=body.good)
         return {"object": "feedback", "id": body.id, "good": body.good}
 
-    @router.get("/usage")
+    @router.get("/usage", responses=ok(Usage, "What was spent, and what is left."))
     async def usage(
         request: Request, caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30
     ) -> dict[str, Any]:
