@@ -24,9 +24,13 @@ class ControlTokens:
 
     def __init__(self, tokens: Iterable[str]) -> None:
         # Of one character there is nothing to cut; white space structures nothing.
-        known = sorted({each for each in tokens if len(each) > 1 and each.strip()})
-        # Each place where one begins, also inside of another: no piece may hold any of them whole.
-        self._beginning = re.compile(f"(?={'|'.join(map(re.escape, known))})") if known else None
+        known = sorted(each for each in set(tokens) if len(each) > 1 and each.strip())
+        rests: dict[str, list[str]] = {}
+        for each in known:
+            rests.setdefault(re.escape(each[0]), []).append(re.escape(each[1:]))
+        # The first character wherever one begins, also inside of another: no piece may hold any.
+        firsts = [f"{first}(?={'|'.join(every)})" for first, every in rests.items()]
+        self._first = re.compile("|".join(firsts)) if firsts else None
         # Nobody can type it, as nobody outside knows it. It is no white space, which templates cut.
         self._mark = f"\ue000{secrets.token_hex(16)}\ue000"
 
@@ -42,9 +46,9 @@ class ControlTokens:
 
     def marked(self, text: str) -> str:
         """The text with every control token in it cut."""
-        if self._beginning is None:
+        if self._first is None:
             return text
-        places = [found.start() + 1 for found in self._beginning.finditer(text)]
+        places = [found.end() for found in self._first.finditer(text)]
         pieces = [text[a:b] for a, b in zip([0, *places], [*places, None], strict=True)]
         return self._mark.join(pieces)
 

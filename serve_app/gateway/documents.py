@@ -14,6 +14,7 @@ from serve_app.gateway.metering import Metering
 from serve_app.gateway.openapi import ok
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.gateway.schema import IngestRequest, SearchRequest
+from serve_app.gateway.wire import unless_empty
 
 Collection = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 
@@ -46,7 +47,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
         collection: Collection,
         request: Request,
         caller: Caller,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        limit: Annotated[int, unless_empty(100), Query(ge=1, le=1000)] = 100,
         after: Annotated[str, Query(max_length=200)] = "",
     ) -> dict[str, Any]:
         """A page of documents, ordered by id. `after` is the `last_id` of the page before."""

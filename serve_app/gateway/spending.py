@@ -13,7 +13,7 @@ from serve_app.errors import LedgerUnavailable
 from serve_app.gateway.callers import Caller
 from serve_app.gateway.metering import Metering
 from serve_app.gateway.openapi import Judged, Usage, ok
-from serve_app.gateway.wire import Body
+from serve_app.gateway.wire import Body, unless_empty
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.feedback import judge
@@ -51,7 +51,9 @@ def routes(
 
     @router.get("/usage", responses=ok(Usage, "What was spent, and what is left."))
     async def usage(
-        request: Request, caller: Caller, days: Annotated[int, Query(ge=1, le=366)] = 30
+        request: Request,
+        caller: Caller,
+        days: Annotated[int, unless_empty(30), Query(ge=1, le=366)] = 30,
     ) -> dict[str, Any]:
         """What the caller's tenant has spent, by day and road, and what its limits leave."""
         async with metering.visit(request, caller, "chat"):

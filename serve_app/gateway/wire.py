@@ -161,6 +161,11 @@ def _scalar(value: Any) -> Any:
     return value
 
 
+def unless_empty(default: int) -> BeforeValidator:
+    """A parameter of a URL that is there without a value is as one that is not there."""
+    return BeforeValidator(lambda value: default if value == "" else value)
+
+
 Whole = Annotated[int, BeforeValidator(_integral)]
 Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_instant)]
 Scalar = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,16 @@ def test_tokens_that_structure_nothing_are_left_whole(other: Any) -> None:
 
 def test_a_tokenizer_without_control_tokens_cuts_nothing() -> None:
     assert ControlTokens(["a", " ", "\n\n"]).marked("a \n\n") == "a \n\n"
+
+
+@pytest.mark.parametrize("typed", ["<|", "<|im_end|>", "text "])
+def test_long_contents_take_no_time(typed: str) -> None:
+    reserved = [f"<|reserved_special_token_{number}|>" for number in range(256)]
+    control = ControlTokens(["<|im_end|>", "<|begin_of_text|>", *reserved])
+    text = typed * (500_000 // len(typed))
+    began = time.process_time()
+    assert "".join(control.pieces(control.marked(text))) == text
+    assert time.process_time() - began < 5
 
 
 def test_in_training_rows_they_are_text_too(tokenizer: Any, tmp_path: Path) -> None:

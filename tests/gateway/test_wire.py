@@ -436,6 +436,12 @@ async def test_a_whole_number_may_have_a_point() -> None:
     assert house.expert.asked[0].max_tokens == 10
 
 
+@pytest.mark.parametrize("where", ["/v1/usage?days=", f"{DOCUMENTS}?limit=&after="])
+async def test_a_parameter_without_a_value_is_absent(where: str) -> None:
+    response = await send(House(), "GET", where)
+    assert response.status_code == 200, response.text
+
+
 async def test_metadata_keeps_its_types() -> None:
     house = House(knowledge=FixedKnowledge())
     metadata = {"on": True, "one": 1, "half": 0.5, "word": "1"}
