@@ -125,13 +125,20 @@ class LookUps:
     async def _stranger(self) -> AsyncIterator[None]:
         """A place among the few look-ups of keys that nobody knows."""
         if self._queued >= _QUEUE:
-            raise Overloaded("too many API keys are being checked; try again", retry_after_s=1.0)
+            raise _full()
         self._queued += 1
         try:
-            await self._strangers.acquire()
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._strangers.acquire()
+        except TimeoutError:
+            raise _full() from None
         finally:
             self._queued -= 1
         try:
             yield
         finally:
             self._strangers.release()
+
+
+def _full() -> Overloaded:
+    return Overloaded("too many API keys are being checked; try again shortly", retry_after_s=1.0)

@@ -23,6 +23,7 @@ from serve_app.errors import (
     TooManyFailures,
     Unauthenticated,
 )
+from serve_app.gateway import lookups
 from serve_app.gateway.access import Admission, Keyring, Principal
 from serve_app.gateway.throttle import Failures
 from serve_app.ledger import tables
@@ -44,6 +45,7 @@ class Breakable(Keys):
     """Keys in a ledger that can go away, and how often it was read."""
 
     broken = False
+    hangs = False
     reads = 0
     most_at_once = 0
     _at_once = 0
@@ -52,6 +54,8 @@ class Breakable(Keys):
         self.reads += 1
         if self.broken:
             raise SQLAlchemyError
+        if self.hangs:
+            await asyncio.Event().wait()
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
@@ -260,6 +264,20 @@ async def test_a_flood_of_keys_reads_the_ledger_two_at_a_time(door: Door) -> Non
     assert (await mine).name == "ann"
     assert door.keys.most_at_once <= 3
     assert {type(each) for each in results} == {Unauthenticated, Overloaded}
+
+
+async def test_nobody_waits_long_for_a_ledger_that_does_not_answer(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookups, "_PATIENCE_S", 0.1)
+    _, secret = await door.keys.create("ann", "acme", ["chat"])
+    await door.opens(secret)
+    door.keys.hangs = True
+    door.clock.now += 3
+    flood = [door.opens(junk(n, checked=True), f"192.0.2.{n}") for n in range(60)]
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*flood, door.opens(secret), return_exceptions=True)
+    assert {type(each) for each in results} == {LedgerUnavailable, Overloaded, Principal}
 
 
 async def test_a_key_is_looked_up_once_for_all_who_send_it_at_once(door: Door) -> None:
