@@ -12,16 +12,18 @@ from typing import Any
 
 import regex
 
-_LEAST_S, _S_A_CHARACTER = 1.0, 1e-6
+_LEAST_S, _S_A_CHARACTER = 1.0, 2e-6
 
 
 class TooSlow(Exception):
     """An expression took longer than it may."""
 
 
-def until(characters: int) -> float:
-    """When searches in a text of this length, begun now, are given up; on the monotonic clock."""
-    return time.monotonic() + _LEAST_S + characters * _S_A_CHARACTER
+@dataclass(slots=True)
+class Patience:
+    """How long an expression may take for all texts of a call: a second, and more for long ones."""
+
+    left_s: float = _LEAST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +41,36 @@ class Expression:
         """
         try:
             # Full case folding: ß is SS in capitals.
-            flags = regex.IGNORECASE | regex.FULLCASE if ignore_case else regex.NOFLAG
+            flags = regex.IGNORECASE | regex.FULLCASE if ignore_case else 0
             return cls(regex.compile(source, flags))
         except regex.error as error:
             raise ValueError(f"is not a regular expression: {error}") from None
 
-    def found(self, text: str, until: float) -> bool:
+    def found(self, text: str, patience: Patience) -> bool:
         """Whether it matches anywhere.
 
         Raises:
-            TooSlow: Nobody knows by `until`.
+            TooSlow: It takes longer than it may.
         """
-        try:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TooSlow
-            return self._pattern.search(text, concurrent=True, timeout=left) is not None
-        except TimeoutError:
-            raise TooSlow from None
+        return next(self._matches(text, patience), None) is not None
 
-    def spans(self, text: str, until: float) -> Iterator[tuple[int, int]]:
+    def spans(self, text: str, patience: Patience) -> list[tuple[int, int]]:
         """Where it matches; nothing empty.
 
         Raises:
-            TooSlow: It is not done by `until`.
+            TooSlow: It takes longer than it may.
         """
+        return [span for span in self._matches(text, patience) if span[1] > span[0]]
+
+    def _matches(self, text: str, patience: Patience) -> Iterator[tuple[int, int]]:
+        patience.left_s += len(text) * _S_A_CHARACTER
+        began, may_take_s = time.monotonic(), patience.left_s
         try:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TooSlow
-            for match in self._pattern.finditer(text, concurrent=True, timeout=left):
-                if match.end() > match.start():
-                    yield match.span()
-                if time.monotonic() > until:
+            for match in self._pattern.finditer(text, concurrent=True, timeout=may_take_s):
+                if time.monotonic() - began > may_take_s:
                     raise TooSlow
+                yield match.span()
         except TimeoutError:
             raise TooSlow from None
+        finally:
+            patience.left_s = max(0.001, may_take_s - (time.monotonic() - began))

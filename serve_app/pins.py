@@ -24,11 +24,12 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from serve_app.domain import Generation, Image, Message, Route
-from serve_app.expressions import Expression, TooSlow, until
+from serve_app.expressions import Expression, Patience, TooSlow
 
 log = logging.getLogger(__name__)
 
 _INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\x00-\x08\x0e-\x1b\x7f]+")
+_MARKS = regex.compile(r"\p{M}{30}")
 _ESCAPE = re.compile(
     r"\\u(?P<unit>[0-9a-fA-F]{4})|\\(?P<short>[\"\\/bfnrt])|(?P<url>(?:%[0-9a-fA-F]{2})+)"
     r"|&(?P<html>\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
@@ -109,22 +110,21 @@ def find(pins: Sequence[Pin], texts: Sequence[str]) -> frozenset[str]:
 
     One that takes too long counts as found: what could not be checked may not leave.
     """
-    end = until(sum(map(len, texts)))
-    open_ = {pin.name: _expressions(pin.matches) for pin in pins if pin.matches}
+    sought = {pin.name: _expressions(pin.matches) for pin in pins if pin.matches}
+    patience = {name: Patience() for name in sought}
     found: set[str] = set()
     for text in dict.fromkeys(texts):
         for reading in readings(text):
-            for name, expressions in list(open_.items()):
+            for name in sought.keys() - found:
                 try:
-                    hit = any(each.found(reading, end) for each in expressions)
+                    hit = any(each.found(reading, patience[name]) for each in sought[name])
                 except TooSlow:
                     log.warning("the expression of pin %r takes too long: it counts as found", name)
                     hit = True
                 if hit:
                     found.add(name)
-                    del open_[name]
-            if not open_:
-                return frozenset(found)
+        if found == sought.keys():
+            break
     return frozenset(found)
 
 
@@ -185,7 +185,9 @@ def _expressions(source: str) -> tuple[Expression, ...]:
 
 
 def _plain(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text)
+    # Normalising sorts each run of marks, in quadratic time: none is longer than Unicode's
+    # stream-safe text has them (UAX #15).
+    folded = unicodedata.normalize("NFKC", _MARKS.sub("\\g<0>\u034f", text))
     return " ".join(_INVISIBLE.sub("", folded).split())
 
 

@@ -7,39 +7,35 @@ rules cannot tell them from other words.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import logging
 import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import phonenumbers
-from stdnum import iban, luhn
-
 from serve_app.domain import Delta, Generation, Message, ToolCall
+from serve_app.errors import RoadBarred
+from serve_app.expressions import Expression, Patience, TooSlow
+from serve_app.frontier.finding import Find, Span, finders
 from serve_app.settings import MaskSettings
 
-Span = tuple[int, int]
-Find = Callable[[str], Iterable[Span]]
-
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?![\w-])")
-_IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
-_CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])")
-# Forms that providers document for their own keys, and those of RFC 7468 and RFC 7519.
-_SECRET = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]{1,20000}?-----END [A-Z ]*PRIVATE KEY-----"
-    r"|(?<![\w-])(?:"
-    r"(?:sk|tv|pk|rk)[-_][\w-]{20,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}"
-    r"|gh[pousr]_\w{36,}|github_pat_\w{50,}|glpat-[\w-]{20,}|hf_\w{30,}|xox[abeprs]-[\w-]{10,}"
-    r"|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"
-    r")(?![\w-])"
-)
-_GAP = re.compile(r"[ -]")
-_MARK = re.compile(r"<([A-Z][A-Z0-9]*)_(\d+)>")
+_MARK = re.compile(r"<([A-Z][A-Z0-9]{0,31})_(\d{1,9})>")
+_BEGUN = re.compile(r"<(?:([A-Z][A-Z0-9]{0,31})(_\d{0,9})?)?\Z")
 _LONGEST_MARK = 48
+
+_INLINE = 2048  # characters that are masked at once; more leave the event loop
+# One text at a time: threads that compute take turns with the loop, and more of them take more.
+# Very long ones wait for each other alone.
+_LONG = 65536
+_WORKER, _WORKER_OF_LONG = ThreadPoolExecutor(1, "masking"), ThreadPoolExecutor(1, "masking-long")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,59 +43,45 @@ class Masker:
     """Finds what is to be masked.
 
     Attributes:
-        rules: By the name that placeholders have. What several find in part is masked as a whole,
-            under the name of the earliest rule.
+        own: The operator's expressions, by the name that placeholders have.
     """
 
-    rules: tuple[tuple[str, Find], ...]
+    settings: MaskSettings
+    own: tuple[tuple[str, Expression], ...]
 
     @classmethod
     def of(cls, settings: MaskSettings) -> Masker:
-        known: dict[str, Find] = {
-            "secret": _by(_SECRET),
-            "email": _by(_EMAIL),
-            "iban": _valid(_IBAN, iban.is_valid),
-            "card": _valid(_CARD, lambda text: luhn.is_valid(re.sub(r"\D", "", text))),
-            "phone": _phones(settings.phone_region),
-        }
-        own = [(name, _by(re.compile(rule))) for name, rule in settings.patterns.items()]
-        chosen = [(kind.upper(), known[kind]) for kind in known if kind in settings.kinds]
-        return cls((*own, *chosen))
+        own = [(name, Expression.of(rule)) for name, rule in settings.patterns.items()]
+        return cls(settings, tuple(own))
 
     def begin(self, texts: Iterable[str]) -> Masks:
         """Masks for one request, whose placeholders are none that its texts hold already."""
         taken = {match[0] for text in texts for match in _MARK.finditer(text)}
-        return Masks(self, taken)
-
-    def spans(self, text: str) -> list[tuple[int, int, str]]:
-        """What is to be masked, in order; nothing overlaps."""
-        every = sorted(
-            (start, end, rank)
-            for rank, (_, find) in enumerate(self.rules)
-            for start, end in find(text)
-        )
-        merged: list[tuple[int, int, int]] = []
-        for start, end, rank in every:
-            if merged and start < merged[-1][1]:
-                first, last, best = merged.pop()
-                merged.append((first, max(last, end), min(best, rank)))
-            else:
-                merged.append((start, end, rank))
-        return [(start, end, self.rules[rank][0]) for start, end, rank in merged]
+        # Made for each request: what it may take is bounded for all its texts together.
+        known = finders(self.settings)
+        chosen = [(kind.upper(), known[kind]) for kind in known if kind in self.settings.kinds]
+        own = [(name, _own(name, expression)) for name, expression in self.own]
+        return Masks((*own, *chosen), taken)
 
 
 @dataclass(slots=True)
 class Masks:
-    """The placeholders of one request, and what they stand for. Never shown to anybody."""
+    """The placeholders of one request, and what they stand for. Never shown to anybody.
 
-    masker: Masker
+    Attributes:
+        rules: By the name that placeholders have. What several find in part is masked as a whole,
+            under the name of the earliest rule.
+    """
+
+    rules: tuple[tuple[str, Find], ...] = field(repr=False)
     taken: set[str]
+    numbers: dict[str, itertools.count[int]] = field(default_factory=dict)
     by_value: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     by_mark: dict[str, str] = field(default_factory=dict, repr=False)
 
     def mask(self, text: str) -> str:
         parts, cursor = [], 0
-        for start, end, name in self.masker.spans(text):
+        for start, end, name in self._spans(text):
             parts += [text[cursor:start], self._mark(name, text[start:end])]
             cursor = end
         return "".join((*parts, text[cursor:]))
@@ -126,12 +108,27 @@ class Masks:
             ),
         )
 
+    def _spans(self, text: str) -> list[tuple[int, int, str]]:
+        """What is to be masked, in order; nothing overlaps."""
+        every = sorted(
+            (start, end, rank)
+            for rank, (_, find) in enumerate(self.rules)
+            for start, end in find(text)
+        )
+        merged: list[tuple[int, int, int]] = []
+        for start, end, rank in every:
+            if merged and start < merged[-1][1]:
+                first, last, best = merged.pop()
+                merged.append((first, max(last, end), min(best, rank)))
+            else:
+                merged.append((start, end, rank))
+        return [(start, end, self.rules[rank][0]) for start, end, rank in merged]
+
     def _mark(self, name: str, value: str) -> str:
         mark = self.by_value.get((name, value))
         if mark is None:
-            numbered = (f"<{name}_{number}>" for number in itertools.count(1))
-            mark = next(each for each in numbered if each not in self.taken)
-            self.taken.add(mark)
+            numbers = self.numbers.setdefault(name, itertools.count(1))
+            mark = next(each for n in numbers if (each := f"<{name}_{n}>") not in self.taken)
             self.by_value[name, value] = mark
             self.by_mark[mark] = value
         return mark
@@ -146,23 +143,26 @@ class Restored:
 
     def __init__(self, masks: Masks, written: Callable[[str], str] = str) -> None:
         self._marks = masks.by_mark
+        self._names = list(masks.numbers)
         self._written = written
         self._held = ""
 
     def piece(self, text: str) -> str:
         """What is sure by now: what may be the beginning of a placeholder waits for the next."""
         said = self._held + text
-        at = said.rfind("<", max(0, len(said) - _LONGEST_MARK))
-        open_ = at >= 0 and any(
-            mark.startswith(said[at:]) and mark != said[at:] for mark in self._marks
-        )
-        self._held = said[at:] if open_ else ""
-        return _MARK.sub(self._value, said[:at] if open_ else said)
+        begun = _BEGUN.search(said, max(0, len(said) - _LONGEST_MARK))
+        at = begun.start() if begun and self._may_become_one(begun) else len(said)
+        self._held = said[at:]
+        return _MARK.sub(self._value, said[:at])
 
     def rest(self) -> str:
         """What was still waiting when the text ended."""
         held, self._held = self._held, ""
         return held
+
+    def _may_become_one(self, begun: re.Match[str]) -> bool:
+        name, numbered = begun[1] or "", begun[2] is not None
+        return any(each == name if numbered else each.startswith(name) for each in self._names)
 
     def _value(self, match: re.Match[str]) -> str:
         value = self._marks.get(match[0])
@@ -181,12 +181,14 @@ class Masked:
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         known = [message.content for message in generation.messages]
         known += [call.arguments for message in generation.messages for call in message.tool_calls]
-        masks = self._masker.begin([*known, json.dumps(dict(generation.options), default=str)])
-        asked = replace(
-            generation,
-            messages=tuple(masks.mask_message(message) for message in generation.messages),
-            options=masks.mask_all(generation.options),
-        )
+        known.append(json.dumps(dict(generation.options), default=str))
+        size = sum(map(len, known))
+        if size <= _INLINE:
+            masks, asked = self._hidden(generation, known)
+        else:
+            worker = _WORKER if size <= _LONG else _WORKER_OF_LONG
+            loop = asyncio.get_running_loop()
+            masks, asked = await loop.run_in_executor(worker, self._hidden, generation, known)
         text, calls = Restored(masks), defaultdict[int, Restored](lambda: Restored(masks, _in_json))
         async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:
@@ -201,41 +203,33 @@ class Masked:
                     pieces += [ToolCall(index, "", "", rest) for index, rest in rests if rest]
                 yield replace(delta, text=said, tool_calls=tuple(pieces))
 
+    def _hidden(self, generation: Generation, known: list[str]) -> tuple[Masks, Generation]:
+        """A generation as it may leave, and what stands for what."""
+        masks = self._masker.begin(known)
+        asked = replace(
+            generation,
+            messages=tuple(masks.mask_message(message) for message in generation.messages),
+            options=masks.mask_all(generation.options),
+        )
+        return masks, asked
+
+
+def _own(name: str, expression: Expression) -> Find:
+    """What an operator's expression matches in the texts of one request."""
+    patience = Patience()
+
+    def find(text: str) -> list[Span]:
+        try:
+            return expression.spans(text, patience)
+        except TooSlow:
+            log.warning("the expression frontier.mask.patterns.%s takes too long", name)
+            raise RoadBarred(
+                "what must be masked in this text cannot be found in time; it stays in the house"
+            ) from None
+
+    return find
+
 
 def _in_json(value: str) -> str:
     """As it stands between the quotes of a JSON string."""
     return json.dumps(value, ensure_ascii=False)[1:-1]
-
-
-def _by(pattern: re.Pattern[str]) -> Find:
-    return lambda text: (match.span() for match in pattern.finditer(text) if match[0])
-
-
-def _valid(pattern: re.Pattern[str], valid: Callable[[str], bool]) -> Find:
-    """Only what its check digits hold for: of what looks like one, the longest part that is one."""
-
-    def find(text: str) -> Iterator[Span]:
-        cursor = 0
-        while match := pattern.search(text, cursor):
-            start, cursor = match.span()
-            gaps = [start + gap.start() for gap in _GAP.finditer(match[0])]
-            for end in (cursor, *reversed(gaps)):
-                if valid(text[start:end]):
-                    yield start, end
-                    cursor = end
-                    break
-            else:
-                # Not from here; perhaps from the next group on.
-                cursor = gaps[0] + 1 if gaps else cursor
-
-    return find
-
-
-def _phones(region: str | None) -> Find:
-    """Numbers of a country as they are written there, and of all with their prefix."""
-
-    def find(text: str) -> Sequence[Span]:
-        matcher = phonenumbers.PhoneNumberMatcher(text, region)
-        return [(match.start, match.end) for match in matcher]
-
-    return find

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from serve_app.expressions import Expression
 from serve_app.settings.base import Scaling, Seconds, Section
 
 
@@ -45,8 +46,8 @@ class MaskSettings(Section):
             if not re.fullmatch(r"[A-Z][A-Z0-9]{0,31}", name):
                 raise ValueError(f"{name!r}: name it in capital letters and digits, as EMPLOYEE")
             try:
-                re.compile(pattern)
-            except re.error as error:
+                Expression.of(pattern)
+            except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest import linear
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall
-from serve_app.errors import SettingsError
+from serve_app.errors import RoadBarred, SettingsError
 from serve_app.frontier.masking import Masked, Masker, Restored
 from serve_app.settings import MaskSettings, from_args
 
@@ -64,6 +66,69 @@ def test_what_the_rules_know_is_masked(text: str, seen: str) -> None:
 )
 def test_and_nothing_else(text: str) -> None:
     assert masked(text) == text
+
+
+FAST = 4_000, 32_000  # characters: small, and eight times as many
+
+
+@pytest.mark.parametrize("text", linear.TEXTS)
+@pytest.mark.parametrize("function", linear.FUNCTIONS)
+def test_no_text_costs_more_than_in_proportion(function: Any, text: str) -> None:
+    """Of eight times the text, 8 is linear and 64 is quadratic."""
+    tries = (linear.growth(linear.measured(function, linear.TEXTS[text], FAST)) for _ in range(3))
+    assert any(each < 24 for each in tries)
+
+
+async def test_a_long_text_leaves_the_event_loop_to_others() -> None:
+    async def echo(generation: Generation) -> AsyncGenerator[Delta]:
+        yield Delta("ok", "stop")
+
+    async def answer() -> str:
+        text = linear.TEXTS["single digits"](100_000)
+        return "".join([d.text async for d in Masked(echo, SETTINGS).generate(_asked(text))])
+
+    task, turns = asyncio.create_task(answer()), 0
+    while not task.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert await task == "ok"
+    assert turns > 50
+
+
+def test_each_of_very_many_numbers_is_masked() -> None:
+    """The library alone gives up after 65,535 that only look like one."""
+    text = "+1 2, " * 70_000 + f"and {PHONE}"
+    assert masked(text).endswith(" and <PHONE_1>")
+
+
+@pytest.mark.parametrize("before", range(4080, 4100))
+def test_numbers_are_masked_where_ever_they_stand(before: int) -> None:
+    assert masked("x" * (before - 1) + f" {PHONE} y") == "x" * (before - 1) + " <PHONE_1> y"
+
+
+def test_a_key_ends_at_its_own_end() -> None:
+    end = "-----END PRIVATE KEY-----"
+    assert masked(f"{PEM} and {PEM}!") == "<SECRET_1> and <SECRET_1>!"
+    assert masked(f"{end} {PEM} {end}") == f"{end} <SECRET_1> {end}"
+    far = "-----BEGIN PRIVATE KEY-----" + "x" * 30_000
+    assert masked(f"{far} {PEM}") == f"{far} <SECRET_1>"
+
+
+async def test_a_rule_that_takes_too_long_lets_nothing_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[Generation] = []
+
+    async def answer(generation: Generation) -> AsyncGenerator[Delta]:
+        asked.append(generation)
+        yield Delta("ok", "stop")
+
+    slow = MaskSettings(patterns={"SLOW": r"(\w+\s?)*(x+x+)+y"})
+    with pytest.raises(RoadBarred):
+        async for _ in Masked(answer, slow).generate(_asked("xx" * 5000)):
+            pass
+    assert asked == []
+    assert "SLOW" in caplog.text
 
 
 def test_a_placeholder_of_the_callers_own_is_not_taken_for_ours() -> None:
