@@ -25,12 +25,14 @@ class Image:
     """A picture beside a text.
 
     Attributes:
-        url: `https://…`, which the provider fetches, or `data:image/…;base64,…`.
+        url: `data:image/…;base64,…`, or `https://…`, which becomes data before it leaves the house.
         detail: How closely it is to be looked at, in OpenAI's words.
+        place: Where the caller gave its address, for messages: `messages[0].content[1]…`.
     """
 
     url: str
     detail: str = "auto"
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

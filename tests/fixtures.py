@@ -294,6 +294,7 @@ class House:
         ledger: Mapping[str, Any] | None = None,
         whole_tokens: int = 0,
         adapters: Sequence[Adapter] = (),
+        picture_hosts: Sequence[str] = (),
         **orchestration: Any,
     ) -> None:
         self.adapters = FixedAdapters(adapters)
@@ -305,7 +306,13 @@ class House:
         self.metrics = RecordedMetrics()
         # Open, unless a test is about keys.
         face = {"open": "api_keys" not in (gateway or {}), **(gateway or {})}
-        self.settings: Settings = from_args({"gateway": face, "ledger": dict(ledger or {})})
+        self.settings: Settings = from_args(
+            {
+                "gateway": face,
+                "ledger": dict(ledger or {}),
+                "frontier": {"images": {"hosts": list(picture_hosts)}},
+            }
+        )
         # A default is a path in the state folder, which a test has none of.
         named = self.settings.ledger.database
         default = LedgerSettings().database

@@ -135,8 +135,6 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _image(image: Image) -> dict[str, Any]:
-    if not image.url.startswith("data:"):
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
     kind, _, data = image.url.removeprefix("data:").partition(";base64,")
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 

@@ -18,6 +18,7 @@ from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, RequestContext, Route
 from serve_app.errors import RoadBarred, SettingsError, Unavailable
 from serve_app.frontier.masking import Masked
+from serve_app.frontier.pictures import Pictures
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.pins import Pins, carried, matched
 from serve_app.settings import FrontierSettings
@@ -34,6 +35,7 @@ class FrontierServer:
         self._settings = settings
         self._upstreams = Upstreams(settings)
         self._mask = settings.mask
+        self._pictures = Pictures(settings.images)
         self._pins: Pins | None = None
         metrics.circuits(self._upstreams.circuits)
 
@@ -57,9 +59,11 @@ class FrontierServer:
 
         Raises:
             RoadBarred: A pin keeps something that the call carries in the house.
+            InvalidRequest: A picture cannot be had.
             TriviumError: No provider answers.
         """
         await self._check(context, generation)
+        generation = await self._pictures.as_data(generation, context.deadline)
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": (self._settings.provider or "").partition("-")[0] or None,

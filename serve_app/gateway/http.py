@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve_app import __version__
 from serve_app.expert.serving import Adapters
+from serve_app.frontier.pictures import admitted
 from serve_app.gateway import documents, failures, openapi, pages, responses, spending
 from serve_app.gateway.access import Admission, Keyring
 from serve_app.gateway.callers import Caller, context_of
@@ -114,6 +115,8 @@ def create_app(services: Services) -> FastAPI:
         """Answer a conversation by the road that does it best for least money."""
         caller.require("chat")
         question = body.question(services.settings.retrieval.collection)
+        taken = admitted(question.messages, services.settings.frontier.images)
+        question = replace(question, messages=taken)
         if named := adapter(body.model):
             # Found once: whatever is promoted meanwhile, the answer is of this version.
             question = replace(question, adapter=await services.adapters.find(*named))

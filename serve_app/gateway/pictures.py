@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from urllib.parse import unquote, urlsplit
 
+from serve_app.frontier.pictures import KINDS
+
 _NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
-_BEGINNINGS = {
-    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
-    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
-    "image/gif": re.compile(rb"GIF8[79]a"),
-    "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
-}
-_KINDS = ", ".join(_BEGINNINGS)
-_WANTED = "send an https:// address, or the picture as data:image/png;base64,…"
+_KINDS = ", ".join(KINDS)
+_WANTED = (
+    "send the picture as data:image/png;base64,…, or an https:// address of a host that we know"
+)
 
 
 def picture(url: str) -> str:
@@ -47,7 +44,7 @@ def _inline(rest: str) -> str:
     described, comma, data = rest.partition(",")
     kind, *parameters = (part.strip().lower() for part in described.split(";"))
     kind = _NAMES.get(kind, kind)
-    if kind not in _BEGINNINGS:
+    if kind not in KINDS:
         raise ValueError(f"{kind or 'a kind that is not named'} is not taken: send one of {_KINDS}")
     if not comma or "base64" not in parameters:
         raise ValueError(f"the picture must be in base64: send data:{kind};base64,…")
@@ -56,7 +53,7 @@ def _inline(rest: str) -> str:
         content = base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("the base64 is broken: encode the picture's bytes again") from None
-    if not _BEGINNINGS[kind].match(content):
+    if not KINDS[kind].match(content):
         raise ValueError(
             f"the bytes are no {kind}: send a whole picture, under the kind that it is of"
         )

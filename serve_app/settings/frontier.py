@@ -52,6 +52,40 @@ class MaskSettings(Section):
         return value
 
 
+class ImageSettings(Section):
+    """Pictures that callers give an address of. We fetch them, and pass them on as data.
+
+    Attributes:
+        hosts: From which hosts: `cdn.example.com`, `*.example.com`, or with a port,
+            `pictures.example.com:8443`. From none, if empty: pictures are taken as data alone.
+        max_bytes: Most of one picture.
+        timeout_s: For all of a request, together.
+        most: Pictures of one request.
+    """
+
+    hosts: tuple[str, ...] = ()
+    max_bytes: int = Field(default=5_000_000, ge=1024)
+    timeout_s: Seconds = 10.0
+    most: int = Field(default=16, ge=1)
+
+    @field_validator("hosts")
+    @classmethod
+    def _named(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(
+                r"(\*\.)?([a-z0-9-]+\.)+[a-z0-9-]*[a-z][a-z0-9-]*(:\d{1,5})?", host
+            ):
+                raise ValueError(f"{host!r}: name a host in lower case, as cdn.example.com")
+        return hosts
+
+    def takes(self, host: str) -> bool:
+        """Whether pictures are fetched from a host (and port, if it is not the usual one)."""
+        return any(
+            host.endswith(each[1:]) if each.startswith("*.") else host == each
+            for each in self.hosts
+        )
+
+
 class UpstreamSettings(Section):
     """An outside model.
 
@@ -112,6 +146,7 @@ class FrontierSettings(UpstreamSettings):
     retries: int = Field(default=2, ge=0, le=10)
     circuit: CircuitSettings = CircuitSettings()
     mask: MaskSettings = MaskSettings()
+    images: ImageSettings = ImageSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=256, target_ongoing_requests=64)
 
     @property

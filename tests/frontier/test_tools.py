@@ -27,11 +27,11 @@ FUNCTION = {"name": "weather", "description": "Now.", "parameters": SCHEMA, "str
 NAMED = {"type": "function", "function": {"name": "weather"}}
 TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": FUNCTION}]}
 PICTURE = Image("data:image/png;base64,iVBORw0KGgo=", "low")
-LINKED = Image("https://example.com/a.png")
+OTHER = Image("data:image/gif;base64,R0lGODlh")
 CONVERSATION = Generation(
     (
         Message("system", "Be brief."),
-        Message("user", "Here? Or there?", ("Here?", PICTURE, "Or there?", LINKED)),
+        Message("user", "Here? Or there?", ("Here?", PICTURE, "Or there?", OTHER)),
         Message(
             "assistant",
             "I look.",
@@ -145,7 +145,7 @@ async def test_openai_gets_tools_and_pictures_as_they_came() -> None:
                 {"type": "text", "text": "Here?"},
                 {"type": "image_url", "image_url": picture},
                 {"type": "text", "text": "Or there?"},
-                {"type": "image_url", "image_url": {"url": LINKED.url, "detail": "auto"}},
+                {"type": "image_url", "image_url": {"url": OTHER.url, "detail": "auto"}},
             ],
         },
         {
@@ -180,7 +180,10 @@ async def test_anthropic_gets_them_in_blocks() -> None:
                 {"type": "text", "text": "Here?"},
                 {"type": "image", "source": data},
                 {"type": "text", "text": "Or there?"},
-                {"type": "image", "source": {"type": "url", "url": LINKED.url}},
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/gif", "data": "R0lGODlh"},
+                },
             ],
         },
         {
@@ -213,7 +216,7 @@ async def test_responses_gets_them_as_items() -> None:
                 {"type": "input_text", "text": "Here?"},
                 {"type": "input_image", "image_url": PICTURE.url, "detail": "low"},
                 {"type": "input_text", "text": "Or there?"},
-                {"type": "input_image", "image_url": LINKED.url, "detail": "auto"},
+                {"type": "input_image", "image_url": OTHER.url, "detail": "auto"},
             ],
         },
         {"role": "assistant", "content": "I look."},

@@ -470,7 +470,7 @@ PICTURES = [
 
 @pytest.mark.parametrize(("sent", "taken"), PICTURES)
 async def test_pictures_are_taken_however_their_address_is_written(sent: str, taken: str) -> None:
-    house = House()
+    house = House(picture_hosts=["example.com"])
     turns = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": sent}}]}]
     response = await send(house, "POST", CHAT, json={"messages": turns})
     assert response.status_code == 200, response.text
