@@ -202,6 +202,8 @@ class Recorder:
         self.kind = kind
         self.url = ""
         self.received: list[bytes] = []
+        self._open: set[asyncio.StreamWriter] = set()
+        self._handling: set[asyncio.Task[Any]] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -214,8 +216,15 @@ class Recorder:
             yield recorder
         finally:
             server.close()
+            for each in recorder._open:
+                each.close()
+            await asyncio.gather(*recorder._handling)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._handling.add(task)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
