@@ -291,6 +291,19 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A try of an outside model that broke off, and may be billed all the same.
+
+    Attributes:
+        model: Which was asked.
+        again: Whether another try follows it.
+    """
+
+    model: str = ""
+    again: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A step of a model's answer. The last one of a stream carries `finish_reason` and `usage`.
 
@@ -298,6 +311,7 @@ class Delta:
         model: Which one of several says it; `None` where there is one alone.
         provider_id: By which its provider knows the request.
         tool_calls: Pieces of calls.
+        lost: Tries before the one that says it.
     """
 
     text: str = ""
@@ -306,6 +320,7 @@ class Delta:
     model: str | None = None
     provider_id: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    lost: tuple[Lost, ...] = ()
 
     @property
     def said(self) -> str:
@@ -328,6 +343,7 @@ class Delta:
             more.model or self.model,
             more.provider_id or self.provider_id,
             tuple(calls),
+            self.lost + more.lost,
         )
 
 

@@ -23,6 +23,7 @@
     │   ├── AdapterUnusable           503  adapter_unusable
     │   ├── FormatBroken              503  format
     │   ├── LedgerUnavailable         503  ledger_unavailable
+    │   ├── ReplicaDied               503  service_unavailable
     │   └── DeadlineExceeded          503  deadline_exceeded
     ├── InternalError                 500  internal_error
     └── SettingsError                 (start-up only, never on the wire)
@@ -176,6 +177,10 @@ class LedgerUnavailable(Unavailable):
     """What an answer costs cannot be written down, so nothing that costs may be done."""
 
     code = "ledger_unavailable"
+
+
+class ReplicaDied(Unavailable):
+    """A process of ours has gone with the work that it had; a provider may go on with it."""
 
 
 class DeadlineExceeded(Unavailable):

@@ -29,6 +29,7 @@ from serve_app.errors import (
     DeadlineExceeded,
     InternalError,
     Overloaded,
+    ReplicaDied,
     TriviumError,
     Unavailable,
 )
@@ -123,7 +124,9 @@ class Remote:
                 )
             case TimeoutError():
                 return DeadlineExceeded(f"the {self._name} road did not answer in time")
-            case RayActorError() | DeploymentUnavailableError():
+            case RayActorError():
+                return ReplicaDied(f"the {self._name} road is restarting", retry_after_s=2.0)
+            case DeploymentUnavailableError():
                 return Unavailable(f"the {self._name} road is restarting", retry_after_s=2.0)
             case _:
                 log.error("%s failed", self._name, exc_info=cause)

@@ -40,7 +40,8 @@ from serve_app.gateway.http import Services, create_app
 from serve_app.gateway.metering import Metering
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge
-from serve_app.ledger.accounts import Accounts, Bill
+from serve_app.ledger.accounts import Accounts
+from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.keys import Keys
@@ -256,6 +257,10 @@ class RecordedMetrics(GatewayMetrics):
         self.formats: list[tuple[Release, str]] = []
         self.failures: list[str] = []
         self.judgements: list[tuple[str, bool]] = []
+        self.overclaims: list[str] = []
+
+    def overclaimed(self, model: str) -> None:
+        self.overclaims.append(model)
 
     def formatted(self, release: Release, outcome: FormatOutcome) -> None:
         self.formats.append((release, outcome))
@@ -344,7 +349,7 @@ class House:
     @property
     def accounting(self) -> Accounting:
         meter = CostMeter(prices(), FRONTIER, 1000)
-        accounts = Accounts(self.book, prices())
+        accounts = Accounts(self.book, prices(), self.metrics.overclaimed)
         return Accounting(self.orchestrator, accounts, meter, self.metrics)
 
     @property
@@ -404,7 +409,7 @@ class Free:
     async def paying(
         self, models: Sequence[str], purpose: str, generation: Generation
     ) -> AsyncIterator[Bill]:
-        yield Bill(generation, models[0])
+        yield Bill(generation, models)
 
 
 def prices() -> PriceTable:

@@ -18,8 +18,10 @@ from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.cli.ledgers import duration, with_ledger
+from serve_app.domain import Usage
+from serve_app.ledger import corrections, pictures
 from serve_app.ledger import forecast as forecasts
-from serve_app.ledger import pictures
+from serve_app.ledger.corrections import Correction
 from serve_app.ledger.database import Database
 from serve_app.ledger.prices import PriceTable
 from serve_app.ledger.report import By, Line, Span, spend
@@ -32,6 +34,7 @@ cost = typer.Typer(
 )
 
 
+_MOST_TOKENS = 10**12  # more fits into no column, as dollars
 _VOLUMES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -120,6 +123,46 @@ def forecast(
     for stack, fewest in beaten.items():
         when_ = "never" if fewest is None else f"from {fewest:,} answers a month on"
         out.print(f"hybrid beats {stack.replace('_', '-')}: {when_}")
+
+
+@cost.command()
+def correct(
+    call_id: Annotated[str, typer.Argument(help="As the log has it, or the provider's invoice.")],
+    prompt_tokens: Annotated[int, typer.Option(min=0, max=_MOST_TOKENS)],
+    completion_tokens: Annotated[int, typer.Option(min=0, max=_MOST_TOKENS)],
+    note: Annotated[str, typer.Option(help="Why; it is kept.")],
+    cached_tokens: Annotated[
+        int, typer.Option(min=0, max=_MOST_TOKENS, help="Of the prompt's.")
+    ] = 0,
+    config: Config = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Book a call with other tokens than its provider claimed, where the claim was wrong.
+
+    The claim is booked as it comes, and may have used up a limit. The call, its answer's cost and
+    every limit it counts in are set right at once; what was there before is kept with the note.
+
+    [bold]Example:[/bold] trivium cost correct 5f2c86a5… --prompt-tokens 1200 --completion-tokens 80
+    --note "broken upstream, ticket 4711"
+    """
+    if cached_tokens > prompt_tokens:
+        raise typer.BadParameter("--cached-tokens are a part of --prompt-tokens")
+    usage = Usage(prompt_tokens, completion_tokens, cached_tokens)
+    now = time.time()
+
+    async def work(database: Database, settings: Settings) -> Correction:
+        prices = PriceTable.load(settings.ledger.prices, settings.ledger.machines)
+        return await corrections.correct(database, prices, call_id, usage, note, now)
+
+    made = with_ledger(config, work)
+    if as_json:
+        print(json.dumps(asdict(made)))
+        return
+    out.print(
+        f"{made.model}: ${made.before_usd:.6f} ({made.before.prompt_tokens:,} + "
+        f"{made.before.completion_tokens:,} tokens) is now ${made.after_usd:.6f} "
+        f"({usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens)"
+    )
 
 
 def _plain(month: forecasts.Month) -> dict[str, float | None]:

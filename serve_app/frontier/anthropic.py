@@ -11,7 +11,7 @@ import anthropic
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
 from serve_app.errors import InvalidRequest, UnsupportedParameter
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
+from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
 Blocks = list[dict[str, Any]]
@@ -48,12 +48,9 @@ class AnthropicProvider:
                 theirs = stream.response.headers.get("request-id")
             if message.stop_reason is None:
                 raise failure(None)
-        cached = counted(message.usage.cache_read_input_tokens)
-        written = counted(message.usage.cache_creation_input_tokens)
-        fresh = counted(message.usage.input_tokens) + written
         yield Delta(
             finish_reason=finish_reason(message.stop_reason),
-            usage=Usage(fresh + cached, counted(message.usage.output_tokens), cached),
+            usage=_usage(message.usage),
             provider_id=theirs or message.id,
         )
 
@@ -80,6 +77,14 @@ class AnthropicProvider:
         if sampling:
             request["extra_body"] = sampling
         return request
+
+
+def _usage(counts: Any) -> Usage | None:
+    """What was read anew, read from the cache, or written into it, is apart in Anthropic's."""
+    cached = counts.cache_read_input_tokens or 0
+    parts = (counts.input_tokens, cached, counts.cache_creation_input_tokens or 0)
+    prompt = sum(parts) if all(type(each) is int for each in parts) else None
+    return claimed(prompt, counts.output_tokens, cached)
 
 
 class _Calls:

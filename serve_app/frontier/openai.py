@@ -9,7 +9,7 @@ from typing import Any
 import openai
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
+from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
 
@@ -115,12 +115,12 @@ def _text(theirs: Any) -> str:
     return theirs or ""
 
 
-def _usage(counts: dict[str, Any]) -> Usage:
+def _usage(counts: dict[str, Any]) -> Usage | None:
     read = counts.get("prompt_tokens_details") or {}
     written = counts.get("completion_tokens_details") or {}
-    return Usage(
-        counted(counts.get("prompt_tokens")),
-        counted(counts.get("completion_tokens")),
-        counted(read.get("cached_tokens")),
-        counted(written.get("reasoning_tokens")),
+    return claimed(
+        counts.get("prompt_tokens"),
+        counts.get("completion_tokens"),
+        read.get("cached_tokens"),
+        written.get("reasoning_tokens"),
     )

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from serve_app.domain import Delta, FinishReason, Generation
+from serve_app.domain import Delta, FinishReason, Generation, Usage
 from serve_app.errors import (
     DeadlineExceeded,
     FrontierNotConfigured,
@@ -77,9 +77,21 @@ def headers(generation: Generation) -> dict[str, str]:
     return {"x-client-request-id": generation.call_id} if generation.call_id else {}
 
 
-def counted(theirs: Any) -> int:
-    """A number of tokens, where a provider says one; the SDKs check nothing."""
-    return theirs if isinstance(theirs, int) else 0
+def claimed(
+    prompt: Any, completion: Any, cached: Any = None, reasoning: Any = None
+) -> Usage | None:
+    """What a provider says it took; the SDKs check nothing.
+
+    What is no number of tokens is no claim, so that it is estimated rather than free.
+    """
+    if not (_is_count(prompt) and _is_count(completion)):
+        log.warning("a provider's count of tokens is none: %.40r, %.40r", prompt, completion)
+        return None
+    return Usage(prompt, completion, *(n if _is_count(n) else 0 for n in (cached, reasoning)))
+
+
+def _is_count(theirs: Any) -> bool:
+    return type(theirs) is int and theirs >= 0
 
 
 def finish_reason(theirs: str | None) -> FinishReason:

@@ -7,10 +7,10 @@ from typing import Any
 
 import openai
 
-from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
+from serve_app.domain import Delta, Generation, Image, Message, ToolCall
 from serve_app.errors import UnsupportedParameter
 from serve_app.frontier.openai import client
-from serve_app.frontier.providers import counted, failure, finish_reason, headers, translated
+from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
 
 _PASSED = frozenset({"temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"})
@@ -109,11 +109,11 @@ def _last(response: Any, theirs: str | None, called: bool) -> Delta:
     usage = None
     if response.usage:
         read, written = response.usage.input_tokens_details, response.usage.output_tokens_details
-        usage = Usage(
-            counted(response.usage.input_tokens),
-            counted(response.usage.output_tokens),
-            counted(getattr(read, "cached_tokens", None)),
-            counted(getattr(written, "reasoning_tokens", None)),
+        usage = claimed(
+            response.usage.input_tokens,
+            response.usage.output_tokens,
+            getattr(read, "cached_tokens", None),
+            getattr(written, "reasoning_tokens", None),
         )
     cut = "length" if cut == "max_output_tokens" else cut
     reason = finish_reason(cut or ("tool_calls" if called else None))

@@ -17,15 +17,17 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from serve_app.domain import Delta, Generation
+from serve_app.domain import Delta, Generation, Lost
 from serve_app.errors import (
     DeadlineExceeded,
     FrontierNotConfigured,
     FrontierRefused,
     FrontierResting,
     Overloaded,
+    TriviumError,
     Unavailable,
 )
+from serve_app.frontier.billing import may_be_billed
 from serve_app.frontier.circuit import Circuit
 from serve_app.frontier.providers import Provider
 from serve_app.settings import FrontierSettings
@@ -55,10 +57,28 @@ class Retrying:
     async def generate(self, generation: Generation, deadline: float) -> _Answer:
         """As `Provider.generate`. Once text has come out, a failure is final.
 
+        Tries that broke off and may be billed are told (`Delta.lost`), whatever comes after them.
+
         Args:
             deadline: Unix seconds. No pause goes beyond it.
         """
-        begun, rest = await self._begun(generation, deadline)
+        begun: list[Delta] = []
+        rest: _Answer | None = None
+        billed = False  # the try before, perhaps
+        tries = self._attempts(deadline)
+        try:
+            async for attempt in tries:
+                if billed:
+                    yield Delta(lost=(Lost(),))
+                with attempt:
+                    begun, rest = await self._first(generation)
+                outcome = attempt.retry_state.outcome
+                billed = rest is None and may_be_billed(outcome and outcome.exception())
+        except TriviumError:
+            if billed:
+                yield Delta(lost=(Lost(again=False),))
+            raise
+        assert rest is not None
         async with aclosing(rest):
             for delta in begun:
                 yield delta
@@ -70,18 +90,17 @@ class Retrying:
                 raise
         self._circuit.succeeded()
 
-    async def _begun(self, generation: Generation, deadline: float) -> tuple[list[Delta], _Answer]:
-        """The deltas up to the first that says something, and those that follow."""
-        tries = AsyncRetrying(
+    def _attempts(self, deadline: float) -> AsyncRetrying:
+        return AsyncRetrying(
             stop=stop_after_attempt(self._tries) | stop_before_delay(deadline - time.time()),
             wait=_pause,
             retry=retry_if_exception(self._worthwhile),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
         )
-        return await tries(self._first, generation)
 
     async def _first(self, generation: Generation) -> tuple[list[Delta], _Answer]:
+        """The deltas up to the first that says something, and those that follow."""
         self._circuit.enter()
         answer = self._provider.generate(generation)
         begun: list[Delta] = []

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from serve_app.domain import Delta, Generation
+from serve_app.domain import Delta, Generation, Lost
 from serve_app.errors import Overloaded, Unavailable
 from serve_app.frontier.providers import provider
 from serve_app.frontier.retrying import Retrying
@@ -82,7 +82,9 @@ class Upstreams:
                 async with aclosing(upstream.generate(generation, deadline)) as deltas:
                     async for delta in deltas:
                         begun = begun or bool(delta.said)
-                        yield replace(delta, model=model)
+                        follows = number < len(asked)
+                        lost = tuple(Lost(model, each.again or follows) for each in delta.lost)
+                        yield replace(delta, model=model, lost=lost)
             except (Unavailable, Overloaded) as error:
                 if begun or number == len(asked):
                     raise

@@ -101,10 +101,10 @@ class GatewayServer:
         meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
         self._database = Database(ledger.database, ledger.password.get_secret_value())
         book = Book(self._database, [Limit.of(each) for each in ledger.limits])
-        accounts = Accounts(book, prices)
+        accounts = Accounts(book, prices, metrics.overclaimed)
         accounting = Accounting(orchestrator, accounts, meter, metrics)
         # A house whose limits are spent starts all the same, and says so to those who ask.
-        warm_up = Accounts(Book(self._database), prices)
+        warm_up = Accounts(Book(self._database), prices, metrics.overclaimed)
         unlimited = Accounting(orchestrator, warm_up, meter, metrics)
         self._services = Services(
             settings=settings,

@@ -102,6 +102,24 @@ counters = Table(
     Column("held_tokens", BigInteger, nullable=False, default=0),
     Column("nanos", BigInteger, nullable=False, default=0),
     Column("held_nanos", BigInteger, nullable=False, default=0),
+    Index("counters_by_period", "period"),
+)
+
+# What was set right by hand (`trivium cost correct`): who audits an invoice reads why.
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("call_id", _ID, nullable=False),
+    Column("corrected_at", Float, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("prompt_tokens_before", BigInteger, nullable=False),
+    Column("completion_tokens_before", BigInteger, nullable=False),
+    Column("cost_nanos_before", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_nanos", BigInteger, nullable=False),
+    Index("corrections_by_call", "call_id"),
 )
 
 # API keys: of the key itself only its SHA-256 is kept. That needs no salt and no slow hash, because

@@ -57,6 +57,8 @@ class Calls:
             answer = whole(self.model.generate(self.run.context, billed))
             async with aclosing(answer) as deltas:
                 async for delta in deltas:
+                    if delta.lost:
+                        await bill.lose(delta.lost)
                     bill.note(delta)
                     yield bill, delta
                     if bill.overdrawn:
@@ -69,6 +71,9 @@ class Calls:
             answering: The bill of what answered; `None` if nothing did.
         """
         for bill in self._bills:
+            for model, usage in bill.lost:
+                call = ModelCall(model, self.purpose, usage, generation.adapter)
+                self.run.beside.append(call)
             if bill.usage.total_tokens:
                 lost = answering is not None and bill is not answering
                 call = ModelCall(bill.model, self.purpose, bill.usage, generation.adapter)

@@ -14,6 +14,7 @@ from serve_app.domain import (
     Delta,
     FormatOutcome,
     Generation,
+    Lost,
     Message,
     ModelCall,
     Release,
@@ -124,8 +125,21 @@ class Bill(Protocol):
         """Whether it has passed what may be paid for it."""
         ...
 
+    @property
+    def lost(self) -> Sequence[tuple[str, Usage]]:
+        """What earlier tries took, and of which model."""
+        ...
+
     def note(self, delta: Delta) -> None:
         """One more step of the answer."""
+        ...
+
+    async def lose(self, tries: Sequence[Lost]) -> None:
+        """Tries broke off, and may be billed.
+
+        Raises:
+            BudgetExceeded: The next one may cost more than is left.
+        """
         ...
 
 

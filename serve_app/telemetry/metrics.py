@@ -64,6 +64,11 @@ class GatewayMetrics:
             "Dollars that a RAG-only stack would have spent on the same answers; an estimate.",
             tag_keys=("route",),
         )
+        self._overclaimed = Counter(
+            "trivium_ledger_overclaimed_total",
+            "Calls for which a provider claims more than was held for them.",
+            tag_keys=("model",),
+        )
         self._decisions = Counter(
             "trivium_decisions_total",
             "Where questions were sent, and by which stage.",
@@ -101,6 +106,10 @@ class GatewayMetrics:
     def formatted(self, release: Release, outcome: FormatOutcome) -> None:
         """Count one answer under a contract."""
         self._formats.inc(1, {"adapter": release.name, "outcome": outcome})
+
+    def overclaimed(self, model: str) -> None:
+        """Count one call that a provider claims too much for."""
+        self._overclaimed.inc(1, {"model": model})
 
     def generated(self, model: str, first_s: float, rest_s: float, tokens: int) -> None:
         """Count one answer of a model that came to its end.

@@ -138,6 +138,34 @@ def test_report_of_one_tenant_and_of_a_short_time(run: Run, ledger: Path, config
     assert run("cost", "report", "--since", "soon", "-c", config).code == 2
 
 
+def test_a_claim_is_corrected(run: Run, ledger: Path, config: str) -> None:
+    answered(ledger, ("acme", "frontier", True))
+
+    async def only_call() -> str:
+        database = Database(str(ledger))
+        chosen = text("SELECT id FROM calls")
+        found = await database.read(lambda it: it.execute(chosen).scalar_one())
+        await database.close()
+        return str(found)
+
+    arguments = ("--prompt-tokens", "1000", "--completion-tokens", "10", "--note", "ticket 4711")
+    call = asyncio.run(only_call())
+    prices_file = Path(config).parent / "prices.yaml"
+    prices_file.write_text(
+        f"metered:\n  {FRONTIER}: {{input: 2, output: 8, source: x, as_of: 2026-01-01}}\n"
+        "compute: {}\n"
+    )
+    with Path(config).open("a") as settings:
+        settings.write(f"  prices: {prices_file}\n")
+    done = run("cost", "correct", call, *arguments, "-c", config)
+    assert done.code == 0
+    assert "$0.001000" in done.out
+    assert "$0.002080" in done.out
+    assert run("cost", "correct", "no-such-call", *arguments, "-c", config).code == 2
+    wrong = run("cost", "correct", call, *arguments, "--cached-tokens", "1001", "-c", config)
+    assert wrong.code == 2
+
+
 def test_an_empty_ledger_is_no_error(run: Run, config: str) -> None:
     outcome = run("cost", "report", "-c", config)
     assert outcome.code == 0

@@ -1,4 +1,6 @@
-"""The second of two outside models is asked when the first is slow. Real sockets, real ledger."""
+"""Several outside models, or tries, for one answer: who speaks, and who is paid. Real sockets and
+a real ledger.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from serve_app.domain import Delta, Generation, Message, RequestContext
 from serve_app.errors import BudgetExceeded, Unavailable
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.ledger import tables
-from serve_app.ledger.accounts import Accounts, Bill
+from serve_app.ledger.accounts import Accounts
+from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.limits import Limit
@@ -38,7 +41,7 @@ PRICES = PriceTable({name: TokenPrice(input=2, output=8, **_TOLD) for name in NA
 class House:
     """Both models, and a ledger in which calls of them are written."""
 
-    def __init__(self, upstreams: Upstreams, hedge_after_s: float, *limits: Limit) -> None:
+    def __init__(self, upstreams: Upstreams, hedge_after_s: float | None, *limits: Limit) -> None:
         self._upstreams = upstreams
         self.database = Database(str(ledger_file()))
         self._accounts = Accounts(opened(Book(self.database, limits)), PRICES)
@@ -109,7 +112,7 @@ class Late(Server):
 
 @asynccontextmanager
 async def house(
-    first: Server | Silent, second: Server | Silent, hedge_after_s: float, *limits: Limit
+    first: Server | Silent, second: Server | Silent, hedge_after_s: float | None, *limits: Limit
 ) -> AsyncIterator[House]:
     named, listening = [], []
     for server, name in zip((first, second), NAMES, strict=True):
@@ -160,7 +163,9 @@ async def test_the_next_one_answers_for_who_is_slow_and_both_are_paid() -> None:
     # Nobody has counted what the other one had read: its prompt, roughly.
     assert (left.model, left.status, left.estimated) == ("slow", "failed", True)
     assert left.prompt_tokens > 0
-    assert left.cost_nanos > 0
+    # It may have thought for as long as it was silent.
+    assert 1 <= left.reasoning_tokens <= ASKED.max_tokens
+    assert left.cost_nanos == left.prompt_tokens * 2000 + left.completion_tokens * 8000
 
 
 async def test_the_first_one_answers_if_it_speaks_before_the_second_after_all() -> None:
@@ -177,7 +182,11 @@ async def test_who_fails_is_not_waited_for(broken: int | str) -> None:
     async with house(first, good(), NEVER) as asked:
         assert await asked.answer() == "Héllo"
         failed, answered = await asked.rows()
-    assert (failed.status, failed.cost_nanos, answered.status) == ("failed", 0, "ok")
+    assert (failed.status, answered.status) == ("failed", "ok")
+    # Who breaks off may have read the prompt; who refuses, or fails by its status, has not.
+    assert (failed.cost_nanos > 0, failed.estimated) == (
+        (True,) * 2 if broken == "drop" else (False,) * 2
+    )
     assert first.requests == 1
 
 
@@ -224,3 +233,38 @@ async def test_who_leaves_leaves_both() -> None:
             ("failed", True),
             ("failed", True),
         ]
+
+
+async def test_a_try_that_broke_off_is_paid_for_beside_the_one_that_answered() -> None:
+    first = Server("openai", "drop")
+    async with house(first, good(), None) as asked:
+        assert await asked.answer() == "Héllo"
+        broke, answered = await asked.rows()
+        assert asked.run is not None
+        on_the_run = [*asked.run.calls, *asked.run.beside]
+    assert (broke.model, broke.status, broke.estimated) == ("slow", "failed", True)
+    assert (answered.model, answered.status, answered.estimated) == ("quick", "ok", False)
+    assert first.requests == 1
+    # What the caller is told it cost is what the ledger has.
+    told = sum(PRICES.nanos(call.model, call.usage) for call in on_the_run)
+    assert told == broke.cost_nanos + answered.cost_nanos
+
+
+async def test_where_every_try_breaks_off_each_is_paid_for() -> None:
+    async with house(Server("openai", "drop"), Server("openai", "drop"), None) as asked:
+        with pytest.raises(Unavailable):
+            await asked.answer()
+        rows = await asked.rows()
+    assert [(row.model, row.status) for row in rows] == [("slow", "failed"), ("quick", "failed")]
+    assert all(row.cost_nanos > 0 for row in rows)
+
+
+async def test_a_next_try_is_not_bought_with_what_is_not_left() -> None:
+    room = PRICES.nanos("slow", Bill(ASKED).bound)
+    silent = Silent()
+    limit = Limit("house", "day", nanos=room)
+    async with house(Server("openai", "drop"), silent, None, limit) as asked:
+        with pytest.raises(BudgetExceeded):
+            await asked.answer()
+        (row,) = await asked.rows()
+    assert (row.model, row.estimated) == ("slow", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -34,6 +35,7 @@ from tests.frontier.wire import (
     Kind,
     answering,
     chunked,
+    client,
     events,
     leave,
     receive,
@@ -97,6 +99,50 @@ async def test_a_passing_fault_is_not_seen(kind: Kind, fault: Any) -> None:
     async with retrying(kind, fault, fault, "good") as (model, server):
         assert await answered(model) == "Héllo"
         assert server.requests == 3
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("steps", "lost"),
+    [
+        (("drop", "drop", "good"), [True, True]),
+        ((500, "drop", "good"), [True]),
+        (("drop", 500, "good"), [True]),
+        (("drop", "drop", "drop"), [True, True, False]),
+        (("drop", 500, 500), [True]),
+        (("good",), []),
+    ],
+)
+async def test_each_try_that_may_be_billed_is_told(
+    kind: Kind, steps: tuple[int | str, ...], lost: list[bool]
+) -> None:
+    seen: list[Delta] = []
+    async with retrying(kind, *steps) as (model, _):
+        with contextlib.suppress(Unavailable):
+            await read(model, seen)
+    assert [each.again for delta in seen for each in delta.lost] == lost
+
+
+@BOTH
+async def test_whom_nobody_reached_sends_no_bill(kind: Kind) -> None:
+    seen: list[Delta] = []
+    nowhere = Retrying(client(kind, "http://127.0.0.1:1"), FrontierSettings(retries=1))
+    with pytest.raises(Unavailable):
+        await read(nowhere, seen)
+    assert seen == []
+
+
+@BOTH
+async def test_a_provider_that_says_nothing_for_too_long_may_send_a_bill(kind: Kind) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        await reader.read()
+
+    seen: list[Delta] = []
+    async with serving(kind, silent, silence_s=0.1) as model:
+        with pytest.raises(DeadlineExceeded):
+            await read(Retrying(model, FrontierSettings()), seen)
+    assert [each.again for delta in seen for each in delta.lost] == [False]
 
 
 @BOTH

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain import Delta
+from serve_app.domain import Delta, Lost
 from serve_app.errors import FrontierNotConfigured, SettingsError, TriviumError, Unavailable
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.settings import FrontierSettings, from_args
@@ -69,8 +69,20 @@ async def test_the_next_one_answers_where_one_cannot(broken: int | str) -> None:
     async with upstreams(("openai", broken), ("anthropic", "good")) as (model, servers):
         deltas = await answer(model)
     assert "".join(delta.text for delta in deltas) == "Héllo"
-    assert {delta.model for delta in deltas} == {"model-1"}
+    assert {delta.model for delta in deltas if not delta.lost} == {"model-1"}
     assert [each.requests for each in servers] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("broken", "lost"),
+    [(500, []), (429, []), (401, []), ("drop", [Lost("model-0", again=True)])],
+)
+async def test_who_may_send_a_bill_though_the_next_one_answers_is_told(
+    broken: int | str, lost: list[Lost]
+) -> None:
+    async with upstreams(("openai", broken), ("anthropic", "good")) as (model, _):
+        deltas = await answer(model)
+    assert [each for delta in deltas for each in delta.lost] == lost
 
 
 async def test_what_is_beyond_a_bound_goes_to_the_next() -> None:

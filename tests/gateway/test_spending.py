@@ -10,10 +10,10 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from serve_app.domain import Generation, Message, Route
+from serve_app.domain import Delta, Generation, Message, Route, Usage
 from serve_app.errors import Unavailable
 from serve_app.ledger import tables
-from serve_app.ledger.accounts import Bill
+from serve_app.ledger.bills import Bill
 from serve_app.ledger.keys import Keys
 from tests.fixtures import (
     EMBEDS,
@@ -150,19 +150,34 @@ async def test_too_many_requests_are_told_when_to_come_again() -> None:
     [ScriptedModel(*["word " * 20] * 500), ScriptedModel(*[" w"] * 500)],
     ids=["much text", "many tokens"],
 )
-async def test_an_endless_answer_is_ended_and_costs_what_was_held_at_most(
+async def test_an_endless_answer_is_ended_where_it_passes_its_bound(
     endless: ScriptedModel,
 ) -> None:
     house = to_the_frontier(frontier=endless)
     async with client_of(house) as client:
         answer = (await client.post(CHAT, json=WHY)).json()
     (call,) = await rows(house, tables.calls)
-    assert call.completion_tokens <= 10
+    # The one that is too many is the model's word, and is invoiced.
+    assert call.completion_tokens <= 11
     assert call.cost_nanos <= call.held_nanos
     (choice,) = answer["choices"]
     assert choice["finish_reason"] == "length"
     assert len(choice["message"]["content"]) < 500
     assert not endless.running
+
+
+async def test_what_a_provider_claims_beyond_all_bounds_is_booked_and_closes_the_door() -> None:
+    claiming = ScriptedModel(Delta("Deep.", "stop", Usage(10**9, 10)))
+    limits = [{"of": "house", "per": "month", "usd": "10"}]
+    house = to_the_frontier(frontier=claiming, ledger={"limits": limits, "at_limit": "refuse"})
+    async with client_of(house) as client:
+        answer = await client.post(CHAT, json=WHY)
+        again = await client.post(CHAT, json=WHY)
+    assert answer.json()["usage"]["prompt_tokens"] == 10**9
+    assert float(answer.headers["x-trivium-cost-usd"]) == pytest.approx(2000.00008)
+    assert again.status_code == 429
+    assert house.metrics.overclaims == [FRONTIER]
+    assert len(claiming.asked) == 1
 
 
 async def test_feedback_is_for_ones_own_answers() -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from serve_app.domain import Generation, Message, Usage
 from serve_app.ledger import tables
-from serve_app.ledger.accounts import Bill
+from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.orchestration.prompts import prompt
