@@ -50,9 +50,10 @@ def report(
 ) -> None:
     """Spend, and what a successful answer cost, beside RAG-only and all-frontier.
 
-    Successful: it came to its end, and was not judged bad (`POST /v1/feedback`, or the contract of
-    an adapter). Where some were judged, their share speaks for all. The other stacks are priced for
-    each answer alone, and as if every one of theirs were good.
+    Successful: it was judged good (`POST /v1/feedback`, or the contract of an adapter). Nothing is
+    known of answers that nobody judged: what a success costs is told by the judged ones alone, with
+    95 % intervals. The other stacks are priced for each answer alone, and as if every one of theirs
+    were good.
 
     [bold]Example:[/bold] trivium cost report --by route --by day --since 7d --html report.html
     """
@@ -79,6 +80,7 @@ def report(
         out.print("the ledger has no answers in this time; ask something: trivium ask …")
         return
     out.print(_table(groups, lines, total))
+    out.print(pictures.note(total))
 
 
 @cost.command()

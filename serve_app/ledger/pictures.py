@@ -18,6 +18,7 @@ from serve_app.ledger.report import Line, Span
 
 COLUMNS = (
     "answers",
+    "judged",
     "good",
     "degraded",
     "spent",
@@ -26,27 +27,55 @@ COLUMNS = (
     "all-frontier",
     "saved",
 )
+_UNJUDGED = "no answer was judged"
+_NOTE = (
+    "Nothing is known of the others. What a success costs, and what the other stacks would have "
+    "taken for the same answers, is of those judged; in brackets 95 % intervals (Wilson), as if "
+    "they had been chosen by chance. Spent is on all. RAG-only and all-frontier are priced for "
+    "each answer alone, and as if every one of theirs were good."
+)
+
+
+def note(total: Line) -> str:
+    """What the figures rest on."""
+    if not total.judged:
+        return (
+            f"{_UNJUDGED[0].upper()}{_UNJUDGED[1:]}, so nobody knows what a successful one cost. "
+            "Judge them by POST /v1/feedback, or give an adapter a contract."
+        )
+    by = " and ".join(f"{count:,} by {judge}" for judge, count in sorted(total.judges.items()))
+    return f"{total.judged:,} of {total.answered:,} answers were judged, {by}. {_NOTE}"
 
 
 def cells(line: Line) -> list[str]:
     """A line's cells under `COLUMNS`: dollars of all answers, and of one that was good."""
-    good = "–" if line.success is None else f"{line.success:.0%} of {line.good + line.bad}"
     return [
         f"{line.answered} of {line.asked}",
-        good,
+        f"{line.judged} of {line.answered}",
+        _good(line),
         str(line.degraded),
-        f"${line.usd:.4f}",
-        _each(line.usd_per_success),
+        f"${line.spent.usd:.4f}",
+        _success(line),
         _each(line.baseline_usd_per_answer),
-        _each(line.all_frontier_usd / line.answered if line.answered else None),
-        "–" if (share := saved(line)) is None else f"{share:.0%}",
+        _each(line.all_frontier_usd_per_answer),
+        "–" if line.saved is None else f"{line.saved:.0%}",
     ]
 
 
-def saved(line: Line) -> float | None:
-    """How much less a success cost than a RAG-only answer, as a share of that."""
-    ours, theirs = line.usd_per_success, line.baseline_usd_per_answer
-    return None if ours is None or not theirs else 1 - ours / theirs
+def _good(line: Line) -> str:
+    if line.success is None or line.success_interval is None:
+        return "–"
+    low, high = line.success_interval
+    return f"{line.success:.0%} ({low:.0%}–{high:.0%})"
+
+
+def _success(line: Line) -> str:
+    if line.usd_per_success_interval is None:
+        return "–"
+    low, high = line.usd_per_success_interval
+    if line.usd_per_success is None or high is None:
+        return f"above {_each(low)}"
+    return f"{_each(line.usd_per_success)} ({_each(low)} – {_each(high)})"
 
 
 def draw(lines: Sequence[Line], total: Line | None, path: Path) -> None:
@@ -102,6 +131,7 @@ def page(
     text = template.render(
         columns=(*groups, *COLUMNS),
         rows=rows,
+        note=note(total) if total else "",
         total=("all", *[""] * (len(groups) - 1), *cells(total)) if total else None,
         start=datetime.fromtimestamp(span.start, UTC),
         end=datetime.fromtimestamp(span.end, UTC),
@@ -124,17 +154,15 @@ def _png(lines: Sequence[Line], total: Line | None, form: str) -> bytes:
     bars: tuple[tuple[str, str, Any], ...] = (
         ("Trivium, a success", "#2a7f62", lambda line: line.usd_per_success),
         ("RAG-only", "#c8553d", lambda line: line.baseline_usd_per_answer),
-        (
-            "all-frontier",
-            "#8d99ae",
-            lambda line: line.all_frontier_usd / line.answered if line.answered else None,
-        ),
+        ("all-frontier", "#8d99ae", lambda line: line.all_frontier_usd_per_answer),
     )
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.7 * len(shown)), layout="constrained")
     for offset, (label, colour, of) in enumerate(bars):
         heights = [(of(line) or 0.0) * 1000 for line in shown]
         places = [place + 0.27 * (offset - 1) for place in range(len(shown))]
         axis.barh(places, heights, height=0.25, color=colour, label=label)
+    for place, line in enumerate(shown):
+        _draw_interval(axis, place - 0.27, line)
     axis.set_yticks(range(len(shown)), names)
     axis.invert_yaxis()
     axis.set_xlabel("US dollars per 1,000 answers")
@@ -145,6 +173,18 @@ def _png(lines: Sequence[Line], total: Line | None, form: str) -> bytes:
     finally:
         plt.close(figure)
     return held.getvalue()
+
+
+def _draw_interval(axis: Any, place: float, line: Line) -> None:
+    """How sure the bar of a success is, or why there is none."""
+    if line.usd_per_success is None or line.usd_per_success_interval is None:
+        reason = "none was good" if line.judged else _UNJUDGED
+        axis.text(0, place, f" {reason}", va="center", fontsize=8, color="#666")
+        return
+    low, high = line.usd_per_success_interval
+    if high is not None:
+        ends = [low * 1000, high * 1000]
+        axis.plot(ends, [place, place], color="#222", linewidth=1, marker="|")
 
 
 def _each(dollars: float | None) -> str:

@@ -6,6 +6,7 @@ process died is in it with what its calls took.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,10 @@ class By(StrEnum):
     KEY = "api_key"
 
 
+Interval = tuple[float, float]
+
+_NOBODY = "unknown"
+_Z = 1.959964  # 95 % of a normal distribution
 _NONE: ColumnElement[str] = literal_column("'–'")  # a parameter would be another one in GROUP BY
 _answers, _calls = tables.answers.c, tables.calls.c
 
@@ -42,16 +47,29 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """Dollars of answers: ours, and what other stacks would have taken for those that ended."""
+
+    usd: float = 0.0
+    baseline_usd: float = 0.0
+    all_frontier_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A group of answers.
 
+    Nothing is known of an answer that nobody judged, so successes are those that were judged good,
+    and what one costs is told by the judged ones alone.
+
     Attributes:
         group: What they have in common, in the order asked for.
-        asked: Questions. What other requests cost, such as searches, is in `usd` all the same.
+        asked: Questions. What other requests cost, such as searches, is in `spent` all the same.
         answered: Those that came to their end; the others failed, were left, or were lost.
         good, bad: Of those answered, how many were judged so.
-        usd: What all of them cost, failures and losses included.
-        baseline_usd, all_frontier_usd: What other stacks would have taken for those answered.
+        judges: By whom, and how many.
+        spent: On all of them, failures and losses included.
+        judged_spent: On those that were judged.
     """
 
     group: tuple[str, ...]
@@ -59,28 +77,63 @@ class Line:
     answered: int
     good: int
     bad: int
+    judges: Mapping[str, int]
     degraded: int
-    usd: float
-    baseline_usd: float
-    all_frontier_usd: float
+    spent: Spent
+    judged_spent: Spent
+
+    @property
+    def judged(self) -> int:
+        return self.good + self.bad
 
     @property
     def success(self) -> float | None:
         """The share of judged answers that were good; `None` before anybody judged."""
-        judged = self.good + self.bad
-        return self.good / judged if judged else None
+        return self.good / self.judged if self.judged else None
+
+    @property
+    def success_interval(self) -> Interval | None:
+        """In which the share of all such answers lies, if those judged were chosen by chance."""
+        return wilson(self.good, self.judged) if self.judged else None
 
     @property
     def usd_per_success(self) -> float | None:
-        """Dollars of an answer that was good, as far as the judged ones speak for all."""
-        share = 1.0 if self.success is None else self.success
-        successes = self.answered * share
-        return self.usd / successes if successes else None
+        """Dollars of the judged answers, for each that was good."""
+        return self.judged_spent.usd / self.good if self.good else None
+
+    @property
+    def usd_per_success_interval(self) -> tuple[float, float | None] | None:
+        """The same, by the interval of successes; without an upper end where none was good."""
+        if (between := self.success_interval) is None:
+            return None
+        each = self.judged_spent.usd / self.judged
+        low, high = between
+        return each / high, each / low if low else None
 
     @property
     def baseline_usd_per_answer(self) -> float | None:
-        """Dollars of a RAG-only answer. As if each were good, which is to its advantage."""
-        return self.baseline_usd / self.answered if self.answered else None
+        """Dollars of a RAG-only answer, of the judged ones where there are any.
+
+        As if each were good, which is to its advantage.
+        """
+        return self._each("baseline_usd")
+
+    @property
+    def all_frontier_usd_per_answer(self) -> float | None:
+        """The same of a frontier model alone."""
+        return self._each("all_frontier_usd")
+
+    @property
+    def saved(self) -> float | None:
+        """How much less a success cost than a RAG-only answer, as a share of that."""
+        ours, theirs = self.usd_per_success, self.baseline_usd_per_answer
+        return None if ours is None or not theirs else 1 - ours / theirs
+
+    def _each(self, name: str) -> float | None:
+        count, spent = (
+            (self.judged, self.judged_spent) if self.judged else (self.answered, self.spent)
+        )
+        return float(getattr(spent, name)) / count if count else None
 
     def public(self) -> dict[str, Any]:
         """As JSON shows it."""
@@ -88,14 +141,23 @@ class Line:
             "group": list(self.group),
             "asked": self.asked,
             "answered": self.answered,
+            "judged": self.judged,
+            "unjudged": self.answered - self.judged,
+            "judges": dict(self.judges),
             "good": self.good,
             "bad": self.bad,
             "degraded": self.degraded,
-            "usd": round(self.usd, 9),
-            "baseline_usd": round(self.baseline_usd, 9),
-            "all_frontier_usd": round(self.all_frontier_usd, 9),
+            "usd": round(self.spent.usd, 9),
+            "baseline_usd": round(self.spent.baseline_usd, 9),
+            "all_frontier_usd": round(self.spent.all_frontier_usd, 9),
+            "judged_usd": round(self.judged_spent.usd, 9),
+            "judged_baseline_usd": round(self.judged_spent.baseline_usd, 9),
+            "judged_all_frontier_usd": round(self.judged_spent.all_frontier_usd, 9),
             "success": self.success,
+            "success_interval": self.success_interval,
             "usd_per_success": self.usd_per_success,
+            "usd_per_success_interval": self.usd_per_success_interval,
+            "saved": self.saved,
         }
 
 
@@ -121,6 +183,7 @@ async def spend(
         during &= (_answers.tenant == tenant) & (_answers.api_key != WARM_UP)
     group = [func.coalesce(_answers[name], _NONE).label(name) for name in by]
     ok = _answers.status == "ok"
+    judged = ok & _answers.good.is_not(None)
     counted = select(
         *group,
         _count(tables.is_question).label("asked"),
@@ -128,34 +191,65 @@ async def spend(
         _count(ok & _answers.good.is_(True)).label("good"),
         _count(ok & _answers.good.is_(False)).label("bad"),
         _count(ok & (_answers.degraded != "")).label("degraded"),
-        func.sum(case((ok, _answers.baseline_nanos), else_=0)).label("baseline"),
-        func.sum(case((ok, _answers.all_frontier_nanos), else_=0)).label("all_frontier"),
+        _sum(ok, _answers.baseline_nanos).label("baseline"),
+        _sum(ok, _answers.all_frontier_nanos).label("all_frontier"),
+        _sum(judged, _answers.baseline_nanos).label("judged_baseline"),
+        _sum(judged, _answers.all_frontier_nanos).label("judged_all_frontier"),
     )
-    paid = select(*group, func.sum(_calls.cost_nanos).label("nanos"))
+    paid = select(
+        *group,
+        func.sum(_calls.cost_nanos).label("nanos"),
+        _sum(judged, _calls.cost_nanos).label("judged_nanos"),
+    )
     paid = paid.select_from(tables.calls.join(tables.answers, _calls.answer_id == _answers.id))
-    counted = counted.where(during).group_by(*group).order_by(*group)
-    paid = paid.where(during).group_by(*group)
+    by_judge = select(*group, _answers.judge, func.count().label("answers")).where(during, judged)
+    statements = (
+        counted.where(during).group_by(*group).order_by(*group),
+        paid.where(during).group_by(*group),
+        by_judge.group_by(*group, _answers.judge),
+    )
 
-    def both(connection: Connection) -> tuple[Sequence[Any], Sequence[Any]]:
-        return connection.execute(counted).all(), connection.execute(paid).all()
+    def read(connection: Connection) -> list[Sequence[Any]]:
+        return [connection.execute(each).all() for each in statements]
 
-    lines, spent = await database.read(both)
-    costs = {tuple(row[: len(by)]): row.nanos for row in spent}
-    return [
-        Line(
-            group=tuple(row[: len(by)]),
-            asked=row.asked or 0,
-            answered=row.answered or 0,
-            good=row.good or 0,
-            bad=row.bad or 0,
-            degraded=row.degraded or 0,
-            usd=int(costs.get(tuple(row[: len(by)])) or 0) / 1e9,
-            baseline_usd=int(row.baseline or 0) / 1e9,
-            all_frontier_usd=int(row.all_frontier or 0) / 1e9,
-        )
+    lines, spent, judgements = await database.read(read)
+    costs = {tuple(row[: len(by)]): row for row in spent}
+    judges: dict[tuple[Any, ...], dict[str, int]] = {}
+    for row in judgements:
+        judges.setdefault(tuple(row[: len(by)]), {})[row.judge or _NOBODY] = row.answers
+    made = [
+        _line(row, len(by), costs.get(tuple(row[: len(by)])), judges.get(tuple(row[: len(by)]), {}))
         for row in lines
-        if row.asked or costs.get(tuple(row[: len(by)]))
     ]
+    return [line for line in made if line.asked or line.spent.usd]
+
+
+def _line(row: Any, by: int, cost: Any, judges: Mapping[str, int]) -> Line:
+    nanos, judged_nanos = (cost.nanos, cost.judged_nanos) if cost else (0, 0)
+    return Line(
+        group=tuple(row[:by]),
+        asked=row.asked or 0,
+        answered=row.answered or 0,
+        good=row.good or 0,
+        bad=row.bad or 0,
+        judges=judges,
+        degraded=row.degraded or 0,
+        spent=Spent(_usd(nanos), _usd(row.baseline), _usd(row.all_frontier)),
+        judged_spent=Spent(
+            _usd(judged_nanos), _usd(row.judged_baseline), _usd(row.judged_all_frontier)
+        ),
+    )
+
+
+def wilson(good: int, count: int) -> Interval:
+    """In which a share lies with 95 % confidence, when `good` of `count` were found (Wilson 1927).
+
+    Unlike the usual mean and deviation it holds for few, and for none or all.
+    """
+    share, z2 = good / count, _Z * _Z
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return middle - half if good else 0.0, middle + half if good < count else 1.0
 
 
 async def left(
@@ -208,3 +302,11 @@ async def _left(
 
 def _count(condition: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.sum(case((condition, 1), else_=0))
+
+
+def _sum(condition: ColumnElement[bool], nanos: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.sum(case((condition, nanos), else_=0))
+
+
+def _usd(nanos: Any) -> float:
+    return int(nanos or 0) / 1e9

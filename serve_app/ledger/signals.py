@@ -13,7 +13,7 @@ from sqlalchemy import select
 from serve_app.domain import WARM_UP
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
-from serve_app.ledger.report import Span
+from serve_app.ledger.report import Span, wilson
 
 ENOUGH = 100  # answers, before anything is said of them
 _JUDGED = 30  # of each of two roads, before they are compared
@@ -134,14 +134,18 @@ def _no_better(rows: Sequence[Any]) -> Signal | None:
             judged[row.route].append(row.good)
     if min(len(each) for each in judged.values()) < _JUDGED:
         return None
-    expert, frontier = (statistics.fmean(judged[road]) for road in ("expert", "frontier"))
-    if frontier > expert:
+    expert, frontier = (judged[road] for road in ("expert", "frontier"))
+    if statistics.fmean(frontier) > statistics.fmean(expert):
         return None
-    counts = [len(judged[road]) for road in ("frontier", "expert")]
     return Signal(
         "the frontier is no better than the expert",
-        f"{frontier:.0%} of {counts[0]:,} judged answers of the frontier were good, "
-        f"{expert:.0%} of {counts[1]:,} of the expert",
+        f"{_share(frontier)} of {len(frontier):,} judged answers of the frontier were good, "
+        f"{_share(expert)} of {len(expert):,} of the expert (95 % intervals)",
         "raise the policy's bar for the frontier, or do without it; the questions differ, so try "
         "the same ones on both first",
     )
+
+
+def _share(judged: Sequence[bool]) -> str:
+    low, high = wilson(sum(judged), len(judged))
+    return f"{statistics.fmean(judged):.0%} ({low:.0%}–{high:.0%})"

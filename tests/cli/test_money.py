@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import text
 
 from serve_app.domain import Delta, Generation, Message, RequestContext, Usage
@@ -16,6 +18,7 @@ from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Hold
 from serve_app.ledger.limits import Amount, Payer
+from serve_app.ledger.report import wilson
 from tests.cli.conftest import Run, Serve
 from tests.fixtures import EXPERT, FRONTIER, House, ledger_file, prices
 
@@ -36,7 +39,7 @@ def config(ledger: Path, tmp_path: Path) -> str:
     return str(path)
 
 
-def answered(ledger: Path, *answers: tuple[str, str, bool | None]) -> None:
+def answered(ledger: Path, *answers: tuple[str, str, bool | None], judge: str = "caller") -> None:
     """Write answers of a tenant, on a road, that were judged."""
 
     async def write() -> None:
@@ -57,6 +60,7 @@ def answered(ledger: Path, *answers: tuple[str, str, bool | None]) -> None:
                     "baseline_nanos": 3_000_000,
                     "all_frontier_nanos": 1_000_000,
                     "good": good,
+                    "judge": None if good is None else judge,
                 }
             )
         await book.close()
@@ -73,12 +77,69 @@ def test_report_tells_what_a_success_cost(run: Run, ledger: Path, config: str) -
     each = (100 * 2 + 100 * 8) / 1e6
     assert frontier["usd"] == pytest.approx(4 * each)
     assert frontier["success"] == 0.75
+    assert frontier["judges"] == {"caller": 4}
     assert frontier["usd_per_success"] == pytest.approx(4 * each / 3)
-    # Nobody has judged these.
-    assert expert["success"] is None
-    assert expert["usd_per_success"] == pytest.approx(expert["usd"] / 2)
+    # Wilson's interval of 3 of 4, as R's binom.confint has it.
+    assert frontier["success_interval"] == pytest.approx([0.3006, 0.9544], abs=1e-4)
+    assert frontier["usd_per_success_interval"] == pytest.approx(
+        [each / 0.9544, each / 0.3006], rel=1e-3
+    )
     assert told["total"]["asked"] == 6
     assert told["total"]["usd"] == pytest.approx(expert["usd"] + frontier["usd"])
+
+
+def test_nothing_is_said_of_answers_that_nobody_judged(
+    run: Run, ledger: Path, config: str, tmp_path: Path
+) -> None:
+    answered(ledger, *[("acme", "expert", None)] * 50)
+    told = json.loads(run("cost", "report", "--json", "-c", config).out)["total"]
+    assert (told["answered"], told["judged"], told["unjudged"]) == (50, 0, 50)
+    for figure in ("success", "success_interval", "usd_per_success", "usd_per_success_interval"):
+        assert told[figure] is None
+    assert told["saved"] is None
+    page = tmp_path / "cost.html"
+    shown = run("cost", "report", "--html", str(page), "-c", config).out
+    for text_ in (shown, page.read_text()):
+        assert "No answer was judged" in " ".join(text_.split())
+
+
+def test_one_judged_answer_speaks_for_itself_alone(run: Run, ledger: Path, config: str) -> None:
+    answered(ledger, *[("acme", "expert", None)] * 99, ("acme", "frontier", True))
+    total = json.loads(run("cost", "report", "--json", "-c", config).out)["total"]
+    assert (total["judged"], total["unjudged"]) == (1, 99)
+    # Its own dollars, not those of all for a hundred successes.
+    assert total["usd_per_success"] == pytest.approx(0.001)
+    low, high = total["success_interval"]
+    assert (low, high) == pytest.approx((0.2065, 1.0), abs=1e-4)
+    assert total["saved"] == pytest.approx(1 - 0.001 / 0.003)
+
+
+def test_the_report_says_who_judged(run: Run, ledger: Path, config: str) -> None:
+    answered(ledger, *[("acme", "expert", True)] * 2, ("acme", "expert", None))
+    answered(ledger, *[("acme", "expert", False)] * 3, judge="contract")
+    told = json.loads(run("cost", "report", "--json", "-c", config).out)["total"]
+    assert told["judges"] == {"caller": 2, "contract": 3}
+    shown = " ".join(run("cost", "report", "-c", config).out.split())
+    assert "5 of 6 answers were judged, 2 by caller and 3 by contract." in shown
+
+
+def test_where_every_judged_answer_was_bad_a_success_has_no_price(
+    run: Run, ledger: Path, config: str
+) -> None:
+    answered(ledger, *[("acme", "expert", False)] * 3)
+    total = json.loads(run("cost", "report", "--json", "-c", config).out)["total"]
+    assert (total["success"], total["usd_per_success"]) == (0, None)
+    low, high = total["usd_per_success_interval"]
+    assert low > 0
+    assert high is None
+
+
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_an_interval_holds_its_share(found: tuple[int, int]) -> None:
+    good, count = found
+    low, high = wilson(good, count)
+    assert 0 <= low <= good / count <= high <= 1
+    assert low < high
 
 
 def test_report_counts_what_was_lost_or_failed(run: Run, ledger: Path, config: str) -> None:

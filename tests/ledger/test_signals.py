@@ -102,7 +102,8 @@ async def test_each_signal_has_its_evidence(database: Database) -> None:
         ),
         "an adapter that nobody hits": "reports wrote none of 280 answers",
         "the frontier is no better than the expert": (
-            "0% of 40 judged answers of the frontier were good, 100% of 40 of the expert"
+            "0% (0%–9%) of 40 judged answers of the frontier were good, "
+            "100% (91%–100%) of 40 of the expert (95 % intervals)"
         ),
     }
     assert all(each.remove for each in found)

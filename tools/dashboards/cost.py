@@ -5,13 +5,13 @@ from __future__ import annotations
 from tools.dashboards.grafana import Dashboard, Panel
 from tools.dashboards.promql import (
     JUDGED,
-    SUCCESSFUL,
     USD_PER_BASELINE,
     USD_PER_SUCCESS,
     hourly,
     most,
 )
 
+_ENDED = 'ray_trivium_answers_total{outcome="ok"}'
 _GOOD = f'{JUDGED}{{verdict="good"}}'
 
 SPEND = Panel(
@@ -24,8 +24,8 @@ SPEND = Panel(
 PER_ANSWER = Panel(
     "Cost of a successful answer",
     "currencyUSD",
-    "Over the last hour. Successful: what came to its end and was not judged bad. RAG-only's are "
-    "all taken for good.",
+    "Over the last hour. The share of judged answers that were good speaks for all that ended; no "
+    "line where nobody judged. RAG-only's are all taken for good.",
     {"Trivium": USD_PER_SUCCESS, "RAG-only, estimated": USD_PER_BASELINE},
 )
 
@@ -40,10 +40,10 @@ ANSWERS = (
         "stat",
     ),
     Panel(
-        "Successful answers per hour",
+        "Answers judged per hour",
         "short",
-        "Answers that came to their end and were not judged bad.",
-        {"successful": SUCCESSFUL},
+        "Good and bad, beside those that came to their end.",
+        {"{{verdict}}": hourly(JUDGED, "verdict"), "ended": hourly(_ENDED)},
     ),
     Panel(
         "Judged good",

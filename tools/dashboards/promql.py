@@ -45,9 +45,11 @@ def _by(labels: str) -> str:
 
 JUDGED = "ray_trivium_judged_total"
 _ENDED = hourly('ray_trivium_answers_total{outcome="ok"}')
-_BAD = hourly(f'{JUDGED}{{verdict="bad"}}')
+_GOOD = hourly(f'{JUDGED}{{verdict="good"}}')
+_ALL = hourly(JUDGED)
 
-# Good where somebody judged, else ended: whoever says nothing is taken to be content.
-SUCCESSFUL = f"({_ENDED} - ({_BAD} or 0 * {_ENDED}))"
-USD_PER_SUCCESS = f"{hourly('ray_trivium_cost_usd_total')} / ({SUCCESSFUL} > 0)"
+# Nothing is known of an answer that nobody judged: the judged ones' share speaks for those that
+# ended, and where nobody judged there is no figure.
+SUCCESS = f"(({_GOOD} or 0 * {_ALL}) / ({_ALL} > 0))"
+USD_PER_SUCCESS = f"{hourly('ray_trivium_cost_usd_total')} / ({_ENDED} > 0) / ({SUCCESS} > 0)"
 USD_PER_BASELINE = f"{hourly('ray_trivium_baseline_usd_total')} / ({_ENDED} > 0)"
