@@ -20,6 +20,7 @@ from serve_app.cli import (
     generation,
     keys,
     layers,
+    ledger,
     local,
     proving,
     questions,
@@ -58,6 +59,7 @@ app.command(rich_help_panel="Kubernetes")(deploy.status)
 cost.cost.command()(deploy.machines)
 app.add_typer(keys.keys, name="keys", rich_help_panel="Money")
 app.add_typer(cost.cost, name="cost", rich_help_panel="Money")
+app.add_typer(ledger.ledger, name="ledger", rich_help_panel="Money")
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")

@@ -17,7 +17,7 @@ from rich.table import Table
 from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
-from serve_app.cli.ledgers import duration, with_ledger
+from serve_app.cli.ledgers import duration, when, with_ledger
 from serve_app.domain import Usage
 from serve_app.ledger import corrections, pictures
 from serve_app.ledger import forecast as forecasts
@@ -25,6 +25,7 @@ from serve_app.ledger.corrections import Correction
 from serve_app.ledger.database import Database
 from serve_app.ledger.prices import PriceTable
 from serve_app.ledger.report import By, Line, Span, spend
+from serve_app.ledger.retention import kept_from
 from serve_app.settings import Settings, load
 
 cost = typer.Typer(
@@ -59,13 +60,17 @@ def report(
     """
     groups = by or [By.ROUTE]
     now = time.time()
-    span = Span(now - duration(since).total_seconds(), now)
+    asked_from = now - duration(since).total_seconds()
 
-    async def work(database: Database, _: Settings) -> tuple[list[Line], list[Line]]:
+    async def work(database: Database, settings: Settings) -> tuple[Span, list[Line], list[Line]]:
+        kept = kept_from(now, settings.ledger.retention_days)
+        span = Span(max(asked_from, kept), now)
         lines = await spend(database, span, groups, tenant=tenant)
-        return lines, await spend(database, span, (), tenant=tenant)
+        return span, lines, await spend(database, span, (), tenant=tenant)
 
-    lines, totals = with_ledger(config, work)
+    span, lines, totals = with_ledger(config, work)
+    if span.start > asked_from:
+        errors.print(f"the ledger keeps no more (ledger.retention_days): from {when(span.start)}")
     _warn_of_stale_prices(config)
     total = totals[0] if totals else None
     if chart:
@@ -73,7 +78,7 @@ def report(
     if html:
         pictures.page(groups, lines, total, span, html)
     if as_json:
-        shown = {"lines": [line.public() for line in lines]}
+        shown = {"start": span.start, "end": span.end, "lines": [line.public() for line in lines]}
         print(json.dumps(shown | {"total": total.public() if total else None}))
         return
     if total is None:

@@ -100,7 +100,8 @@ class GatewayServer:
         prices = PriceTable.load(ledger.prices, ledger.machines)
         meter = CostMeter(prices, ledger.baseline_model, ledger.baseline_context_tokens)
         self._database = Database(ledger.database, ledger.password.get_secret_value())
-        book = Book(self._database, [Limit.of(each) for each in ledger.limits])
+        limits = [Limit.of(each) for each in ledger.limits]
+        book = Book(self._database, limits, retention_days=ledger.retention_days)
         accounts = Accounts(book, prices, metrics.overclaimed)
         accounting = Accounting(orchestrator, accounts, meter, metrics)
         # A house whose limits are spent starts all the same, and says so to those who ask.

@@ -106,7 +106,13 @@ def create_app(services: Services) -> FastAPI:
     pages.install(app)
     metering = services.metering
     app.include_router(
-        spending.routes(services.database, services.book, services.metrics, metering)
+        spending.routes(
+            services.database,
+            services.book,
+            services.metrics,
+            metering,
+            is_open=gateway.open,
+        )
     )
     app.include_router(documents.routes(services.knowledge, metering))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -19,6 +18,7 @@ from serve_app.ledger.database import Database
 from serve_app.ledger.feedback import judge
 from serve_app.ledger.limits import Payer
 from serve_app.ledger.report import By, Span, left, spend
+from serve_app.ledger.retention import DAY_S, kept_from
 from serve_app.telemetry.metrics import GatewayMetrics
 
 _COMPLETION = "chatcmpl-"
@@ -32,9 +32,18 @@ class FeedbackRequest(Body):
 
 
 def routes(
-    database: Database, book: Book, metrics: GatewayMetrics, metering: Metering
+    database: Database,
+    book: Book,
+    metrics: GatewayMetrics,
+    metering: Metering,
+    *,
+    is_open: bool,
 ) -> APIRouter:
-    """The endpoints over one ledger. Callers see and judge what is their tenant's alone."""
+    """The endpoints over one ledger. Callers see and judge what is their tenant's alone.
+
+    Args:
+        is_open: The house needs no keys, so that all who ask are one tenant.
+    """
     router = APIRouter(prefix="/v1")
 
     @router.post("/feedback", responses=ok(Judged, "It is noted."))
@@ -58,7 +67,7 @@ def routes(
         """What the caller's tenant has spent, by day and road, and what its limits leave."""
         async with metering.visit(request, caller, "chat"):
             now = book.clock()
-            span = Span(now - days * 86400, now)
+            span = Span(max(now - days * DAY_S, kept_from(now, book.retention_days)), now)
             try:
                 lines = await spend(database, span, (By.DAY, By.ROUTE), tenant=caller.tenant)
                 rest = await left(database, book.limits, Payer(caller.tenant, caller.name), now)
@@ -67,8 +76,9 @@ def routes(
         return {
             "object": "usage",
             "tenant": caller.tenant,
+            "start": int(span.start),
             "data": [line.public() for line in lines],
-            "limits": [asdict(each) for each in rest],
+            "limits": [each.public(alone=is_open) for each in rest],
         }
 
     return router

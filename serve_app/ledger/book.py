@@ -2,7 +2,8 @@
 
 Each entry is decided in a transaction of the database, for all processes at once, so no race can
 pass a limit; entries that come together share one. What a process left open when it died is
-released when its lease is over, which ends soon after the deadline of the request.
+released when its lease is over, which ends soon after the deadline of the request. Leases allow for
+clocks that differ from host to host.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Executable,
     RowMapping,
-    bindparam,
-    delete,
-    insert,
     select,
     tuple_,
     update,
@@ -32,17 +29,19 @@ from serve_app.errors import BudgetExceeded, LedgerUnavailable
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database, missing_only
 from serve_app.ledger.entries import Closing, Entry, Hold, Opening, Page, Settlement
-from serve_app.ledger.limits import Amount, Balance, Counter, Limit, Payer, periods
+from serve_app.ledger.limits import Amount, Balance, Counter, Limit, Payer
+from serve_app.ledger.retention import prune
+from serve_app.ledger.statements import COUNTED, amounts, statements
 
 log = logging.getLogger(__name__)
 
 _TOGETHER = 256
 _PATIENCE_S = 3.0
-_GRACE_S = 5.0  # a request has so long to be settled after its deadline
+_OUTAGE_S = 5.0  # before the next try to tidy, when one has failed
 _TIDY_S = 5.0
+_PRUNE_S = 3600
 _REMEMBERED = 10_000
 _PAUSE_S = 0.5
-_KEPT_MINUTES_S = 2 * 86400.0
 
 _Waiting = tuple[Entry, asyncio.Future[None]]
 
@@ -52,6 +51,7 @@ class Book:
 
     Args:
         clock: Unix seconds.
+        retention_days: What is older is removed now and then; `None` keeps it.
     """
 
     def __init__(
@@ -59,10 +59,12 @@ class Book:
         database: Database,
         limits: Sequence[Limit] = (),
         clock: Callable[[], float] = time.time,
+        retention_days: int | None = None,
     ) -> None:
         self._database = database
         self.limits = tuple(limits)
         self.clock = clock
+        self.retention_days = retention_days
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._there: set[Counter] = set()  # rows of counters that are known to be there
         self._working: list[asyncio.Task[None]] = []  # from the first entry on
@@ -111,10 +113,13 @@ class Book:
             return [_as_lost(row) for row in found.mappings()]
 
         count = 0
-        while lost := await self._database.read(find):
-            await self._database.write(partial(self._commit, entries=lost))
-            count += len(lost)
-        await self._database.write(lambda connection: _tidied(connection, now))
+        while ended := await self._database.read(find):
+            await self._database.write(partial(self._commit, entries=ended))
+            count += len(ended)
+        answers = tables.answers
+        unclosed = (answers.c.status == "open") & (answers.c.lease_until < now)
+        lost = update(answers).where(unclosed).values(status="lost")
+        await self._database.write(lambda connection: connection.execute(lost))
         return count
 
     def _put(self, entry: Entry) -> asyncio.Future[None]:
@@ -193,15 +198,15 @@ class Book:
             except BudgetExceeded as error:
                 failures.append(error)
         written = [e for e, failure in zip(entries, failures, strict=True) if failure is None]
-        for statement, rows in _statements(written, page):
+        for statement, rows in statements(written, page.states):
             connection.execute(statement, rows)
         changed = [
-            {"of": key[0], "during": key[1], **_amounts(balance)}
+            {"of": key[0], "during": key[1], **amounts(balance)}
             for key, balance in page.balances.items()
             if (balance.spent, balance.held) != before[key]
         ]
         if changed:
-            connection.execute(_COUNTED, changed)
+            connection.execute(COUNTED, changed)
         return failures
 
     def _page(self, connection: Connection, entries: Sequence[Entry]) -> Page:
@@ -209,7 +214,7 @@ class Book:
         balances = {}
         if keys := sorted({key for entry in entries for key in entry.counters}):
             if new := [key for key in keys if key not in self._there]:
-                none = _amounts(Balance(Amount(), Amount()))
+                none = amounts(Balance(Amount(), Amount()))
                 rows = [{"scope": scope, "period": period, **none} for scope, period in new]
                 missing_only(connection, tables.counters, rows)
             columns = tables.counters.c
@@ -232,14 +237,20 @@ class Book:
         return Page(self.limits, balances, states)
 
     async def _tidy(self) -> None:
+        # Gateways that start together do not prune together.
+        prune_at = time.monotonic() + secrets.randbelow(_PRUNE_S)
         while True:
             try:
                 if lost := await self.release():
                     log.warning("%d calls were never settled; what they held is free again", lost)
+                if time.monotonic() >= prune_at:
+                    prune_at = time.monotonic() + _PRUNE_S
+                    if gone := await prune(self._database, self.retention_days, self.clock()):
+                        log.info("removed from the ledger, as too old: %s", gone)
             except Exception as error:
                 log.error("the ledger cannot be tidied: %r", error)
                 # What others could not settle meanwhile they settle first.
-                await asyncio.sleep(_GRACE_S)
+                await asyncio.sleep(_OUTAGE_S)
             await asyncio.sleep(_TIDY_S)
 
 
@@ -249,67 +260,6 @@ def _hopeless(error: Exception) -> bool:
     return isinstance(error, DataError | IntegrityError | ProgrammingError) or (
         state[:2] in ("22", "23", "42")
     )
-
-
-def _tidied(connection: Connection, now: float) -> None:
-    """Answers that nobody closed are lost; the minutes of other days are not needed any more."""
-    answers, counted = tables.answers, tables.counters
-    overdue = (answers.c.status == "open") & (answers.c.lease_until < now)
-    connection.execute(update(answers).where(overdue).values(status="lost"))
-    before = periods(now - _KEPT_MINUTES_S)["minute"]
-    minutes = counted.c.period.like("%T%") & (counted.c.period < before)
-    connection.execute(delete(counted).where(minutes))
-
-
-_COUNTED = (
-    update(tables.counters)
-    .where(tables.counters.c.scope == bindparam("of"))
-    .where(tables.counters.c.period == bindparam("during"))
-)
-_SETTLED = update(tables.calls).where(tables.calls.c.id == bindparam("call"))
-_CLOSED = update(tables.answers).where(tables.answers.c.id == bindparam("answer"))
-
-
-def _statements(
-    entries: Sequence[Entry], page: Page
-) -> Iterator[tuple[Executable, list[dict[str, Any]]]]:
-    """What brings entries into their tables, with its rows; nothing for tables that get none."""
-    opened, held, settled, closed = [], [], [], []
-    for entry in entries:
-        match entry:
-            case Opening():
-                day = periods(entry.moment)["day"]
-                opened.append({**entry.row, "id": entry.id, "day": day, **_begun(entry)})
-            case Hold():
-                amounts = {"held_nanos": entry.bound.nanos, "held_tokens": entry.bound.tokens}
-                ids = {"id": entry.id, "answer_id": entry.answer_id}
-                held.append({**entry.row, **ids, **amounts, **_begun(entry)})
-            case Settlement() if page.states.get(entry.hold.id) in ("open", "lost"):
-                settled.append({**entry.row, "call": entry.hold.id})
-            case Closing():
-                closed.append({**entry.row, "answer": entry.id})
-    for statement, rows in (
-        (insert(tables.answers), opened),
-        (insert(tables.calls), held),
-        (_SETTLED, settled),
-        (_CLOSED, closed),
-    ):
-        # A statement takes its columns from the first of its rows, and no others from the rest.
-        shapes: dict[frozenset[str], list[dict[str, Any]]] = {}
-        for row in rows:
-            shapes.setdefault(frozenset(row), []).append(row)
-        for alike in shapes.values():
-            yield statement, alike
-
-
-def _begun(entry: Opening | Hold) -> dict[str, Any]:
-    return {
-        "started_at": entry.moment,
-        "lease_until": entry.deadline + _GRACE_S,
-        "tenant": entry.payer.tenant,
-        "api_key": entry.payer.key,
-        "status": "open",
-    }
 
 
 def _as_lost(row: RowMapping) -> Settlement:
@@ -324,13 +274,3 @@ def _as_lost(row: RowMapping) -> Settlement:
         row={},
     )
     return Settlement(hold, Amount(), {"status": "lost"})
-
-
-def _amounts(balance: Balance) -> dict[str, int]:
-    return {
-        "requests": balance.spent.requests,
-        "tokens": balance.spent.tokens,
-        "nanos": balance.spent.nanos,
-        "held_tokens": balance.held.tokens,
-        "held_nanos": balance.held.nanos,
-    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, literal_column, se
 from serve_app.domain import WARM_UP
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
-from serve_app.ledger.limits import EACH, Limit, Payer, periods
+from serve_app.ledger.limits import EACH, HOUSE, Limit, Payer, periods
 
 
 class By(StrEnum):
@@ -163,7 +163,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a limit leaves; dollars are `usd`, and the house's are told to nobody."""
+    """What a limit leaves; dollars are `usd`."""
 
     of: str
     per: str
@@ -171,6 +171,26 @@ class Left:
     limit: float
     used: float
     held: float
+
+    @property
+    def share(self) -> float:
+        """How much of it is spent or held."""
+        return (self.used + self.held) / self.limit if self.limit else 1.0
+
+    def public(self, *, alone: bool) -> dict[str, Any]:
+        """As a caller sees it.
+
+        Of the house, which others fill too, no more than whether there is room: the share in steps
+        of a tenth, rounded up, and no figure that tells what others spend.
+
+        Args:
+            alone: Nobody else is there whose spend that would tell.
+        """
+        if self.of == HOUSE and not alone:
+            share = min(1.0, math.ceil(self.share * 10) / 10)
+            hidden = {"limit": None, "used": None, "held": None}
+            return {"of": self.of, "per": self.per, "unit": self.unit, **hidden, "share": share}
+        return {**asdict(self), "share": self.share}
 
 
 async def spend(
@@ -255,9 +275,8 @@ def wilson(good: int, count: int) -> Interval:
 async def left(
     database: Database, limits: Sequence[Limit], payer: Payer, moment: float
 ) -> list[Left]:
-    """What the limits of a key and its tenant leave at a time."""
-    scopes = payer.scopes[1:]
-    covering = [(each, scope) for each in limits for scope in scopes if each.covers(scope)]
+    """What the limits that a payer's answers count for leave at a time, the house's included."""
+    covering = [(each, scope) for each in limits for scope in payer.scopes if each.covers(scope)]
     return [each for _, each in await _left(database, covering, moment)]
 
 

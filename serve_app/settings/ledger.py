@@ -48,6 +48,8 @@ class LedgerSettings(Section):
         password: Of the PostgreSQL user.
         at_limit: What is done when a road's cost does not fit: take the next road that does, or
             refuse.
+        retention_days: How long answers and their calls are kept; reports go back no further.
+            `null` keeps them for ever.
         machines: What our own machines cost now, as `trivium cost machines` writes it; it may come
             and change at any time. Without it, and where it says nothing, the price table holds.
     """
@@ -56,6 +58,7 @@ class LedgerSettings(Section):
     password: SecretStr = SecretStr("")
     limits: tuple[LimitSettings, ...] = ()
     at_limit: Literal["degrade", "refuse"] = "degrade"
+    retention_days: int | None = Field(default=400, ge=1)
     prices: Path = Path("configs/prices.yaml")
     machines: Path | None = None
     baseline_model: str = "gpt-4.1"

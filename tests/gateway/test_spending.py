@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from serve_app.domain import Delta, Generation, Message, Route, Usage
 from serve_app.errors import Unavailable
 from serve_app.ledger import tables
 from serve_app.ledger.bills import Bill
+from serve_app.ledger.entries import Hold, Opening
 from serve_app.ledger.keys import Keys
+from serve_app.ledger.limits import Amount, Payer
 from tests.fixtures import (
     EMBEDS,
     EXPERT,
@@ -29,6 +32,10 @@ from tests.fixtures import (
 )
 
 CHAT = "/v1/chat/completions"
+EVE = Payer("other", "eve")
+OPENED = {"request_id": "r", "asked_model": "trivium/auto", "degraded": ""}
+HELD = {"model": FRONTIER, "purpose": "frontier", "adapter": None}
+FULL = Amount(0, 0, 100_000)
 WHY = {"messages": [{"role": "user", "content": "Why?"}], "max_completion_tokens": 10}
 
 
@@ -210,7 +217,7 @@ async def test_usage_shows_a_tenant_its_own_spend_and_limits() -> None:
         {"of": "tenant", "name": "acme", "per": "month", "usd": "5"},
         {"of": "key", "per": "day", "requests": 9},
     ]
-    house = House(ledger={"limits": limits})
+    house = House(ledger={"limits": limits}, gateway={"open": False})
     _, ann = await Keys(house.database).create("ann", "acme", ["chat"])
     _, eve = await Keys(house.database).create("eve", "other", ["chat"])
     async with client_of(house) as client:
@@ -223,13 +230,62 @@ async def test_usage_shows_a_tenant_its_own_spend_and_limits() -> None:
     assert line["group"][1] == "expert"
     assert (line["asked"], line["answered"]) == (2, 2)
     assert {(each["of"], each["unit"], each["limit"]) for each in usage["limits"]} == {
+        ("house", "usd", None),
         ("tenant", "usd", 5.0),
         ("key", "requests", 9.0),
     }
-    used = {each["unit"]: each["used"] for each in usage["limits"]}
+    of_house, of_tenant, of_key = usage["limits"]
     # To ask for it is a request too.
-    assert used == {"usd": pytest.approx(line["usd"]), "requests": 3}
-    assert "77" not in str(usage["limits"])
+    assert (of_key["used"], of_key["share"]) == (3, pytest.approx(3 / 9))
+    assert of_tenant["used"] == pytest.approx(line["usd"])
+    # That there is room, and nothing of what others spend.
+    assert of_house == {
+        "of": "house",
+        "per": "month",
+        "unit": "usd",
+        "limit": None,
+        "used": None,
+        "held": None,
+        "share": 0.1,
+    }
+
+
+async def test_a_house_limit_that_is_full_shows_in_usage() -> None:
+    """Else nobody could tell why they are refused."""
+    limits = [{"of": "house", "per": "month", "usd": "0.0001"}]
+    house = to_the_frontier(
+        ledger={"limits": limits, "at_limit": "refuse"}, gateway={"open": False}
+    )
+    _, ann = await Keys(house.database).create("ann", "acme", ["chat"])
+    headers = {"authorization": f"Bearer {ann}"}
+    await house.book.ask(Opening("o" * 32, EVE, time.time(), time.time() + 60, OPENED))
+    held = Hold("h" * 32, "o" * 32, EVE, time.time(), time.time() + 60, FULL, HELD)
+    await house.book.ask(held)
+    async with client_of(house) as client:
+        refused = await client.post(CHAT, json=WHY, headers=headers)
+        usage = (await client.get("/v1/usage", headers=headers)).json()
+    assert refused.status_code == 429
+    assert [(each["of"], each["share"]) for each in usage["limits"]] == [("house", 1.0)]
+
+
+async def test_an_open_house_shows_its_own_limit_whole() -> None:
+    house = House(ledger={"limits": [{"of": "house", "per": "day", "requests": 10}]})
+    async with client_of(house) as client:
+        await client.post(CHAT, json=WHY)
+        usage = (await client.get("/v1/usage")).json()
+    (limit,) = usage["limits"]
+    assert (limit["of"], limit["limit"], limit["used"], limit["share"]) == ("house", 10, 2, 0.2)
+
+
+async def test_what_failed_counts_too_and_what_was_refused_does_not() -> None:
+    limits = [{"of": "house", "per": "day", "requests": 3}]
+    broken = ScriptedModel(Unavailable("it broke off"))
+    house = House(expert=broken, frontier=broken, ledger={"limits": limits})
+    async with client_of(house) as client:
+        statuses = [(await client.post(CHAT, json=WHY)).status_code for _ in range(4)]
+    assert statuses == [503, 503, 503, 429]
+    chosen = select(tables.counters.c.requests).where(tables.counters.c.scope == "house")
+    assert set(await house.database.read(lambda it: it.execute(chosen).scalars().all())) == {3}
 
 
 async def test_a_key_in_a_url_is_refused() -> None:

@@ -146,6 +146,23 @@ async def test_a_settlement_after_its_lease_is_counted_once(database: Database) 
     await book.close()
 
 
+@pytest.mark.parametrize(("ahead_s", "ended"), [(25, 0), (31, 1)])
+async def test_a_host_whose_clock_is_ahead_does_not_end_calls_of_others(
+    database: Database, ahead_s: float, ended: int
+) -> None:
+    """Up to 25 s, and the 5 s in which a request may still be settled."""
+    mine, theirs = Book(database, [], Clock()), Book(database, [], Clock())
+    begun = hold(100)
+    await mine.ask(begun)
+    theirs.clock = Clock(begun.deadline + 4.9 + ahead_s)
+    assert await theirs.release() == ended
+    await mine.tell(settled(begun, 30))
+    row = await balance(database, "house", "2026-09-21")
+    assert (row["nanos"], row["held_nanos"]) == (30, 0)
+    await mine.close()
+    await theirs.close()
+
+
 async def test_an_answer_that_nobody_closed_is_lost(database: Database) -> None:
     clock = Clock()
     book = Book(database, [], clock)
