@@ -211,24 +211,17 @@ class Book:
 
     def _page(self, connection: Connection, entries: Sequence[Entry]) -> Page:
         """Everything the entries change, locked. Always in the same order: no deadlocks."""
-        balances = {}
-        if keys := sorted({key for entry in entries for key in entry.counters}):
-            if new := [key for key in keys if key not in self._there]:
+        balances: dict[Counter, Balance] = {}
+        keys = sorted({key for entry in entries for key in entry.counters})
+        unknown = [key for key in keys if key not in self._there]
+        while missing := [key for key in keys if key not in balances]:
+            if unknown:
                 none = amounts(Balance(Amount(), Amount()))
-                rows = [{"scope": scope, "period": period, **none} for scope, period in new]
+                rows = [{"scope": scope, "period": period, **none} for scope, period in unknown]
                 missing_only(connection, tables.counters, rows)
-            columns = tables.counters.c
-            chosen = (
-                select(tables.counters)
-                .where(tuple_(columns.scope, columns.period).in_(keys))
-                .order_by(columns.scope, columns.period)
-                .with_for_update()
-            )
-            for row in connection.execute(chosen).mappings():
-                balances[row["scope"], row["period"]] = Balance(
-                    Amount(row["requests"], row["tokens"], row["nanos"]),
-                    Amount(0, row["held_tokens"], row["held_nanos"]),
-                )
+            balances |= _locked(connection, keys)
+            # Some that were there are not any more: they were too old, or a backup was put back.
+            unknown = missing
         states: dict[str, str] = {}
         if ids := [each.hold.id for each in entries if isinstance(each, Settlement)]:
             calls = tables.calls.c
@@ -252,6 +245,23 @@ class Book:
                 # What others could not settle meanwhile they settle first.
                 await asyncio.sleep(_OUTAGE_S)
             await asyncio.sleep(_TIDY_S)
+
+
+def _locked(connection: Connection, keys: Sequence[Counter]) -> dict[Counter, Balance]:
+    columns = tables.counters.c
+    chosen = (
+        select(tables.counters)
+        .where(tuple_(columns.scope, columns.period).in_(keys))
+        .order_by(columns.scope, columns.period)
+        .with_for_update()
+    )
+    return {
+        (row["scope"], row["period"]): Balance(
+            Amount(row["requests"], row["tokens"], row["nanos"]),
+            Amount(0, row["held_tokens"], row["held_nanos"]),
+        )
+        for row in connection.execute(chosen).mappings()
+    }
 
 
 def _hopeless(error: Exception) -> bool:

@@ -1,8 +1,7 @@
 """A gateway replica: PORT, ADDRESS of the ledger, USD limit, FRONTIER.
 
 A process of its own, so that tests may have several, and kill them. FRONTIER is the address of an
-OpenAI-compatible server, or a script: `good` claims far more tokens than it can have used, so that
-each answer costs exactly what was held for it; `hang` never answers.
+OpenAI-compatible server; `hang` never answers.
 """
 
 from __future__ import annotations
@@ -13,20 +12,14 @@ from typing import Any
 
 import uvicorn
 
-from serve_app.domain import Delta, Usage
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.settings import FrontierSettings
 from tests.fixtures import FRONTIER, House, ScriptedModel
 
-_CLAIMED = Usage(10**9, 10**9)
-
 
 def frontier(named: str) -> Any:
-    match named:
-        case "good":
-            return ScriptedModel(Delta("Deep.", "stop", _CLAIMED))
-        case "hang":
-            return ScriptedModel(asyncio.Event())
+    if named == "hang":
+        return ScriptedModel(asyncio.Event())
     upstream = {"provider": "openai", "model": FRONTIER, "base_url": named, "api_key": "k"}
     server = FrontierServer(FrontierSettings.model_validate(upstream), None)
     asyncio.run(server.reconfigure({}))  # no pins
