@@ -1,7 +1,8 @@
 """A gateway replica: PORT, ADDRESS of the ledger, USD limit, FRONTIER.
 
 A process of its own, so that tests may have several, and kill them. FRONTIER is the address of an
-OpenAI-compatible server; `hang` never answers.
+OpenAI-compatible server, or a script: `good` claims what it took, far less than what is held for
+it; `hang` never answers.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Any
 
 import uvicorn
 
+from serve_app.domain import Delta, Usage
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.settings import FrontierSettings
 from tests.fixtures import FRONTIER, House, ScriptedModel
 
 
 def frontier(named: str) -> Any:
-    if named == "hang":
-        return ScriptedModel(asyncio.Event())
+    match named:
+        case "good":
+            return ScriptedModel(Delta("Deep.", "stop", Usage(20, 5)))
+        case "hang":
+            return ScriptedModel(asyncio.Event())
     upstream = {"provider": "openai", "model": FRONTIER, "base_url": named, "api_key": "k"}
     server = FrontierServer(FrontierSettings.model_validate(upstream), None)
     asyncio.run(server.reconfigure({}))  # no pins

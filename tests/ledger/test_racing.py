@@ -24,7 +24,7 @@ from tests.frontier.wire import chunked, events, receive, start
 
 ASKED = 500
 MOST = 64  # tokens of an answer
-# What the provider below claims for each answer, and invoices: far less than what is held for it.
+# What the provider claims for each answer, and invoices: far less than what is held for it.
 CLAIMED = 20 * 2000 + 5 * 8000
 LIMIT = 200 * CLAIMED
 USD = f"{LIMIT / 1e9:.9f}"
@@ -39,7 +39,7 @@ def free_port() -> int:
 class Replica:
     """A gateway process."""
 
-    def __init__(self, address: str, frontier: str, usd: str = USD) -> None:
+    def __init__(self, address: str, frontier: str = "good", usd: str = USD) -> None:
         self.port = free_port()
         arguments = [str(self.port), address, usd, frontier]
         command = [sys.executable, "-m", "tests.ledger.gateway_server", *arguments]
@@ -68,23 +68,6 @@ def replica(address: str, database: Database) -> Iterator[Callable[..., Replica]
     for each in started:
         each.process.kill()
         each.process.wait()
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[str]:
-    """The address of an outside model that counts its tokens."""
-
-    async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                await receive(reader)
-                start(writer)
-                writer.write(chunked(events("openai")) + chunked(b""))
-                await writer.drain()
-
-    server = await asyncio.start_server(provide, "127.0.0.1", 0, backlog=ASKED)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    server.close()
 
 
 @contextlib.asynccontextmanager
@@ -164,9 +147,9 @@ async def watched(database: Database, most: list[int]) -> None:
 
 
 async def test_no_race_passes_the_budget_and_nothing_that_fits_is_refused(
-    replica: Callable[..., Replica], database: Database, provider: str
+    replica: Callable[..., Replica], database: Database
 ) -> None:
-    working = [replica(provider), replica(provider), replica(provider)]
+    working = [replica(), replica(), replica()]
     await asyncio.gather(*(each.ready() for each in working))
     most: list[int] = []
     watching = asyncio.create_task(watched(database, most))
@@ -184,9 +167,9 @@ async def test_no_race_passes_the_budget_and_nothing_that_fits_is_refused(
 
 
 async def test_what_a_killed_replica_held_is_free_again_and_no_cent_more(
-    replica: Callable[..., Replica], database: Database, provider: str
+    replica: Callable[..., Replica], database: Database
 ) -> None:
-    working, victim = [replica(provider), replica(provider)], replica("hang")
+    working, victim = [replica(), replica()], replica("hang")
     await asyncio.gather(*(each.ready() for each in (*working, victim)))
     held = 8
     async with client() as http:
