@@ -39,9 +39,10 @@ class Where:
 def literal(text: str) -> str:
     """A string literal of Milvus's filter language; what a caller wrote cannot leave it."""
     quoted = json.dumps(text, ensure_ascii=False)
-    # JSON's escapes but for `\\u00XX`, which Milvus does not know: it takes those as they are.
-    return re.sub(r"(?<!\\)((?:\\\\)*)\\u00([0-9a-f]{2})", _control, quoted)
+    # Of JSON's escapes Milvus does not know all: it takes those characters as they are.
+    return re.sub(r"(?<!\\)((?:\\\\)*)\\(?:u00([0-9a-f]{2})|([bf]))", _control, quoted)
 
 
 def _control(escape: re.Match[str]) -> str:
-    return escape[1] + chr(int(escape[2], 16))
+    before, code, name = escape.groups()
+    return before + (chr(int(code, 16)) if code else {"b": "\b", "f": "\f"}[name])

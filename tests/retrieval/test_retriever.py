@@ -493,3 +493,26 @@ async def test_server_that_does_not_answer_is_unavailable() -> None:
 )
 async def test_servers_that_compute_bm25(version: str, able: bool) -> None:
     assert computes_bm25(version) is able
+
+
+@pytest.mark.parametrize("low", [0, 0x7F])
+async def test_no_character_of_an_id_or_of_metadata_breaks_a_search(
+    retriever: Retriever, collection: str, low: int
+) -> None:
+    odd = "".join(map(chr, range(low, low + 0x30))) + "\\\\\"'\\f\u2028\U0001f600"
+    # An id that is the same but for one of them is another.
+    await retriever.ingest(
+        collection,
+        "t",
+        [
+            Document(odd, "T", "tent one", {odd: odd}),
+            Document(odd.replace("\\f", "f"), "T", "tent two", {odd: "other"}),
+        ],
+    )
+    (chunk,) = await retriever.document(collection, "t", odd)
+    assert (chunk.document_id, chunk.text) == (odd, "tent one")
+    found = await retriever.search(
+        collection, "t", SearchQuery("tent", 5, metadata={odd: odd}, recent=False)
+    )
+    assert [each.document_id for each in found] == [odd]
+    assert await retriever.delete(collection, "t", odd) == 1
