@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from serve_app.cli.client import Json
+from serve_app.cli.client import DEFAULT_URL, Json, Key, Url
 from serve_app.cli.console import out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
+from serve_app.cli.served import Verdict, wait_until_served
 from serve_app.cli.tuning import base_of
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings, load
@@ -27,6 +28,10 @@ Name = Annotated[str, typer.Argument(help="Of the adapter.")]
 Root = Annotated[
     str | None,
     typer.Option("--registry", help="Folder or fsspec URL; default: expert.adapters."),
+]
+Wait = Annotated[
+    float,
+    typer.Option(min=0.0, help="Seconds in which a running stack takes it over; 0: ask no stack."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be, change nothing.")]
 
@@ -121,41 +126,78 @@ def promote(
     version: Annotated[int, typer.Argument(help="Which version shall serve.")],
     tolerance: Annotated[float, typer.Option(min=0.0, help="By how much a score may fall.")] = 0.0,
     dry_run: DryRun = False,
+    wait: Wait = 60.0,
     registry: Root = None,
     config: Config = DEFAULT_CONFIG,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
     as_json: Json = False,
 ) -> None:
     """Let a version serve, if no score falls against the one that serves now.
 
     Before the first promotion the base serves, and the version's own [bold]before[/bold] scores
-    are the ones to keep up with.
+    are the ones to keep up with. Where a stack runs, the command waits until it serves the version,
+    and exits 1 when it refuses it.
     """
     releases = _registry(registry, _settings(config))
     done = releases.promote(name, version, tolerance, dry_run=dry_run)
-    _say(done, dry_run, as_json)
+    _tell(done, dry_run, as_json, url, api_key, wait)
 
 
 @adapters.command()
 def rollback(
     name: Name,
     dry_run: DryRun = False,
+    wait: Wait = 60.0,
     registry: Root = None,
     config: Config = DEFAULT_CONFIG,
+    url: Url = DEFAULT_URL,
+    api_key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Let the version serve again that did before the last promotion."""
-    _say(_registry(registry, _settings(config)).rollback(name, dry_run=dry_run), dry_run, as_json)
+    """Let the version serve again that did before the last promotion.
+
+    Before the first promotion that was none: the name is then served no longer.
+    """
+    done = _registry(registry, _settings(config)).rollback(name, dry_run=dry_run)
+    _tell(done, dry_run, as_json, url, api_key, wait)
 
 
-def _say(done: dict[str, Any], dry_run: bool, as_json: bool) -> None:
+def _tell(
+    done: dict[str, Any], dry_run: bool, as_json: bool, url: str, key: str | None, wait_s: float
+) -> None:
+    """What the registry says now, and what the stack does.
+
+    Raises:
+        Exit: The stack does not serve what it should.
+    """
+    verdict = Verdict(None, "a dry run")
+    if not dry_run:
+        verdict = wait_until_served(url, key, done["name"], done["to"], wait_s)
     if as_json:
-        print(json.dumps({**done, "dry_run": dry_run}))
-        return
-    verb = "would serve" if dry_run else "serves"
+        told = {"served": verdict.served, "reason": verdict.reason}
+        print(json.dumps({**done, "dry_run": dry_run, **told}))
+    else:
+        _say(done, dry_run, verdict)
+    if verdict.served is False:
+        raise typer.Exit(1)
+
+
+def _say(done: dict[str, Any], dry_run: bool, verdict: Verdict) -> None:
+    what = f"version {done['to']}" if done["to"] else "no version"
+    match verdict.served:
+        case True:
+            verb = "serves"
+        case False:
+            verb = "is promoted, and the stack does not follow"
+        case None:
+            verb = "would serve" if dry_run else "is promoted"
     before = done["from"] or "the base"
-    out.print(f"[bold]{done['name']}[/bold] version {done['to']} {verb} (before: {before})")
+    out.print(f"[bold]{done['name']}[/bold] {what} {verb} (before: {before})")
     for measure, (now, then) in done.get("scores", {}).items():
         out.print(f"  {measure} {now:.4g} → {then:.4g}")
+    if verdict.reason and not dry_run:
+        out.print(f"  {verdict.reason}")
 
 
 def _settings(config: Path) -> Settings:

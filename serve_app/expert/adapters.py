@@ -69,11 +69,11 @@ class Registry:
         return found
 
     def current(self, name: str) -> Json:
-        """`version` (None before the first promotion) and `history`, oldest first."""
+        """`version` (None where none is promoted) and `history`, oldest first."""
         return self._read(self._path(name, CURRENT)) or {"version": None, "history": []}
 
     def serving(self) -> dict[str, list[int]]:
-        """Versions of each name that was promoted: the current one, then earlier ones.
+        """Versions of each name that is promoted: the current one, then earlier ones.
 
         None of a name whose record is damaged: that is no word on what shall serve. It takes a
         listing and one small read for each name: cheap enough to look again every few seconds.
@@ -87,7 +87,8 @@ class Registry:
                 continue
             if state["version"] is not None:
                 earlier = [event["version"] for event in reversed(state["history"])]
-                found[name] = list(dict.fromkeys([state["version"], *earlier]))
+                named = dict.fromkeys([state["version"], *earlier])
+                found[name] = [each for each in named if each is not None]
         return found
 
     def contract(self, name: str, version: int) -> tuple[str, bytes] | None:
@@ -222,8 +223,10 @@ class Registry:
     def rollback(self, name: str, *, dry_run: bool = False) -> Json:
         """Let the version serve that did before the last promotion that still holds.
 
+        Before the first promotion that was none: `to` is None then, and the base serves.
+
         Raises:
-            NotFound: There is none.
+            NotFound: No promotion holds.
         """
         state = self.current(name)
         stack: list[int] = []
@@ -232,14 +235,16 @@ class Registry:
                 stack.append(event["version"])
             else:
                 stack.pop()
-        if len(stack) < 2:
-            raise NotFound(f"{name} has no version that served before; nothing was changed")
-        self.manifest(name, stack[-2])
+        if not stack:
+            raise NotFound(f"no version of {name} is promoted; nothing was changed")
+        before = stack[-2] if len(stack) > 1 else None
+        if before is not None:
+            self.manifest(name, before)
         if not dry_run:
-            self._point(name, stack[-2], state, "rollback")
-        return {"name": name, "from": stack[-1], "to": stack[-2]}
+            self._point(name, before, state, "rollback")
+        return {"name": name, "from": stack[-1], "to": before}
 
-    def _point(self, name: str, version: int, state: Json, action: str) -> None:
+    def _point(self, name: str, version: int | None, state: Json, action: str) -> None:
         event = {"action": action, "version": version, "date": _now()}
         pointer = {"version": version, "history": [*state["history"], event]}
         self._write(self._path(name, CURRENT), pointer)

@@ -133,7 +133,7 @@ class Adapters:
         assert self._registry is not None
         found = await asyncio.to_thread(self._registry.serving)
         for name in self._current.keys() - found.keys():
-            log.warning("adapter %s is gone from the registry", name)
+            log.warning("no version of adapter %s is promoted any longer", name)
             del self._current[name]
         self._refused = {name: each for name, each in self._refused.items() if name in found}
         await asyncio.gather(*(self._follow(name, found[name]) for name in found))

@@ -154,8 +154,12 @@ def test_releases_live_on_any_file_system(folder: Path, base: Base) -> None:
     registry.promote("house", 2, 0.0)
     assert registry.rollback("house")["to"] == 1
     assert registry.current("house")["version"] == 1
+    assert registry.rollback("house")["to"] is None
+    assert (registry.current("house")["version"], registry.serving()) == (None, {})
     with pytest.raises(NotFound, match="nothing was changed"):
         registry.rollback("house")
+    registry.promote("house", 2, 0.0)
+    assert registry.serving() == {"house": [2, 1]}
     with pytest.raises(NotFound, match="has no version 3; there are: 1, 2"):
         registry.promote("house", 3, 0.0)
 
@@ -197,7 +201,8 @@ def test_from_a_folder_to_traffic_and_back_by_the_commands(
     root = tmp_path / "registry"
 
     def trivium(*arguments: str) -> Outcome:
-        return run("adapters", *arguments, "--registry", str(root))
+        asks = ["--wait", "0"] if arguments[0] in ("promote", "rollback") else []
+        return run("adapters", *arguments, *asks, "--registry", str(root))
 
     def added(after: dict[str, float]) -> Outcome:
         scores = tmp_path / "scores.json"
@@ -213,7 +218,7 @@ def test_from_a_folder_to_traffic_and_back_by_the_commands(
     assert json.loads(trivium("list", "--json").out) == [
         {"name": "house", "versions": [1, 2, 3], "current": None}
     ]
-    assert "house version 1 serves (before: the base)" in trivium("promote", "house", "1").out
+    assert "house version 1 is promoted (before: the base)" in trivium("promote", "house", "1").out
     refused = trivium("promote", "house", "2")
     assert refused.code == 2
     assert "validation falls by 0.1 (0.8 → 0.7)" in refused.err

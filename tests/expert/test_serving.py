@@ -98,6 +98,17 @@ async def test_release_that_cannot_answer_leaves_the_old_one_in_service_and_says
     assert world.adapters.catalogue() == [{"name": "house", "version": 1, "refused": None}]
 
 
+async def test_first_promotion_that_is_taken_back_leaves_the_base(world: World) -> None:
+    await world.promote(1)
+    world.registry.rollback("house")
+    await world.adapters.refresh()
+    assert (world.serves(), world.adapters.catalogue()) == (None, [])
+    with pytest.raises(ModelNotFound):
+        await world.adapters.find("house", None)
+    await world.promote(2)
+    assert world.serves() == 2
+
+
 async def test_bad_contract_is_refused(world: World) -> None:
     await world.promote(1)
     world.add(4, contract="kind: poem\n")
