@@ -121,6 +121,7 @@ class Decision:
         confidence: Probability that `route` is the query's own road.
         fit: For each declared intent, the probability that this is its task.
         in_scope: Probability that the query belongs to any declared intent.
+        read: Share of the query's letters in scripts that the router's encoder can read.
         volatile: The policy holds the answer to need fresh data.
         stage: The number of the stage that decided, `pinned` (the caller named the road), or
             `fallback` (nobody could decide).
@@ -139,6 +140,7 @@ class Decision:
     reason: str
     fit: Mapping[str, float] = field(default_factory=dict)
     in_scope: float = 1.0
+    read: float = 1.0
     volatile: bool = False
     barred: tuple[Route, ...] = ()
     intended: tuple[str, ...] | None = None

@@ -8,14 +8,19 @@ the heads need, and is left out. `docs/lab-notes.md` has the figures; `export` m
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.router.turns import cut
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 Floats = npt.NDArray[np.float32]
 
@@ -24,6 +29,7 @@ LAYERS = (3, 4, 5)
 WIDTH = 384
 MODEL_FILE = "encoder.int8.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+_UNKNOWN = "[UNK]"
 
 # Rows of like length share a pass, so that a short question never pays for a long one's padding:
 # a pass costs as much as this many tokens, whatever is in it.
@@ -38,14 +44,21 @@ class Encoded:
     Attributes:
         layers: Shape (texts, len(LAYERS), WIDTH); every vector has length 1.
         pieces: The ids of the word pieces of each text.
+        read: Share of each text's letters that are in the encoder's script.
     """
 
     layers: Floats
     pieces: list[list[int]]
+    read: list[float]
 
     def take(self, rows: Sequence[int]) -> Encoded:
         """The given rows, in the given order."""
-        return Encoded(self.layers[list(rows)], [self.pieces[row] for row in rows])
+        chosen = list(rows)
+        return Encoded(
+            self.layers[chosen],
+            [self.pieces[row] for row in chosen],
+            [self.read[row] for row in chosen],
+        )
 
 
 class Encoder:
@@ -70,15 +83,31 @@ class Encoder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
+        vocabulary = self._tokenizer.get_vocab()
+        self._strange = np.zeros(max(vocabulary.values()) + 1, dtype=bool)
+        for piece, number in vocabulary.items():
+            self._strange[number] = piece == _UNKNOWN or not _is_latin(piece)
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Embed texts; a long one is cut in its middle."""
-        encodings = self._tokenizer.encode_batch([cut(text) for text in texts])
+        whole = [cut(text) for text in texts]
+        encodings = self._tokenizer.encode_batch(whole)
         pieces = [self._shorten(encoding.ids) for encoding in encodings]
         layers = np.zeros((len(texts), len(LAYERS), WIDTH), dtype=np.float32)
         for rows in passes([len(ids) for ids in pieces]):
             layers[rows] = self._pass([pieces[row] for row in rows])
-        return Encoded(layers, pieces)
+        read = [self._read(each, text) for each, text in zip(encodings, whole, strict=True)]
+        return Encoded(layers, pieces, read)
+
+    def _read(self, encoding: Encoding, text: str) -> float:
+        """Share of the letters in pieces that the encoder learned as parts of words."""
+        if text.isascii():
+            return 1.0
+        strange = self._strange[encoding.ids]
+        offsets = encoding.offsets
+        spans = (offsets[number] for number in np.flatnonzero(strange))
+        unread = sum(_letters(text[start:end]) for start, end in spans)
+        return 1.0 - unread / max(_letters(text), unread, 1)
 
     def _pass(self, pieces: list[list[int]]) -> Floats:
         input_ids = np.zeros((len(pieces), len(pieces[-1])), dtype=np.int64)
@@ -94,6 +123,18 @@ class Encoder:
             return ids
         tail = self._max_tokens // 4
         return ids[: self._max_tokens - tail] + ids[-tail:]
+
+
+def _is_latin(text: str) -> bool:
+    """Whether all letters are of the script that the encoder was trained on.
+
+    It knows single letters of others, but no words: MiniLM has read English.
+    """
+    return all(unicodedata.name(each, "").startswith("LATIN") for each in text if each.isalpha())
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
 
 
 def passes(lengths: Sequence[int]) -> Iterator[list[int]]:

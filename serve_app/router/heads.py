@@ -43,12 +43,27 @@ class Signals:
         in_scope: Does the query belong to any of them?
         volatility: Does the true answer change with time or live data?
         complexity: Does a small model fail where a frontier model succeeds?
+        read: Share of the query that the encoder can read. Of the rest nothing is known: it adds to
+            no intent, and moves volatility and complexity towards one half.
     """
 
     fit: Mapping[str, float]
     in_scope: float
     volatility: float
     complexity: float
+    read: float = 1.0
+
+    def as_read(self, share: float) -> Signals:
+        """The same when only a share of the query could be read."""
+        if share == 1.0:
+            return self
+        return Signals(
+            fit={intent: fit * share for intent, fit in self.fit.items()},
+            in_scope=self.in_scope * share,
+            volatility=0.5 + (self.volatility - 0.5) * share,
+            complexity=0.5 + (self.complexity - 0.5) * share,
+            read=share,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +145,13 @@ class Heads:
                 in_scope=float(inside),
                 volatility=float(volatile),
                 complexity=float(hard),
-            )
-            for share, inside, volatile, hard in zip(
+            ).as_read(read)
+            for share, inside, volatile, hard, read in zip(
                 shares,
                 in_scope,
                 sigmoid(volatility[:, 0]),
                 sigmoid(complexity[:, 0]),
+                last.read,
                 strict=True,
             )
         ]

@@ -113,9 +113,13 @@ class Policy(_Part):
         return (*self.pins, *self.tenants.get(tenant, Tenant()).pins)
 
     def intended(self, tenant: str, said: Sequence[Signals]) -> tuple[str, ...]:
-        """Names of a tenant's pins whose intents one of some turns has."""
+        """Names of a tenant's pins whose intents one of some turns has.
+
+        What the encoder cannot read may be of any intent.
+        """
         pins = [pin for pin in self.pins_of(tenant) if pin.intents]
-        return tuple(pin.name for pin in pins if any(pin.intended(turn.fit) for turn in said))
+        most = [{i: fit + 1 - turn.read for i, fit in turn.fit.items()} for turn in said]
+        return tuple(pin.name for pin in pins if any(map(pin.intended, most)))
 
     def decide(
         self,
@@ -134,8 +138,11 @@ class Policy(_Part):
         return self.choose(shares, signals, tenant, matched, intended)
 
     def shares(self, signals: Signals, heads: Heads) -> dict[Route, float]:
-        """The probability that each road is the query's own; they sum to 1."""
-        fit = dict.fromkeys(_ROADS, 1e-6)
+        """The probability that each road is the query's own; they sum to 1.
+
+        What the encoder cannot read is as likely any road's.
+        """
+        fit = dict.fromkeys(_ROADS, 1e-6 + (1 - signals.read) / len(_ROADS))
         for intent, share in signals.fit.items():
             fit[heads.roads[intent]] += share
         powers = {
@@ -163,9 +170,10 @@ class Policy(_Part):
         """The road of best expected value among those that no pin forbids."""
         own = self.tenants.get(tenant, Tenant())
         worth = own.value_usd or self.value_usd
+        # Nobody knows that what cannot be read is worth nothing.
+        worth *= signals.in_scope + 1 - signals.read
         values = {
-            road: worth * signals.in_scope * self._success(road, shares) - self.roads[road].cost_usd
-            for road in _ROADS
+            road: worth * self._success(road, shares) - self.roads[road].cost_usd for road in _ROADS
         }
         best = max(_ROADS, key=lambda road: values[road])
         pins = [pin for pin in self.pins_of(tenant) if pin.holds(matched, intended)]
@@ -185,6 +193,7 @@ class Policy(_Part):
             complexity=signals.complexity,
             fit=dict(signals.fit),
             in_scope=signals.in_scope,
+            read=signals.read,
             volatile=signals.volatility >= self.volatile_above,
             confidence=shares[route],
             stage=stage,
@@ -205,7 +214,7 @@ class Policy(_Part):
         """A decision made anew, since more is known by now: of pins, or of the roads' shares."""
         chosen = self.choose(
             shares or {Route(road): share for road, share in made.scores.items()},
-            Signals(made.fit, made.in_scope, made.volatility, made.complexity),
+            Signals(made.fit, made.in_scope, made.volatility, made.complexity, made.read),
             tenant,
             matched,
             intended,
@@ -218,6 +227,11 @@ class Policy(_Part):
         return sum(share * self.roads[road].success[kind] for kind, share in shares.items())
 
     def _reason(self, route: Route, shares: Mapping[Route, float], signals: Signals) -> str:
+        if signals.read < 0.5:
+            return (
+                f"the router's encoder does not read this script ({signals.read:.0%} of the "
+                f"letters): {route.value} has the best expected value when nothing is known"
+            )
         match route:
             case _ if signals.in_scope < 0.5 and route is not max(shares, key=lambda r: shares[r]):
                 return f"belongs to nothing declared (in scope {signals.in_scope:.2f}): cheapest"

@@ -15,6 +15,23 @@ from serve_app.domain import Message
 _BOUND = 4096  # characters kept at each end of a text
 _EARLIER_TURNS = 2
 _SHORTEST_ASK = 20
+_LONGEST_YES = 60  # characters
+_TAIL = 400  # characters of the answer before, in which it may ask
+_MARKS = "?\uff1f\u061f"
+# Words of a reply that only agrees: those that say yes, those that answer a question or choose
+# among what it offers, and what stands between them.
+_AGREEING = frozenset(
+    "yes yeah yep yup sure please absolutely definitely certainly go continue carry proceed keep "
+    "do ja oui si sí sim gern gerne bitte weiter claro".split()
+)
+_CHOOSING = frozenset(
+    "ok okay alright right fine good great perfect exactly both all either first second third "
+    "former latter one two three 1 2 3 option number".split()
+)
+_BETWEEN = frozenset(
+    "it that this so on ahead going of course the a and i you we would will can could id like love "
+    "lets us want to with for me then now".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +39,7 @@ class Turns:
     """The text to route.
 
     Attributes:
-        last: What the user says now.
+        last: What the user says now; where that only agrees ("yes please"), what is agreed to.
         earlier: The user turns before it, oldest first, joined by newlines; often empty.
         said: Every turn of the user, where there is a pin on intents, which holds for all of them.
         matched: Names of the pins whose expression is found somewhere in the conversation; `None`
@@ -43,8 +60,28 @@ class Turns:
 
 def turns(messages: Iterable[Message]) -> Turns:
     """The turns of a conversation; it must have a user turn."""
-    said = of_user(messages)
-    return Turns(said[-1], "\n".join(said[-1 - _EARLIER_TURNS : -1]))
+    conversation = list(messages)
+    said = of_user(conversation)
+    before = next((m.content for m in reversed(conversation) if m.role == "assistant"), "")
+    meant = len(said)
+    if agrees(said[-1], asked=any(mark in before[-_TAIL:] for mark in _MARKS)):
+        # What is agreed to is the work of the turn before.
+        while meant > 1 and agrees(said[meant - 1], asked=True):
+            meant -= 1
+    return Turns(said[meant - 1], "\n".join(said[max(0, meant - 1 - _EARLIER_TURNS) : meant - 1]))
+
+
+def agrees(text: str, *, asked: bool) -> bool:
+    """Whether a turn says no more than "go on": its words name no work of their own.
+
+    Args:
+        asked: Whether it answers a question; "ok" alone agrees to nothing else.
+    """
+    if len(text) > _LONGEST_YES or any(mark in text for mark in _MARKS):
+        return False
+    words = set(re.findall(r"[^\W_]+", re.sub("['\u2019]", "", text.lower())))
+    agreeing = _AGREEING | _CHOOSING if asked else _AGREEING
+    return bool(words & agreeing) and words <= agreeing | _BETWEEN
 
 
 def of_user(messages: Iterable[Message]) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ class Texts:
         self._encoded = Encoded(
             np.concatenate([each.layers for each in encoded]),
             [ids for each in encoded for ids in each.pieces],
+            [share for each in encoded for share in each.read],
         )
 
     def __getitem__(self, texts: Sequence[str]) -> Encoded:
