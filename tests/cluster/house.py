@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.cluster import kubelet
 from tests.cluster.api import Api, Object
 
 NAMESPACE = "trivium"
@@ -15,10 +16,7 @@ def furnish(api: Api) -> None:
     api.put(named("v1", "Namespace", NAMESPACE))
     api.put(operator("1.7.0"))
     api.put(node("cpu-1", "m7i.2xlarge", {"cpu": "8", "memory": "32Gi"}))
-    gpus = {"cpu": "48", "memory": "192Gi", "nvidia.com/gpu": "4"}
-    labels = {"gpu": "a10g", "nvidia.com/gpu.product": "NVIDIA-A10G"}
-    taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
-    api.put(node("gpu-1", "g5.12xlarge", gpus, labels, [taint]))
+    api.put(gpu_node())
     api.put(named("storage.k8s.io/v1", "StorageClass", "fast"))
     api.put(
         {**named("v1", "Secret", "trivium-secrets", NAMESPACE), "data": {"ledger-password": "eA=="}}
@@ -59,15 +57,64 @@ def node(
     return thing
 
 
+def gpu_node() -> Object:
+    gpus = {"cpu": "48", "memory": "192Gi", "nvidia.com/gpu": "4"}
+    labels = {"gpu": "a10g", "nvidia.com/gpu.product": "NVIDIA-A10G"}
+    taint = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
+    return node("gpu-1", "g5.12xlarge", gpus, labels, [taint])
+
+
 # --- how the operator acts -----------------------------------------------------------------------
 
 
 def succeeds(api: Api, service: Object) -> None:
-    """A new cluster of a head and one GPU pod takes over; every road answers."""
+    """A new cluster takes over and every road answers, as far as the manifests let it."""
     cluster = _cluster(api, service)
+    _pods(api, service, cluster, ready=False)
+    new = [each for each in api.objects.values() if _cluster_of(each) == cluster]
+    waiting = [each for each in new if _waits(api, each)]
+    if waiting:
+        _status(service, "pendingServiceStatus", cluster, "", ready=False)
+        return
     _pods(api, service, cluster, ready=True)
+    if told := kubelet.fault(service):
+        _status(
+            service, "pendingServiceStatus", cluster, "DEPLOY_FAILED", ready=False, message=told
+        )
+        return
     _status(service, "activeServiceStatus", cluster, "RUNNING", ready=True)
     api.pages["trivium-serve-svc:8000", "/readyz"] = (200, '{"status": "ready"}')
+
+
+def gets_a_node(api: Api, service: Object) -> None:
+    """A node with GPUs comes for the pods that wait for one."""
+    api.put(gpu_node())
+    succeeds(api, service)
+
+
+def _cluster_of(thing: Object) -> str | None:
+    labels = thing["metadata"].get("labels") or {}
+    return labels.get("ray.io/cluster") if thing["kind"] == "Pod" else None
+
+
+def _waits(api: Api, pod: Object) -> bool:
+    """Whether a pod cannot start; its status says why."""
+    pod["spec"].pop("nodeName")
+    node = kubelet.place(api, pod)
+    if node is None:
+        said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        message = "0/2 nodes are available: none has room, or their taints are not tolerated."
+        pod["status"]["conditions"] = [{**said, "message": message}]
+        return True
+    pod["spec"]["nodeName"] = node
+    if told := kubelet.missing(api, pod):
+        waiting = {"reason": "CreateContainerConfigError", "message": told}
+        name = pod["spec"]["containers"][0]["name"]
+        pod["status"]["containerStatuses"] = [
+            {"name": name, "restartCount": 0, "state": {"waiting": waiting}}
+        ]
+        return True
+    return False
 
 
 def cannot_pull(api: Api, service: Object) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from serve_app.cluster.preflight import CHECKS
 from tests.cli.conftest import Run
 from tests.cluster import house
 from tests.cluster.api import Api, Object
@@ -224,6 +225,27 @@ def test_what_is_hopeless_is_said_at_once(
     for sentence in sentences:
         assert sentence in done.err
     assert states(api) == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ([("args:\n", "args:\n          gateway: {prot: 1}\n")], "gateway.prot: unknown key"),
+        ([("claimName: trivium-models", "claimName: models")], '"models" not found'),
+        ([("key: ledger-password", "key: password")], "couldn't find key password"),
+        ([("gpu: a10g", "gpu: h100")], "Unschedulable"),
+        ([('cpu: "8", memory: 32Gi }', 'cpu: "64", memory: 32Gi }')], "Unschedulable"),
+    ],
+)
+def test_manifests_that_cannot_run_do_not_serve(
+    deploy: Deploy, change: list[tuple[str, str]], sentence: str
+) -> None:
+    """Also where nobody looked before."""
+    ignored = [each for check in CHECKS for each in ("--ignore", check)]
+    done = deploy("--yes", *ignored, "--timeout", "1", change=change)
+    assert done.code == 1
+    assert "serves" not in done.out
+    assert sentence in done.err
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,8 @@ def test_a_mig_slice_costs_its_sevenths(
     api: Api, deploy: Deploy, trivium: Run, prices: Path
 ) -> None:
     node = api.objects["v1", "nodes", "", "gpu-1"]
-    node["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "4", "nvidia.com/mig-1g.10gb": "4"}
+    slices = {"nvidia.com/mig-3g.40gb": "4", "nvidia.com/mig-1g.10gb": "4"}
+    node["status"]["allocatable"] = {"cpu": "48", "memory": "192Gi", **slices}
     done = deploy("--yes", change=[("nvidia.com/gpu: ", "nvidia.com/mig-3g.40gb: ")])
     assert done.code == 0, done.err
     told = json.loads(trivium("status", "--json", "--prices", str(prices)).out)
