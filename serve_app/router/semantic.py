@@ -14,6 +14,7 @@ from serve_app.router.encoder import Encoder
 from serve_app.router.features import cues
 from serve_app.router.heads import Heads, Signals
 from serve_app.router.policy import Policy
+from serve_app.router.remarks import without_remarks
 from serve_app.router.turns import Turns
 
 
@@ -52,6 +53,7 @@ class SemanticRouter:
 
     def signals(self, asked: Sequence[Turns]) -> list[Signals]:
         """What the heads say of each query."""
+        asked = [replace(each, last=without_remarks(each.last)) for each in asked]
         n = len(asked)
         asks = [each.ask for each in asked]
         with_earlier = [i for i, each in enumerate(asked) if each.earlier]
