@@ -7,6 +7,8 @@
 100 questions about the demo company, half of them answered nowhere in its handbook, put to a
 running stack: by the knowledge road, and by the same model with the retrieval off. An answer is
 right when it holds the literal fact; it refuses when it says that the knowledge base does not say.
+Citations are held against the document that answers a question and the fact, as a person noted
+them, and against the document's text: not against the rule that made them.
 """
 
 from __future__ import annotations
@@ -24,8 +26,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from serve_app.domain import Chunk
-from serve_app.orchestration import evidence
 from serve_app.orchestration.knowledge import NOT_FOUND
 
 QUESTIONS = Path("tests/data/knowledge_questions.jsonl")
@@ -72,6 +72,7 @@ def score(answers: list[dict[str, Any]]) -> dict[str, float]:
     def share(found: list[bool]) -> float:
         return sum(found) / len(found) if found else float("nan")
 
+    cited = [(answer["row"], each) for answer in known for each in answer["cited"]]
     citations = [each for answer in answers for each in answer["cited"]]
     return {
         "right": share([_right(each) for each in known]),
@@ -79,8 +80,13 @@ def score(answers: list[dict[str, Any]]) -> dict[str, float]:
         "right document cited": share(
             [each["row"]["document"] in {c["document"] for c in each["cited"]} for each in known]
         ),
+        "right fact in a cited sentence": share([_fact_cited(each) for each in known]),
+        "citations of the right document": share(
+            [citation["document"] == row["document"] for row, citation in cited]
+        ),
+        "citations word for word": share([_verbatim(each) for each in citations]),
+        "cites where nothing is known": share([bool(each["cited"]) for each in unknown]),
         "refused rightly": share([_refused(each) for each in unknown]),
-        "citations that support": share([_supports(each) for each in citations]),
         "seconds, median": statistics.median(each["seconds"] for each in answers),
         "dollars for a thousand": 1000 * statistics.fmean(each["cost"] for each in answers),
     }
@@ -100,10 +106,26 @@ def _refused(answer: dict[str, Any]) -> bool:
     return NOT_FOUND.lower() in answer["text"].lower()
 
 
-def _supports(citation: dict[str, Any]) -> bool:
-    title = citation["title"]
-    chunks = [Chunk("", "", title, "", text, None) for text in citation["chunks"]]
-    return evidence.supporter(citation["sentence"], chunks) is not None
+def _fact_cited(answer: dict[str, Any]) -> bool:
+    """Whether a sentence that is cited to the right document holds the fact, as that text does."""
+    row = answer["row"]
+    return any(
+        citation["document"] == row["document"]
+        and any(fact.lower() in citation["sentence"].lower() for fact in row["answers"])
+        and any(fact.lower() in _plain(*citation["chunks"]) for fact in row["answers"])
+        for citation in answer["cited"]
+    )
+
+
+def _verbatim(citation: dict[str, Any]) -> bool:
+    """Whether the sentence, or what follows its introduction, stands in the document's text."""
+    said, text = _plain(citation["sentence"]), _plain(*citation["chunks"])
+    introduced = said.partition(": ")[2]
+    return said in text or bool(introduced) and introduced in text
+
+
+def _plain(*texts: str) -> str:
+    return " ".join(" ".join(texts).lower().split())
 
 
 async def measure(
