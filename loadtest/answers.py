@@ -121,7 +121,7 @@ def _verbatim(citation: dict[str, Any]) -> bool:
     """Whether the sentence, or what follows its introduction, stands in the document's text."""
     said, text = _plain(citation["sentence"]), _plain(*citation["chunks"])
     introduced = said.partition(": ")[2]
-    return said in text or bool(introduced) and introduced in text
+    return said in text or (bool(introduced) and introduced in text)
 
 
 def _plain(*texts: str) -> str:
