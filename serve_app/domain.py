@@ -245,6 +245,13 @@ class Usage:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of what a model says instead of an answer, when it declines to give one."""
+
+    text: str
+
+
 BYTES_A_TOKEN = 4  # of English, roughly
 
 
@@ -314,6 +321,8 @@ class Delta:
         provider_id: By which its provider knows the request.
         tool_calls: Pieces of calls.
         lost: Tries before the one that says it.
+        refusal: A piece of what it says instead of an answer.
+        adapted: Parameters of the caller's that this model takes otherwise, or not at all.
     """
 
     text: str = ""
@@ -323,12 +332,14 @@ class Delta:
     provider_id: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     lost: tuple[Lost, ...] = ()
+    refusal: str = ""
+    adapted: tuple[str, ...] = ()
 
     @property
     def said(self) -> str:
         """Everything in it that the model wrote."""
         calls = "".join(call.name + call.arguments for call in self.tool_calls)
-        return self.text + calls
+        return self.text + self.refusal + calls
 
     def __add__(self, more: Delta) -> Delta:
         """Both as one step; where each knows something, the later one does better."""
@@ -346,6 +357,8 @@ class Delta:
             more.provider_id or self.provider_id,
             tuple(calls),
             self.lost + more.lost,
+            self.refusal + more.refusal,
+            tuple(dict.fromkeys((*self.adapted, *more.adapted))),
         )
 
 
@@ -383,7 +396,13 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a run of the graph produced."""
+    """What a run of the graph produced.
+
+    Attributes:
+        refusal: What was said instead of an answer.
+        declined: Whether a model would not answer; that we cannot find out is no such case.
+        adapted: Parameters of the caller's that the answering model took otherwise.
+    """
 
     text: str
     decision: Decision
@@ -393,3 +412,6 @@ class Answer:
     citations: tuple[Citation, ...] = ()
     degraded: tuple[str, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    refusal: str = ""
+    declined: bool = False
+    adapted: tuple[str, ...] = ()

@@ -10,11 +10,26 @@ from typing import Any, ClassVar
 import anthropic
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
-from serve_app.errors import InvalidRequest, UnsupportedParameter
-from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
+from serve_app.errors import InvalidRequest
+from serve_app.frontier.providers import (
+    claimed,
+    failure,
+    finish_reason,
+    headers,
+    patience,
+    translated,
+)
 from serve_app.settings import UpstreamSettings
 
 Blocks = list[dict[str, Any]]
+
+_BEGIN = "(The conversation begins.)"
+_REFUSAL = "The model declined to answer."
+_JSON: dict[str, Any] = {
+    "name": "answer_in_json",
+    "description": "Give the whole answer, as one JSON object.",
+    "input_schema": {"type": "object"},
+}
 
 
 class AnthropicProvider:
@@ -30,7 +45,7 @@ class AnthropicProvider:
         self._client = anthropic.AsyncAnthropic(
             api_key=settings.api_key.get_secret_value(),
             base_url=settings.base_url,
-            timeout=silence_s,
+            timeout=patience(anthropic, silence_s),
             max_retries=0,
         )
 
@@ -43,13 +58,18 @@ class AnthropicProvider:
                     if event.type == "text":
                         yield Delta(text=event.text)
                     elif piece := calls.piece(event):
-                        yield Delta(tool_calls=(piece,))
+                        yield piece
                 message = await stream.get_final_message()
                 theirs = stream.response.headers.get("request-id")
             if message.stop_reason is None:
                 raise failure(None)
+        refused = message.stop_reason == "refusal"
+        details = message.stop_details
+        # It called the tool that stands for JSON: to the caller that is an answer.
+        wrote = message.stop_reason == "tool_use" and not calls.any
         yield Delta(
-            finish_reason=finish_reason(message.stop_reason),
+            refusal=(details and details.explanation) or _REFUSAL if refused else "",
+            finish_reason=finish_reason("end_turn" if wrote else message.stop_reason),
             usage=_usage(message.usage),
             provider_id=theirs or message.id,
         )
@@ -59,18 +79,16 @@ class AnthropicProvider:
         sampling = {
             theirs: options.pop(ours) for ours, theirs in self._NAMES.items() if ours in options
         }
+        form = options.pop("response_format", None)
+        tools = _tools(options)
         request: dict[str, Any] = {
             "extra_headers": headers(generation),
             "model": self._model,
             "max_tokens": generation.max_tokens,
             "messages": _turns(generation.messages),
-            **_tools(options),
-            **_structured(options.pop("response_format", None)),
+            **(_with_json(tools) if form and form["type"] == "json_object" else tools),
+            **_structured(form),
         }
-        for name in options:
-            raise UnsupportedParameter(
-                f"the frontier model does not support {name!r}; leave it out", param=name
-            )
         system = [m.content for m in generation.messages if m.role in ("system", "developer")]
         if system:
             request["system"] = "\n\n".join(system)
@@ -88,33 +106,51 @@ def _usage(counts: Any) -> Usage | None:
 
 
 class _Calls:
-    """The calls of one answer, as they stream."""
+    """The calls of one answer, as they stream. What goes to the tool for JSON is text."""
 
     def __init__(self) -> None:
         self._index = -1
         self._empty = False
+        self._json = False
 
-    def piece(self, event: Any) -> ToolCall | None:
+    @property
+    def any(self) -> bool:
+        """Whether a tool of the caller's was called."""
+        return self._index >= 0
+
+    def piece(self, event: Any) -> Delta | None:
         """What an event of the stream adds to a call; `None` where it is about something else."""
         match event.type:
             case "content_block_start" if event.content_block.type == "tool_use":
-                self._index, self._empty = self._index + 1, True
                 block = event.content_block
-                return ToolCall(self._index, block.id, block.name, "")
+                self._empty, self._json = True, block.name == _JSON["name"]
+                if self._json:
+                    return None
+                self._index += 1
+                return Delta(tool_calls=(ToolCall(self._index, block.id, block.name, ""),))
             case "input_json" if event.partial_json:
                 self._empty = False
-                return ToolCall(self._index, "", "", event.partial_json)
+                return self._more(event.partial_json)
             case "content_block_stop" if self._empty:
                 # Called without arguments: callers expect JSON all the same.
                 self._empty = False
-                return ToolCall(self._index, "", "", "{}")
+                return self._more("{}")
         return None
+
+    def _more(self, arguments: str) -> Delta:
+        if self._json:
+            return Delta(arguments)
+        return Delta(tool_calls=(ToolCall(self._index, "", "", arguments),))
 
 
 def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Turns of user and assistant in lists of blocks; results of tools are the user's, together."""
     spoken = [each for each in messages if each.role not in ("system", "developer")]
+    # It takes no turn that says nothing.
+    spoken = [each for each in spoken if not each.plain or each.content.strip()]
     turns: list[dict[str, Any]] = []
+    if spoken and spoken[0].role == "assistant":
+        turns.append({"role": "user", "content": _BEGIN})  # and none of its own before a user's
     for role, group in itertools.groupby(spoken, key=lambda each: each.role):
         if role == "tool":
             results = [
@@ -130,7 +166,8 @@ def _turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _content(message: Message) -> str | Blocks:
     if message.plain:
         return message.content
-    texts = message.parts or ((message.content,) if message.content else ())
+    texts = message.parts or (message.content,)
+    texts = tuple(each for each in texts if isinstance(each, Image) or each.strip())
     blocks = [_image(part) if isinstance(part, Image) else _text(part) for part in texts]
     return [*blocks, *(_use(call) for call in message.tool_calls)]
 
@@ -180,13 +217,22 @@ def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _structured(form: Mapping[str, Any] | None) -> dict[str, Any]:
-    """OpenAI's `response_format`."""
+    """OpenAI's `response_format` with a schema."""
     match form:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
             return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
-        case {"type": "json_object"}:
-            raise UnsupportedParameter(
-                "the frontier model writes JSON by a schema only: give response_format json_schema",
-                param="response_format",
-            )
     return {}
+
+
+def _with_json(tools: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenAI's `json_object`, which Anthropic has not: the answer is the input of a tool."""
+    chosen = tools.get("tool_choice", {"type": "none"})
+    match chosen["type"]:
+        case "auto":
+            one: dict[str, Any] = {"type": "any"}
+        case "none":
+            one = {"type": "tool", "name": _JSON["name"]}
+        case _:
+            return dict(tools)  # another tool must be called, and its input is JSON anyway
+    one["disable_parallel_tool_use"] = True
+    return {"tools": [*tools.get("tools", ()), _JSON], "tool_choice": one}

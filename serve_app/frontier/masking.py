@@ -189,19 +189,20 @@ class Masked:
             worker = _WORKER if size <= _LONG else _WORKER_OF_LONG
             loop = asyncio.get_running_loop()
             masks, asked = await loop.run_in_executor(worker, self._hidden, generation, known)
-        text, calls = Restored(masks), defaultdict[int, Restored](lambda: Restored(masks, _in_json))
+        text, refusal = Restored(masks), Restored(masks)
+        calls = defaultdict[int, Restored](lambda: Restored(masks, _in_json))
         async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:
-                said = text.piece(delta.text)
+                said, refused = text.piece(delta.text), refusal.piece(delta.refusal)
                 pieces = [
                     replace(call, arguments=calls[call.index].piece(call.arguments))
                     for call in delta.tool_calls
                 ]
                 if delta.finish_reason:
-                    said += text.rest()
+                    said, refused = said + text.rest(), refused + refusal.rest()
                     rests = ((index, each.rest()) for index, each in calls.items())
                     pieces += [ToolCall(index, "", "", rest) for index, rest in rests if rest]
-                yield replace(delta, text=said, tool_calls=tuple(pieces))
+                yield replace(delta, text=said, refusal=refused, tool_calls=tuple(pieces))
 
     def _hidden(self, generation: Generation, known: list[str]) -> tuple[Masks, Generation]:
         """A generation as it may leave, and what stands for what."""

@@ -9,7 +9,14 @@ from typing import Any
 import openai
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall, Usage
-from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
+from serve_app.frontier.providers import (
+    claimed,
+    failure,
+    finish_reason,
+    headers,
+    patience,
+    translated,
+)
 from serve_app.settings import UpstreamSettings
 
 
@@ -18,7 +25,7 @@ def client(settings: UpstreamSettings, silence_s: float) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         api_key=settings.api_key.get_secret_value(),
         base_url=settings.base_url,
-        timeout=silence_s,
+        timeout=patience(openai, silence_s),
         max_retries=0,
     )
 
@@ -102,6 +109,7 @@ def _delta(chunk: dict[str, Any]) -> Delta:
     reason = choice.get("finish_reason")
     return Delta(
         text=_text(said.get("content")),
+        refusal=_text(said.get("refusal")),
         finish_reason=finish_reason(reason) if reason else None,
         usage=_usage(counts) if (counts := chunk.get("usage")) else None,
         tool_calls=tuple(map(_piece, said.get("tool_calls") or ())),

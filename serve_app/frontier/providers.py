@@ -10,8 +10,11 @@ import contextlib
 import email.utils
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import httpx
@@ -26,7 +29,9 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
+from serve_app.frontier.options import BOUND, TABLE, WISHES, Fitted, Fitting
 from serve_app.settings import UpstreamSettings
+from serve_app.stopping import Stop
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +45,77 @@ class Provider(Protocol):
 
 
 def provider(settings: UpstreamSettings, silence_s: float) -> Provider:
-    """The provider that the settings name.
+    """The provider that the settings name; it takes whatever a caller may ask for.
 
     Args:
         silence_s: How long it may say nothing.
     """
+    asked: Provider
     match settings.provider:
         case "openai":
             from serve_app.frontier.openai import OpenAIProvider
 
-            return OpenAIProvider(settings, silence_s)
+            asked = OpenAIProvider(settings, silence_s)
         case "openai-responses":
             from serve_app.frontier.responses import ResponsesProvider
 
-            return ResponsesProvider(settings, silence_s)
+            asked = ResponsesProvider(settings, silence_s)
         case "anthropic":
             from serve_app.frontier.anthropic import AnthropicProvider
 
-            return AnthropicProvider(settings, silence_s)
+            asked = AnthropicProvider(settings, silence_s)
         case None:
             return NoProvider()
+    return FittedProvider(asked, Fitting(settings.provider, settings.max_output_tokens))
+
+
+CONNECT_S = 5.0
+
+
+def patience(sdk: Any, silence_s: float) -> Any:
+    """A provider's SDK's time-outs: for a connection, and for the next byte once there is one.
+
+    Whatever arrives is a sign of life: pings and events of a model that thinks as well.
+    """
+    return sdk.Timeout(silence_s, connect=min(CONNECT_S, silence_s))
+
+
+class FittedProvider:
+    """Asks a provider for what its model takes, and keeps the rest itself."""
+
+    def __init__(self, provider: Provider, fitting: Fitting) -> None:
+        self._provider = provider
+        self._fitting = fitting
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
+        """As `Provider.generate`; the first delta says what was adapted."""
+        while True:
+            begun = False
+            try:
+                async with aclosing(self._once(self._fitting.fit(generation))) as deltas:
+                    async for delta in deltas:
+                        begun = True
+                        yield delta
+            except InvalidRequest as error:
+                if begun or not self._fitting.learn(error.param, generation):
+                    raise
+                log.warning("a model refuses %s: it is asked without from now on", error.param)
+            else:
+                return
+
+    async def _once(self, fitted: Fitted) -> AsyncGenerator[Delta]:
+        adapted = fitted.adapted
+        kept = Stop(fitted.stop, fitted.max_tokens)
+        async with aclosing(self._provider.generate(fitted.generation)) as deltas:
+            async for delta in deltas:
+                text = kept.piece(delta.text)
+                if delta.finish_reason:
+                    text += kept.rest()
+                reason = kept.reason or delta.finish_reason
+                yield replace(delta, text=text, adapted=adapted, finish_reason=reason)
+                adapted = ()
+                if kept.reason:
+                    return
 
 
 class NoProvider:
@@ -107,17 +163,22 @@ def finish_reason(theirs: str | None) -> FinishReason:
             return "stop"
 
 
-def failure(response: httpx.Response | None) -> TriviumError:
+def failure(response: httpx.Response | None, param: str | None = None) -> TriviumError:
     """Our error for a provider's; `None` when there was no answer at all.
 
     The provider's own text is not passed on: it may name accounts or keys.
+
+    Args:
+        param: What the provider finds fault with, as callers write it.
     """
     if response is None or response.is_success:
         return Unavailable("the frontier provider cannot be reached, or broke off")
     status, after = response.status_code, retry_after_s(response.headers)
     match status:
         case 400 | 413 | 422:
-            return InvalidRequest(f"the frontier provider refused the request ({status})")
+            about = f" for its {param}" if param else ""
+            told = f"the frontier provider refused the request{about} ({status})"
+            return InvalidRequest(told, param=param)
         case 401 | 403:
             log.error("the provider refuses us (%d): is frontier.api_key still good?", status)
             return FrontierRefused(f"the frontier provider refuses us ({status})")
@@ -140,10 +201,41 @@ def translated(sdk: Any) -> Iterator[None]:
     except sdk.APITimeoutError as error:
         raise silence() from error
     except sdk.APIError as error:
-        raise failure(getattr(error, "response", None)) from error
+        raise failure(getattr(error, "response", None), _param(error)) from error
     except Exception as error:
         # Whatever a broken server makes the SDK or its transport stumble over.
         raise failure(None) from error
+
+
+# Where a provider's complaint begins, and what callers call that.
+_PARAMS = {
+    "max_output_tokens": BOUND,
+    "max_tokens": BOUND,
+    BOUND: BOUND,
+    "text": "response_format",
+    "output_config": "response_format",
+    "stop_sequences": "stop",
+    "input": "messages",
+    "system": "messages",
+    "messages": "messages",
+    **{name: name for name in TABLE},
+}
+_NAMED = re.compile(r"[a-z_]{3,40}")
+
+
+def _param(error: Any) -> str | None:
+    """The caller's name of what a provider refuses: its `param`, or what its message names first.
+
+    A wish about sampling is looked for first, as without it the request may be good.
+    """
+    body = getattr(error, "body", None)
+    told = body.get("error", body) if isinstance(body, Mapping) else {}
+    if isinstance(param := told.get("param") if isinstance(told, Mapping) else None, str):
+        return _PARAMS.get(re.split(r"[.\[]", param, maxsplit=1)[0])
+    said = told.get("message") if isinstance(told, Mapping) else None
+    names = _NAMED.findall(said[:500]) if isinstance(said, str) else []
+    wishes = [name for name in names if name in WISHES]
+    return next((_PARAMS[name] for name in (*wishes, *names) if name in _PARAMS), None)
 
 
 def silence() -> TriviumError:

@@ -8,12 +8,9 @@ from typing import Any
 import openai
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall
-from serve_app.errors import UnsupportedParameter
 from serve_app.frontier.openai import client
 from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
 from serve_app.settings import UpstreamSettings
-
-_PASSED = frozenset({"temperature", "top_p", "tools", "tool_choice", "parallel_tool_calls"})
 
 
 class ResponsesProvider:
@@ -33,8 +30,10 @@ class ResponsesProvider:
                 theirs = stream.response.headers.get("x-request-id")
                 async for event in stream:
                     match event.type:
-                        case "response.output_text.delta" | "response.refusal.delta":
+                        case "response.output_text.delta":
                             yield Delta(event.delta)
+                        case "response.refusal.delta":
+                            yield Delta(refusal=event.delta)
                         case "response.output_item.added" if event.item.type == "function_call":
                             index = calls.setdefault(event.output_index, len(calls))
                             begun = ToolCall(index, event.item.call_id, event.item.name, "")
@@ -54,14 +53,9 @@ class ResponsesProvider:
         options = dict(generation.options)
         form = options.pop("response_format", None)
         if tools := options.pop("tools", None):
-            options["tools"] = [{"type": "function", **each["function"]} for each in tools]
+            options["tools"] = [_tool(each["function"]) for each in tools]
         if isinstance(choice := options.get("tool_choice"), dict):
             options["tool_choice"] = {"type": "function", **choice["function"]}
-        for name in options:
-            if name not in _PASSED:
-                raise UnsupportedParameter(
-                    f"the frontier model does not support {name!r}; leave it out", param=name
-                )
         return {
             "model": self._model,
             "input": [item for each in generation.messages for item in _items(each)],
@@ -72,6 +66,12 @@ class ResponsesProvider:
             **options,
             **({"text": {"format": _format(form)}} if form else {}),
         }
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    """Here nothing may be left out, and what is, is strict; in Chat Completions it is not."""
+    usual = {"parameters": {"type": "object", "properties": {}}, "strict": False}
+    return {"type": "function", **usual, **function}
 
 
 def _items(message: Message) -> list[dict[str, Any]]:

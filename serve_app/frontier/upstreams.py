@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from serve_app.domain import Delta, Generation, Lost
-from serve_app.errors import Overloaded, Unavailable
+from serve_app.errors import InvalidRequest, Overloaded, TriviumError, Unavailable
 from serve_app.frontier.providers import provider
 from serve_app.frontier.retrying import Retrying
 from serve_app.settings import FrontierSettings
@@ -73,9 +73,15 @@ class Upstreams:
         ]
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
-        """As `Bounded.generate`; deltas name the model."""
+        """As `Bounded.generate`; deltas name the model.
+
+        Raises:
+            TriviumError: Why the last one that was away could not; `InvalidRequest` only if all
+                of them refuse.
+        """
         parts = {"all": self._all, "first": self._all[:1], "others": self._all[1:]}
         asked = parts[generation.among]
+        told: TriviumError | None = None
         for number, (model, upstream) in enumerate(asked, start=1):
             begun = False
             try:
@@ -85,9 +91,14 @@ class Upstreams:
                         follows = number < len(asked)
                         lost = tuple(Lost(model, each.again or follows) for each in delta.lost)
                         yield replace(delta, model=model, lost=lost)
-            except (Unavailable, Overloaded) as error:
-                if begun or number == len(asked):
-                    raise
-                log.warning("%s cannot answer (%s): the next model is asked", model, error.code)
-            else:
                 return
+            except (Unavailable, Overloaded, InvalidRequest) as error:
+                if begun:
+                    raise
+                # What one refuses another would have taken, had it been there.
+                if told is None or not isinstance(error, InvalidRequest):
+                    told = error
+                if number < len(asked):
+                    log.warning("%s cannot answer (%s): the next is asked", model, error.code)
+        if told:
+            raise told

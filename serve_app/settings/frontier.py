@@ -94,6 +94,8 @@ class UpstreamSettings(Section):
         base_url: Of a server that speaks it: vLLM, Azure, OpenRouter, …
         key_from: Environment variable that holds its key; default: the one its SDK reads.
         max_concurrent: Calls at once, of one replica; those beyond go to the next model, or road.
+        max_output_tokens: Most tokens of an answer, what a model thinks included; where it is less
+            than the caller asks for, the answer says so.
     """
 
     provider: Literal["openai", "openai-responses", "anthropic"] | None = None
@@ -102,6 +104,7 @@ class UpstreamSettings(Section):
     key_from: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     api_key: SecretStr = SecretStr("")
     max_concurrent: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -131,18 +134,21 @@ class FrontierSettings(UpstreamSettings):
 
     Attributes:
         fallbacks: Others that answer where it cannot, in their order.
-        silence_s: How long the provider may say nothing, at first or between two deltas, before
-            it counts as failed.
+        timeout_s: How long an answer may take in all; it ends with the request's own deadline.
+        silence_s: How long nothing at all may come from the provider, at first or between two
+            events, before it counts as failed. A model that thinks may say nothing for long.
+        max_output_tokens: Also of an answer for which the caller sets no bound: so much is held in
+            the ledger for each.
         hedge_after_s: How long the first model may take to speak before the others are asked too;
             whoever speaks first answers, and both are paid. `None` asks one at a time.
         retries: Tries after the first, before the first byte and the deadline.
     """
 
     fallbacks: tuple[UpstreamSettings, ...] = ()
-    timeout_s: Seconds = 60.0
-    silence_s: Seconds = 30.0
+    timeout_s: Seconds = 300.0
+    silence_s: Seconds = 120.0
     hedge_after_s: Seconds | None = None
-    max_output_tokens: int = Field(default=1024, ge=1)
+    max_output_tokens: int = Field(default=16_384, ge=1)
     retries: int = Field(default=2, ge=0, le=10)
     circuit: CircuitSettings = CircuitSettings()
     mask: MaskSettings = MaskSettings()

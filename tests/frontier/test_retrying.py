@@ -28,11 +28,11 @@ from serve_app.frontier.circuit import Circuit
 from serve_app.frontier.providers import retry_after_s
 from serve_app.frontier.retrying import Retrying
 from serve_app.settings import CircuitSettings, FrontierSettings
+from tests.frontier.requests import Kind
 from tests.frontier.wire import (
     ASK,
     BOTH,
     PART,
-    Kind,
     answering,
     chunked,
     client,

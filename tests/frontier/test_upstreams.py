@@ -6,16 +6,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from serve_app.domain import Delta, Lost
-from serve_app.errors import FrontierNotConfigured, SettingsError, TriviumError, Unavailable
+from serve_app.errors import (
+    FrontierNotConfigured,
+    InvalidRequest,
+    Overloaded,
+    SettingsError,
+    Unavailable,
+)
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.settings import FrontierSettings, from_args
+from tests.frontier.requests import Kind
 from tests.frontier.test_retrying import Server
-from tests.frontier.wire import ASK, KEY, Kind
+from tests.frontier.wire import ASK, KEY
 
 
 @asynccontextmanager
@@ -107,11 +115,45 @@ async def test_none_takes_over_in_the_middle() -> None:
     assert [each.requests for each in servers] == [1, 0]
 
 
-async def test_a_request_at_fault_is_not_sent_twice() -> None:
+async def test_what_one_model_refuses_the_next_may_take() -> None:
     async with upstreams(("openai", 400), ("anthropic", "good")) as (model, servers):
-        with pytest.raises(TriviumError, match="refused"):
+        assert {delta.model for delta in await answer(model)} == {"model-1"}
+    assert [each.requests for each in servers] == [1, 1]
+
+
+async def test_what_all_refuse_is_at_fault() -> None:
+    async with upstreams(("openai", 400), ("anthropic", 400)) as (model, servers):
+        with pytest.raises(InvalidRequest, match="refused"):
             await answer(model)
-    assert [each.requests for each in servers] == [1, 0]
+    assert [each.requests for each in servers] == [1, 1]
+
+
+@pytest.mark.parametrize(("first", "second"), [(500, 400), (400, 500), (429, 400), ("drop", 422)])
+async def test_an_outage_is_not_the_callers_fault(first: int | str, second: int | str) -> None:
+    async with upstreams(("openai", first), ("anthropic", second)) as (model, _):
+        with pytest.raises((Unavailable, Overloaded)):
+            await answer(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 7},
+        {"temperature": 1.7, "top_p": 0.5},
+        {"presence_penalty": 1, "frequency_penalty": 1},
+        {"response_format": {"type": "json_object"}},
+        {"stop": ["\n"]},
+    ],
+)
+async def test_an_outage_of_openai_does_not_make_a_good_request_bad(
+    options: dict[str, Any],
+) -> None:
+    async with upstreams(("openai", 500), ("anthropic", "good")) as (model, servers):
+        asked = replace(ASK, options=options)
+        deltas = [delta async for delta in model.generate(asked, time.time() + 20)]
+    assert "".join(delta.text for delta in deltas) == "Héllo"
+    assert {delta.model for delta in deltas} == {"model-1"}
+    assert [each.requests for each in servers] == [1, 1]
 
 
 async def test_when_none_can_the_last_one_says_why() -> None:

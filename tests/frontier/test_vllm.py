@@ -32,7 +32,7 @@ from serve_app.ledger import tables
 from serve_app.settings import load
 from serve_app.settings.frontier import FrontierSettings
 from tests.fixtures import FRONTIER, House
-from tests.frontier.wire import Kind
+from tests.frontier.requests import Kind
 from tests.gateway.test_sdk import sdk_of
 
 ROOT = Path(__file__).parents[2]

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from serve_app.domain import Generation, Message
 from serve_app.frontier.providers import Provider, provider
 from serve_app.settings import UpstreamSettings
+from tests.frontier.requests import Kind, Take, Wrong, wrong_with
 
-Kind = Literal["openai", "anthropic", "openai-responses"]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BOTH = pytest.mark.parametrize("kind", ["openai", "anthropic", "openai-responses"])
 
@@ -115,7 +115,7 @@ PART = {"openai": 2, "anthropic": 4, "openai-responses": 2}
 
 
 class Wire:
-    """What a provider received."""
+    """What a provider received, and whether it would have taken it."""
 
     def __init__(self) -> None:
         self.head = ""
@@ -126,6 +126,16 @@ async def receive(reader: asyncio.StreamReader) -> tuple[str, dict[str, Any]]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.split("content-length:")[1].split("\r\n")[0])
     return head, json.loads(await reader.readexactly(length))
+
+
+def refuse(writer: asyncio.StreamWriter, kind: Kind, wrong: Wrong) -> None:
+    """Answer 400 as the provider would."""
+    error: dict[str, Any] = {"type": "invalid_request_error", "message": wrong.message}
+    if kind != "anthropic":
+        error |= {"param": wrong.param, "code": "invalid_value"}
+    body = json.dumps({"type": "error", "error": error}).encode()
+    head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+    writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def start(
@@ -183,11 +193,19 @@ def client(kind: Kind, url: str, silence_s: float = 5.0) -> Provider:
     return provider(UpstreamSettings.model_validate(upstream), silence_s)
 
 
-def answering(kind: Kind, wire: Wire | None = None, answer: bytes | None = None) -> Handler:
+def answering(
+    kind: Kind, wire: Wire | None = None, answer: bytes | None = None, *takes: Take
+) -> Handler:
+    """Answers what the provider would take; `takes` are what a model of its own adds."""
+
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head, body = await receive(reader)
         if wire:
             wire.head, wire.body = head, body
+        if wrong := wrong_with(kind, body, *takes):
+            refuse(writer, kind, wrong)
+            await writer.drain()
+            return
         start(writer)
         writer.write(chunked(answer or events(kind)) + chunked(b""))
         await writer.drain()
