@@ -22,6 +22,7 @@
     │   ├── FrontierResting           503  resting
     │   ├── AdapterUnusable           503  adapter_unusable
     │   ├── FormatBroken              503  format
+    │   ├── KnowledgeUnavailable      503  knowledge_unavailable
     │   ├── LedgerUnavailable         503  ledger_unavailable
     │   ├── ReplicaDied               503  service_unavailable
     │   └── DeadlineExceeded          503  deadline_exceeded
@@ -171,6 +172,12 @@ class FormatBroken(Unavailable):
     """An answer that breaks the adapter's contract, after one repair."""
 
     code = "format"
+
+
+class KnowledgeUnavailable(Unavailable):
+    """A question needs facts, and they cannot be looked up now."""
+
+    code = "knowledge_unavailable"
 
 
 class LedgerUnavailable(Unavailable):

@@ -334,6 +334,7 @@ class House:
                 fallbacks=rules.fallbacks,
                 verify=rules.verify,
                 refuse=self.settings.ledger.at_limit == "refuse",
+                say_so=rules.without_knowledge == "say so",
                 adapters=self.adapters,
             ),
             KnowledgeNodes(

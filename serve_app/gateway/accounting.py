@@ -82,8 +82,8 @@ class Accounting:
                 yield run, task
                 if task.done() and not task.cancelled():
                     failure = task.exception()
-                    outcome = "failed" if failure else "ok"
                     answer = None if failure else task.result()
+                    outcome = "failed" if answer is None else "refused" if answer.declined else "ok"
         except ClientDisconnect:
             raise
         except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from fastapi import Request
@@ -44,7 +44,9 @@ class Chat:
         return JSONResponse(
             form.completion(answer, cost),
             headers={
-                **_headers(_facts(answer.decision, list(answer.degraded), _model(answer))),
+                **_headers(
+                    _facts(answer.decision, answer.degraded, answer.adapted, _model(answer))
+                ),
                 "x-trivium-cost-usd": f"{cost.total:.9f}",
                 "x-trivium-baseline-usd": f"{cost.baseline:.9f}",
             },
@@ -82,7 +84,7 @@ class Chat:
         except BaseException:
             await stack.aclose()
             raise
-        facts = _facts(run.decision, run.degraded, None if early else run.model)
+        facts = _facts(run.decision, run.degraded, run.adapted, None if early else run.model)
 
         async def events() -> AsyncGenerator[bytes]:
             async with stack:
@@ -102,7 +104,7 @@ class Chat:
                     log.error("stream %s failed", context.request_id, exc_info=error)
                     yield sse.event(InternalError("the answer broke off").envelope())
                     return
-                told = _facts(answer.decision, list(answer.degraded), _model(answer))
+                told = _facts(answer.decision, answer.degraded, answer.adapted, _model(answer))
                 end = [form.last(answer, told if early else None)]
                 if include_usage:
                     cost = self._accounting.cost(question, run, answer)
@@ -165,7 +167,12 @@ def _model(answer: Answer) -> str | None:
     return f"{last.model}:{last.adapter}" if last.adapter else last.model
 
 
-def _facts(decision: Decision | None, degraded: list[str], model: str | None) -> dict[str, str]:
+def _facts(
+    decision: Decision | None,
+    degraded: Iterable[str],
+    adapted: Iterable[str],
+    model: str | None,
+) -> dict[str, str]:
     """What is told of an answer, by name."""
     facts: dict[str, str] = {}
     if decision:
@@ -176,8 +183,9 @@ def _facts(decision: Decision | None, degraded: list[str], model: str | None) ->
         }
     if model:
         facts["model"] = model
-    if degraded:
-        facts["degraded"] = ", ".join(degraded)
+    for name, told in (("degraded", degraded), ("adapted", adapted)):
+        if said := ", ".join(told):
+            facts[name] = said
     return facts
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 from urllib.parse import quote
 
-from serve_app.domain import Answer, Chunk, Citation, Cost, Decision, ToolCall, Usage
+from serve_app.domain import Answer, Chunk, Citation, Cost, Decision, Refusal, ToolCall, Usage
 from serve_app.orchestration.run import Piece
 
 
@@ -28,8 +28,8 @@ class ChatFormat:
         """The whole answer as one object."""
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": answer.text or (None if answer.tool_calls else ""),
-            "refusal": None,
+            "content": answer.text or (None if answer.tool_calls or answer.refusal else ""),
+            "refusal": answer.refusal or None,
         }
         if answer.tool_calls:
             message["tool_calls"] = [
@@ -56,9 +56,11 @@ class ChatFormat:
         return self._chunk({"role": "assistant", "content": ""}, None)
 
     def piece(self, piece: Piece) -> dict[str, Any]:
-        """A chunk of text, or of a call: the first of a call's has its id."""
+        """A chunk of text, of a refusal, or of a call: the first of a call's has its id."""
         if isinstance(piece, str):
             return self._chunk({"content": piece}, None)
+        if isinstance(piece, Refusal):
+            return self._chunk({"refusal": piece.text}, None)
         call: dict[str, Any] = {"index": piece.index, "function": _function(piece)}
         if piece.id:
             call |= {"id": piece.id, "type": "function"}

@@ -31,7 +31,7 @@ class _Text:
 
 async def whole(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
     """The same steps of an answer, in whole characters."""
-    said = _Text()
+    said, refused = _Text(), _Text()
     arguments: defaultdict[int, _Text] = defaultdict(_Text)
     broken = False
     async with aclosing(deltas):
@@ -48,6 +48,7 @@ async def whole(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
                 delta = replace(
                     delta,
                     text=said.piece(delta.text, last=last),
+                    refusal=refused.piece(delta.refusal, last=last),
                     provider_id=delta.provider_id and _Text().piece(delta.provider_id, last=True),
                     tool_calls=tuple(calls),
                 )
@@ -66,7 +67,7 @@ def _call(call: ToolCall, arguments: _Text) -> ToolCall:
 def _encodable(delta: Delta) -> bool:
     calls = [text for call in delta.tool_calls for text in (call.id, call.name, call.arguments)]
     try:
-        for text in (delta.text, delta.provider_id or "", *calls):
+        for text in (delta.text, delta.refusal, delta.provider_id or "", *calls):
             text.encode("utf-8")
     except UnicodeEncodeError:
         return False

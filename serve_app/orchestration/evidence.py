@@ -6,6 +6,7 @@ easier to argue with than a model.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ _STOP = frozenset(
     "there these they this to up us was we were what when where which who will with would you "
     "your".split()
 )
+_JSON_VALUE = re.compile(
+    r'"(?P<string>(?:[^"\\]|\\.)*+)"(?P<colon>\s*:)?|(?P<number>-?\d[\d.eE+-]*+)', re.DOTALL
+)
+_NUMBER = re.compile(r"\d[\d.,]*+")
 _SUPPORT = 0.6
 _SLOPE, _OFFSET = 8.76, 5.69
 
@@ -63,7 +68,7 @@ def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
     figures = {word for word in claimed if any(c.isdigit() for c in word)}
     best, best_share = None, 0.0
     for chunk in chunks:
-        known = words(f"{chunk.title} {chunk.heading} {chunk.text}")
+        known = words(_whole(chunk))
         share = len(claimed & known) / len(claimed)
         if figures <= known and share >= _SUPPORT and share > best_share:
             best, best_share = chunk, share
@@ -107,6 +112,50 @@ def located(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...]:
         if chunk := supporter(sentence, chunks):
             citations.append(Citation(chunk, start, cursor))
     return tuple(citations)
+
+
+def of_json(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...] | None:
+    """Citations for the values in a JSON text that a chunk supports.
+
+    `None` where it holds a figure that no chunk has, or claims something and none of it is
+    supported. Of a text that was cut off, what there is counts.
+    """
+    values = [match for match in _JSON_VALUE.finditer(text) if not match["colon"]]
+    known = {each for chunk in chunks for each in _numbers(_whole(chunk))}
+    citations, claims = [], 0
+    for match in values:
+        group = "number" if match["number"] else "string"
+        value = match["number"] or _unescaped(match["string"])
+        if not _numbers(value) <= known:
+            return None
+        claims += bool(words(value))
+        if chunk := _holder(value, chunks):
+            citations.append(Citation(chunk, match.start(group), match.end(group)))
+    return None if claims and not citations else tuple(citations)
+
+
+def _holder(value: str, chunks: Sequence[Chunk]) -> Chunk | None:
+    """Which chunk supports a value; a mere number is compared as one."""
+    if numbers := _numbers(value) if not value.strip("-+0123456789.,eE ") else set():
+        return next((chunk for chunk in chunks if numbers <= _numbers(_whole(chunk))), None)
+    return supporter(value, chunks)
+
+
+def _numbers(text: str) -> set[str]:
+    """Numbers as they compare: without the commas of thousands and zeros behind the point."""
+    found = (match[0].replace(",", "").rstrip(".") for match in _NUMBER.finditer(text))
+    return {each.rstrip("0").rstrip(".") if "." in each else each for each in found}
+
+
+def _unescaped(written: str) -> str:
+    try:
+        return str(json.loads(f'"{written}"'))
+    except ValueError:
+        return written
+
+
+def _whole(chunk: Chunk) -> str:
+    return f"{chunk.title} {chunk.heading} {chunk.text}"
 
 
 def _stem(word: str) -> str:

@@ -52,7 +52,7 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
         ends: dict[Hashable, str] = {name: END if name == "end" else name for name in targets}
         graph.add_conditional_edges(source, chosen, ends)
 
-    unanswered = ("rewrite", "abstain", "escalate")
+    unanswered = ("rewrite", "abstain", "escalate", "expert")
     starts = ("expert", "rewrite", "frontier")
     graph.add_edge(START, "decide")
     branch("decide", branches.after_decide, *starts)
@@ -60,7 +60,7 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
     branch("retrieve", knowledge.after_retrieve, "grade", "frontier", "detour")
     branch("grade", facts.after_grade, "answer", "quote", "frontier", *unanswered)
     branch("answer", knowledge.after_answer, "verify", "detour", "end")
-    branch("verify", knowledge.after_verify, "quote", "end")
+    branch("verify", facts.after_verify, "quote", "end", *unanswered)
     branch("quote", facts.after_quote, "detour", "end", *unanswered)
     branch("expert", branches.after_expert, "conform", "detour", "end")
     branch("conform", branches.after_conform, "expert", "detour", "end")
@@ -131,6 +131,9 @@ class Orchestrator:
             citations=state["citations"],
             degraded=tuple(run.degraded),
             tool_calls=state.get("tool_calls", ()),
+            refusal=state.get("refusal", ""),
+            declined=state.get("declined", False),
+            adapted=tuple(run.adapted),
         )
 
 

@@ -23,6 +23,7 @@ from serve_app.domain import (
 )
 from serve_app.errors import NotFound, TriviumError
 from serve_app.orchestration import evidence, quoting, timespans
+from serve_app.orchestration.contracts import said, unanswered
 from serve_app.orchestration.run import Knowledge, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.settings import OrchestrationSettings
@@ -130,21 +131,31 @@ class KnowledgeNodes:
         return self._cited(state, run, quoting.parts(chosen))
 
     async def verify(self, state: State, runtime: Runtime[Run]) -> State:
-        """Keep the sentences of a draft that a chunk supports, and cite it."""
+        """Keep the sentences of a draft that a chunk supports, and cite it. JSON is kept whole."""
+        run, question, draft = runtime.context, state["question"], state["draft"]
+        if question.in_json:
+            citations = evidence.of_json(draft, state["chunks"])
+            if citations is None:
+                return {"chunks": []}
+            run.emit(draft)
+            return {"text": draft, "citations": citations}
         parts = [
             (sentence, chunk)
-            for sentence in evidence.sentences(state["draft"])
+            for sentence in evidence.sentences(draft)
             if (chunk := evidence.supporter(sentence, state["chunks"]))
         ]
-        return self._cited(state, runtime.context, parts) if parts else {}
+        if not parts:
+            return {}
+        cut = state["finish_reason"]
+        done = self._cited(state, run, parts)
+        return {**done, "finish_reason": cut if cut == "length" else done["finish_reason"]}
 
     async def abstain(self, state: State, runtime: Runtime[Run]) -> State:
         """Nothing relevant was found: say so."""
         if error := state["error"]:
             # The frontier was to answer instead.
             runtime.context.degraded.append(reason(state["road"].value, error))
-        runtime.context.emit(NOT_FOUND)
-        return {"text": NOT_FOUND, "citations": (), "finish_reason": "stop"}
+        return unanswered(runtime.context, state["question"], NOT_FOUND)
 
     async def escalate(self, state: State, runtime: Runtime[Run]) -> State:
         """Nothing relevant was found: let the frontier see what there was, and say so."""
@@ -157,7 +168,15 @@ class KnowledgeNodes:
             return "frontier"
         if not state["chunks"]:
             return self._without_evidence(state)
-        return "answer" if self._rules.answers == "model" else "quote"
+        # JSON is filled by a model, from the evidence: no quotation is JSON.
+        by_model = self._rules.answers == "model" or state["question"].in_json
+        return "answer" if by_model else "quote"
+
+    def after_verify(self, state: State) -> str:
+        """Of a draft without one supported sentence nothing is shown."""
+        if "text" in state:
+            return "end"
+        return self._without_evidence(state) if state["question"].in_json else "quote"
 
     def after_quote(self, state: State) -> str:
         """A quote is the end; none near enough is as good as no evidence."""
@@ -181,6 +200,8 @@ class KnowledgeNodes:
         # A model has read what the first search found: it is not paid to do so again.
         if state["rewrites"] < _SEARCHES and "draft" not in state:
             return "rewrite"
+        if state["decision"].stage == "fallback":
+            return "expert"
         barred = Route.FRONTIER in state["decision"].barred
         return "abstain" if barred or self._rules.without_evidence == "say so" else "escalate"
 
@@ -188,8 +209,7 @@ class KnowledgeNodes:
         text, citations = evidence.cite(parts)
         if state["decision"].volatile:
             text += evidence.dated(text, citations, self._rules.zone(run.context.tenant))
-        run.emit(text)
-        return {"text": text, "citations": citations, "finish_reason": "stop"}
+        return said(run, state["question"], text, citations)
 
 
 def after_retrieve(state: State) -> str:
@@ -204,11 +224,6 @@ def after_answer(state: State) -> str:
     if state["error"]:
         return "detour"
     return "verify" if "draft" in state else "end"
-
-
-def after_verify(state: State) -> str:
-    """Of a draft without one supported sentence nothing is shown."""
-    return "end" if "text" in state else "quote"
 
 
 def _closed(end: datetime) -> float:

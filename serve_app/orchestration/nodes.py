@@ -17,6 +17,7 @@ from serve_app.domain import (
     FinishReason,
     Generation,
     ModelCall,
+    Refusal,
     Release,
     Route,
     ToolCall,
@@ -24,19 +25,22 @@ from serve_app.domain import (
 from serve_app.errors import (
     BudgetExceeded,
     InvalidRequest,
+    KnowledgeUnavailable,
     RoadBarred,
     TriviumError,
     Unavailable,
 )
-from serve_app.orchestration import evidence
+from serve_app.orchestration import detours, evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.calling import Calls
+from serve_app.orchestration.contracts import unanswered
 from serve_app.orchestration.messages import instructed
 from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
 
+BOUND = "max_completion_tokens"
 _ONLY_FRONTIER = "tools and pictures go to the frontier alone"
 
 
@@ -45,9 +49,12 @@ class Nodes:
 
     Args:
         models: Names in the price table (the first one is asked, the others may answer in its
-            place) and bound on the answer's tokens, of expert and frontier.
+            place) and bound on the answer's tokens where the caller sets none, of expert and
+            frontier.
+        most: Of a road, the most tokens that a caller may ask for; else as in `models`.
         verify: Hold drafts from evidence back until they are checked.
         refuse: What does not fit into a limit is refused, rather than answered by another road.
+        say_so: That facts cannot be looked up is said in an answer, rather than as an error.
         hedge_after_s: As `Calls` takes it, for the frontier.
     """
 
@@ -58,9 +65,11 @@ class Nodes:
         frontier: Model,
         *,
         models: Mapping[Route, tuple[Sequence[str], int]],
-        fallbacks: Mapping[Route, tuple[Route, ...]],
+        fallbacks: detours.Fallbacks,
+        most: Mapping[Route, int] | None = None,
         verify: bool = True,
         refuse: bool = False,
+        say_so: bool = False,
         hedge_after_s: float | None = None,
         adapters: Adapters | None = None,
     ) -> None:
@@ -71,6 +80,8 @@ class Nodes:
         self._fallbacks = fallbacks
         self._verify = verify
         self._refuse = refuse
+        self._say_so = say_so
+        self._most = most or {}
         self._hedge_after_s = hedge_after_s
         self._adapters = adapters or NoAdapters()
 
@@ -114,20 +125,39 @@ class Nodes:
                 return replace(_pinned(named, "nothing is pinned"), intended=())
             decision = await self._router.decide(run.context, question.messages, run.purse)
         except TriviumError as error:
-            # Without a router the cheapest road still answers, and nothing leaves the house.
+            # Nobody can say whether it needs facts, so it is looked up first: what the base has
+            # nothing on goes to the expert. Nothing leaves the house.
             if question.named is Route.FRONTIER:
                 raise
             run.degraded.append(reason("router", error))
             decision = replace(
-                _pinned(Route.EXPERT, "the router is not reachable"),
+                _pinned(Route.KNOWLEDGE, "the router is not reachable"),
                 stage="fallback",
                 confidence=0.0,
                 barred=(Route.FRONTIER,),
             )
+        self._noted(run, decision)
+        return decision
+
+    def _noted(self, run: Run, decision: Decision) -> None:
         if decision.usage:
             own, _ = self._models[Route.EXPERT]
             run.beside.append(ModelCall(own[0], "route", decision.usage))
-        return decision
+
+    async def _needs_facts(self, run: Run, state: State) -> bool:
+        """Whether the answer has to be looked up; of the frontier's own questions the router knows.
+
+        What nobody knows counts as needed.
+        """
+        decision, question = state["decision"], state["question"]
+        if decision.stage != "pinned" or decision.route is not Route.FRONTIER:
+            return detours.needs_facts(decision)
+        try:
+            judged = await self._router.decide(run.context, question.messages, run.purse)
+        except TriviumError:
+            return True
+        self._noted(run, judged)
+        return detours.needs_facts(judged)
 
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by the small model, streaming; through an adapter as its contract says."""
@@ -137,13 +167,10 @@ class Nodes:
         through = Through.of(
             adapter, state["question"], state.get("held", ""), state.get("violations", [])
         )
-        try:
-            done = await self._answer(
-                state, run, Route.EXPERT, prompt("adapter"), hold=through.held, through=through
-            )
-        except InvalidRequest:
-            if not through.violations:
-                raise
+        done = await self._answer(
+            state, run, Route.EXPERT, prompt("adapter"), hold=through.held, through=through
+        )
+        if isinstance(done["error"], InvalidRequest) and through.violations:
             # It was we who asked for a repair: the caller's request was not at fault.
             return {"error": through.broken(through.violations)}
         if done["error"] is None and not through.held:
@@ -198,6 +225,8 @@ class Nodes:
         """
         run, question, failed = runtime.context, state["question"], state["road"]
         error = state["error"] or Unavailable("the road failed")
+        if not detours.may_go_on(error, question):
+            raise error
         decision, first = state["decision"], state.get("first_error", error)
         if isinstance(error, RoadBarred):
             if failed is question.named:
@@ -209,20 +238,31 @@ class Nodes:
             first = error
         run.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
-        others = () if question.only_frontier else self._fallbacks.get(decision.route, ())
-        for road in others:
-            if road not in (*tried, *decision.barred):
-                return {
-                    "decision": decision,
-                    "road": road,
-                    "tried": tried,
-                    "error": error,
-                    "first_error": first,
-                }
+        facts = await self._needs_facts(run, state)
+        others = {} if question.only_frontier else self._fallbacks
+        if road := detours.next_road(others, decision, tried, facts=facts):
+            return {
+                "decision": decision,
+                "road": road,
+                "tried": tried,
+                "rewrites": 0,
+                "error": error,
+                "first_error": first,
+            }
         if "held" in state:
             run.emit(state["held"])
             return {"text": state["held"], "citations": (), "finish_reason": "stop", "error": None}
-        raise first
+        told = detours.given_up(state, first, facts=facts)
+        if isinstance(told, KnowledgeUnavailable) and self._say_so:
+            return unanswered(run, question, detours.NOT_NOW)
+        raise told
+
+    def _bound(self, run: Run, road: Route, wanted: int) -> int:
+        """How many tokens an answer may have. A bound of the caller's above ours is said."""
+        most = self._most.get(road, self._models[road][1])
+        if wanted > most:
+            run.adapted[BOUND] = None
+        return min(wanted, most)
 
     async def _answer(
         self,
@@ -236,14 +276,14 @@ class Nodes:
         through: Through | None = None,
     ) -> State:
         model = self._expert if road is Route.EXPERT else self._frontier
-        names, bound = self._models[road]
+        names, usual = self._models[road]
         question, release = state["question"], through.adapter.release if through else None
         asked = instructed(
             question.messages, instructions, sources or (), first=state.get("whole", False)
         )
         generation = Generation(
             messages=(*asked, *(through.turns if through else ())),
-            max_tokens=min(question.max_tokens or bound, bound),
+            max_tokens=self._bound(run, road, question.max_tokens or usual),
             options={
                 **instructions.options,
                 **question.options,
@@ -259,6 +299,7 @@ class Nodes:
             "trivium.prompt.version": instructions.version,
         }
         pieces: list[str] = []
+        refusals: list[str] = []
         tools: dict[int, ToolCall] = {}
         finish: FinishReason = "stop"
         bill: Bill | None = None
@@ -269,15 +310,16 @@ class Nodes:
                     async for bill, delta in steps:
                         run.model = _named(bill.model, release)
                         pieces.append(delta.text)
+                        refusals.append(delta.refusal)
+                        run.adapted.update(dict.fromkeys(delta.adapted))
                         finish = "length" if bill.overdrawn else delta.finish_reason or finish
                         if not hold:
                             run.emit(delta.text)
+                            run.emit(Refusal(delta.refusal))
                         for call in delta.tool_calls:
                             known = tools.get(call.index)
                             tools[call.index] = known + call if known else call
                             run.emit(call)
-            except InvalidRequest:
-                raise
             except TriviumError as error:
                 if run.started or (self._refuse and isinstance(error, BudgetExceeded)):
                     raise
@@ -293,6 +335,8 @@ class Nodes:
         return {
             **done,
             "text": text,
+            "refusal": (refusal := "".join(refusals)),
+            "declined": bool(refusal),
             "tool_calls": tuple(tools.values()),
             "citations": evidence.located(text, sources or []),
         }

@@ -17,6 +17,7 @@ from serve_app.domain import (
     Lost,
     Message,
     ModelCall,
+    Refusal,
     Release,
     RequestContext,
     Route,
@@ -187,12 +188,18 @@ class Question:
         return "tools" in self.options or not all(each.plain for each in self.messages)
 
     @property
+    def in_json(self) -> bool:
+        """Whether the answer must be JSON."""
+        form: Mapping[str, Any] = self.options.get("response_format") or {}
+        return bool(form.get("type", "text") != "text")
+
+    @property
     def named(self) -> Route | None:
         """The road that it must take, whatever the router says."""
         return Route.FRONTIER if self.only_frontier else self.pinned
 
 
-Piece = str | ToolCall  # of an answer: text, or a piece of a call
+Piece = str | Refusal | ToolCall  # of an answer: text, a piece of a refusal or of a call
 
 
 @dataclass(eq=False)
@@ -203,6 +210,7 @@ class Run:
     may take over from another; an answer that is sent whole leaves only at its end.
 
     Attributes:
+        adapted: Parameters of the caller's that were not taken as they are, in order.
         stages: Milliseconds in each step of the graph.
         evidence: What was last retrieved; `None` when nothing was looked for.
         model: What was asked last, as `x-trivium-model` names it.
@@ -216,6 +224,7 @@ class Run:
     calls: list[ModelCall] = field(default_factory=list)
     beside: list[ModelCall] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
+    adapted: dict[str, None] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     evidence: tuple[Chunk, ...] | None = None
     decision: Decision | None = None
@@ -225,8 +234,9 @@ class Run:
     _pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
 
     def emit(self, piece: Piece) -> None:
-        """Send a text, or a piece of a call, to the client."""
-        if piece and self.streaming:
+        """Send a text, or a piece of a refusal or call, to the client."""
+        empty = not piece or (isinstance(piece, Refusal) and not piece.text)
+        if self.streaming and not empty:
             self.started = True
             self._pieces.put_nowait(piece)
 

@@ -40,6 +40,8 @@ class State(TypedDict, total=False):
     whole: bool
     draft: str
     text: str
+    refusal: str
+    declined: bool
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     citations: tuple[Citation, ...]

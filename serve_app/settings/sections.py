@@ -126,6 +126,8 @@ class ExpertSettings(Section):
     """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
 
     Attributes:
+        max_output_tokens: Of an answer for which the caller sets no bound. A caller's own may be as
+            large as `engine.max_model_len`; the answer ends where the context does.
         adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
         training_workers: Processes that train an adapter together; on GPUs, one each.
         lora: Whether and how they are served.
@@ -140,6 +142,11 @@ class ExpertSettings(Section):
     adapters: str = "adapters"
     training_workers: int = Field(default=1, ge=1)
     lora: LoraSettings = LoraSettings()
+
+    @property
+    def most_output_tokens(self) -> int:
+        """Most tokens that a caller may ask for: what the context is said to hold."""
+        return max(self.max_output_tokens, int(self.engine.get("max_model_len") or 0))
 
     def room_for_evidence(self) -> int:
         """Tokens of evidence that fit a prompt, beside the answer and the conversation."""
@@ -252,6 +259,7 @@ class OrchestrationSettings(Section):
 
     Attributes:
         fallbacks: Which road answers when another cannot, tried in order, before the first byte.
+            Where the question needs facts, the knowledge road stands in instead of the expert.
         grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
         answers: Who answers from evidence: the expert's model, or a rule that quotes it. A quote
             costs no tokens, and beats a model that is too small to be trusted with facts.
@@ -259,13 +267,15 @@ class OrchestrationSettings(Section):
         min_quote: Least probability that what is quoted holds the answer.
         without_evidence: What is done when nothing relevant was found, twice: say that the
             knowledge base does not say, or ask the frontier, with whatever there was.
+        without_knowledge: What is done when facts cannot be looked up and nobody else may answer:
+            503, or a sentence that says so.
         time_zone: What "yesterday" means, for tenants without one of their own in `time_zones`.
     """
 
     fallbacks: dict[Route, tuple[Route, ...]] = Field(
         default={
             Route.EXPERT: (Route.FRONTIER,),
-            Route.KNOWLEDGE: (Route.FRONTIER, Route.EXPERT),
+            Route.KNOWLEDGE: (Route.FRONTIER,),
             Route.FRONTIER: (Route.EXPERT,),
         }
     )
@@ -274,8 +284,21 @@ class OrchestrationSettings(Section):
     verify: bool = True
     min_quote: float = Field(default=0.25, ge=0, le=1)
     without_evidence: Literal["say so", "frontier"] = "say so"
+    without_knowledge: Literal["unavailable", "say so"] = "unavailable"
     time_zone: TimeZone = "UTC"
     time_zones: dict[str, TimeZone] = Field(default_factory=dict)
+
+    @field_validator("fallbacks")
+    @classmethod
+    def _facts_are_not_invented(
+        cls, value: dict[Route, tuple[Route, ...]]
+    ) -> dict[Route, tuple[Route, ...]]:
+        if Route.EXPERT in value.get(Route.KNOWLEDGE, ()):
+            raise ValueError(
+                "knowledge must not fall back to expert: its model knows none of the facts and "
+                "would invent them; leave expert out of fallbacks.knowledge"
+            )
+        return value
 
     def zone(self, tenant: str) -> ZoneInfo:
         """Where a tenant's days begin."""

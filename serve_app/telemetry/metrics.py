@@ -143,7 +143,7 @@ class GatewayMetrics:
         cost: Cost,
         seconds: float,
     ) -> None:
-        """Count one answer. `outcome` is `ok`, `failed` or `disconnected`."""
+        """Count one answer. `outcome` is `ok`, `refused`, `failed` or `disconnected`."""
         route = {"route": decision.route.value}
         self._answers.inc(1, {**route, "outcome": outcome, "degraded": str(bool(degraded)).lower()})
         for reason in dict.fromkeys(degraded):

@@ -11,7 +11,9 @@ from serve_app.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
     FrontierNotConfigured,
+    InternalError,
     InvalidRequest,
+    KnowledgeUnavailable,
     NotFound,
     Overloaded,
     RoadBarred,
@@ -19,6 +21,7 @@ from serve_app.errors import (
     Unavailable,
 )
 from serve_app.orchestration import graph
+from serve_app.orchestration.detours import NOT_NOW
 from serve_app.orchestration.knowledge import NOT_FOUND
 from serve_app.orchestration.run import Question
 from tests.fixtures import (
@@ -91,12 +94,16 @@ async def test_instructions_of_the_caller_follow_ours_in_one_system_message() ->
     assert rest == [Message("user", "hi")]
 
 
-async def test_bound_of_the_caller_is_kept_and_capped_by_the_road() -> None:
+async def test_bound_of_the_caller_is_kept_and_said_where_ours_is_below_it() -> None:
     house = House()
-    await ask(house, question(max_tokens=7, options={"temperature": 0.0}))
-    await ask(house, question(max_tokens=100_000))
-    await ask(house, question())
+    asked = [
+        question(max_tokens=7, options={"temperature": 0.0}),
+        question(max_tokens=100_000),
+        question(),
+    ]
+    adapted = [(await ask(house, each)).adapted for each in asked]
     assert [generation.max_tokens for generation in house.expert.asked] == [7, 256, 256]
+    assert adapted == [(), ("max_completion_tokens",), ()]
     assert house.expert.asked[0].options["temperature"] == 0.0
 
 
@@ -201,11 +208,73 @@ async def test_unreachable_knowledge_base_is_stood_in_for() -> None:
     assert answer.decision.route is Route.KNOWLEDGE
 
 
-async def test_roads_are_tried_in_order_until_one_answers() -> None:
-    house = knowledge(DOWN, frontier=ScriptedModel(FrontierNotConfigured("none")))
+UNREACHED = FrontierNotConfigured("none")
+
+
+def unreached(route: Route | None, **more: Any) -> House:
+    """Neither the knowledge base nor the frontier answers."""
+    made = decision(route or Route.KNOWLEDGE, volatility=0.9)
+    return House(
+        router=FixedRouter(made),
+        knowledge=FixedKnowledge(DOWN),
+        frontier=ScriptedModel(UNREACHED),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("answers", ["quote", "model"])
+@pytest.mark.parametrize("down", [DOWN, DeadlineExceeded("too late"), InternalError("broken")])
+@pytest.mark.parametrize(
+    ("pinned", "route"),
+    [
+        (Route.KNOWLEDGE, Route.KNOWLEDGE),
+        (None, Route.KNOWLEDGE),
+        (None, Route.FRONTIER),
+        (Route.FRONTIER, Route.KNOWLEDGE),
+        (Route.FRONTIER, Route.FRONTIER),
+    ],
+)
+async def test_facts_that_cannot_be_looked_up_are_never_invented(
+    pinned: Route | None, route: Route, down: TriviumError, answers: str
+) -> None:
+    house = unreached(route, answers=answers)
+    house.knowledge.results = [down]
+    with pytest.raises(KnowledgeUnavailable, match="cannot be looked up now") as caught:
+        await ask(house, question(pinned=pinned))
+    assert caught.value.status == 503
+    assert caught.value.retry_after_s
+    assert house.expert.asked == []
+
+
+async def test_facts_that_cannot_be_looked_up_may_be_admitted_in_a_sentence() -> None:
+    house = unreached(Route.KNOWLEDGE, without_knowledge="say so")
     answer = await ask(house)
-    assert answer.text == "Hello there."
+    assert (answer.text, answer.finish_reason) == (NOT_NOW, "stop")
     assert answer.degraded == ("knowledge-service-unavailable", "frontier-not-configured")
+    assert house.expert.asked == []
+
+
+async def test_facts_are_looked_up_where_the_frontier_cannot_reason_over_them() -> None:
+    house = unreached(Route.FRONTIER, answers="quote")
+    house.knowledge.results = [[RETURNS]]
+    answer = await ask(house, question("May customers return goods?"))
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+    assert answer.degraded == ("frontier-not-configured",)
+    assert house.expert.asked == []
+
+
+async def test_what_needs_no_facts_goes_from_the_frontier_to_the_expert() -> None:
+    for pinned in (None, Route.FRONTIER):
+        static = decision(Route.FRONTIER if pinned is None else Route.EXPERT, volatility=0.1)
+        house = House(router=FixedRouter(static), frontier=ScriptedModel(UNREACHED))
+        assert (await ask(house, question(pinned=pinned))).text == "Hello there."
+
+
+async def test_full_knowledge_road_is_told_as_it_is() -> None:
+    house = unreached(Route.KNOWLEDGE)
+    house.knowledge.results = [Overloaded("full", retry_after_s=1)]
+    with pytest.raises(Overloaded):
+        await ask(house)
 
 
 async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
@@ -217,14 +286,16 @@ async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
-@pytest.mark.parametrize(("results", "text"), [([DOWN], "Hello there."), ([[]], NOT_FOUND)])
-async def test_road_that_a_pin_forbids_does_not_stand_in(results: list[Any], text: str) -> None:
+async def test_road_that_a_pin_forbids_does_not_stand_in() -> None:
     house = House(
         router=FixedRouter(decision(Route.KNOWLEDGE, barred=(Route.FRONTIER,))),
-        knowledge=FixedKnowledge(*results),
+        knowledge=FixedKnowledge([]),
         without_evidence="frontier",
     )
-    assert (await ask(house)).text == text
+    assert (await ask(house)).text == NOT_FOUND
+    house.knowledge.results = [DOWN]
+    with pytest.raises(KnowledgeUnavailable):
+        await ask(house)
     assert house.frontier.asked == []
 
 
@@ -327,10 +398,25 @@ async def test_nothing_leaves_the_house_while_the_router_is_down(pinned: Route |
     assert house.frontier.asked == []
 
 
-async def test_router_that_is_down_leaves_the_cheapest_road() -> None:
+async def test_without_a_router_what_the_base_knows_is_looked_up() -> None:
+    house = House(router=FixedRouter(DOWN), knowledge=FixedKnowledge([RETURNS]), answers="quote")
+    answer = await ask(house, question("May customers return goods?"))
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+    assert answer.degraded == ("router-service-unavailable",)
+    assert house.expert.asked == []
+
+
+async def test_without_a_router_the_expert_answers_what_the_base_has_nothing_on() -> None:
     answer = await ask(House(router=FixedRouter(DOWN)))
     assert answer.text == "Hello there."
     assert answer.degraded == ("router-service-unavailable",)
+
+
+async def test_without_router_and_knowledge_nobody_guesses() -> None:
+    house = House(router=FixedRouter(DOWN), knowledge=FixedKnowledge(DOWN))
+    with pytest.raises(KnowledgeUnavailable):
+        await ask(house)
+    assert (house.expert.asked, house.frontier.asked) == ([], [])
 
 
 async def test_failed_draft_is_paid_for() -> None:
@@ -351,12 +437,43 @@ async def test_all_roads_down_gives_the_first_error() -> None:
     assert caught.value.message == first.message
 
 
-@pytest.mark.parametrize("error", [ContextLengthExceeded("too long"), InvalidRequest("no")])
-async def test_request_at_fault_is_not_tried_elsewhere(error: TriviumError) -> None:
-    house = House(expert=ScriptedModel(error))
-    with pytest.raises(type(error)):
+TOO_LONG = ContextLengthExceeded("too long", param="messages")
+NO = InvalidRequest("no", param="response_format")
+
+
+@pytest.mark.parametrize("error", [TOO_LONG, NO])
+@pytest.mark.parametrize("first", [Route.EXPERT, Route.FRONTIER])
+async def test_what_one_road_refuses_another_may_take(error: TriviumError, first: Route) -> None:
+    refuses, takes = ScriptedModel(error), ScriptedModel("Taken.")
+    expert, frontier = (refuses, takes) if first is Route.EXPERT else (takes, refuses)
+    house = House(router=FixedRouter(decision(first)), expert=expert, frontier=frontier)
+    answer = await ask(house)
+    assert answer.text == "Taken."
+    assert answer.degraded == (f"{first.value}-{error.code.replace('_', '-')}",)
+
+
+@pytest.mark.parametrize("error", [TOO_LONG, NO])
+async def test_what_no_road_takes_is_refused_by_name(error: TriviumError) -> None:
+    house = House(expert=ScriptedModel(error), frontier=ScriptedModel(UNREACHED))
+    with pytest.raises(type(error)) as caught:
         await ask(house)
+    assert caught.value.param == error.param
+
+
+async def test_road_that_the_caller_names_refuses_for_itself() -> None:
+    house = House(expert=ScriptedModel(TOO_LONG))
+    with pytest.raises(ContextLengthExceeded):
+        await ask(house, question(pinned=Route.EXPERT))
     assert house.frontier.asked == []
+
+
+async def test_refusal_is_carried_and_is_no_text() -> None:
+    refusing = ScriptedModel(
+        Delta(refusal="I cannot ", usage=Usage(10, 2)), Delta(refusal="say.", finish_reason="stop")
+    )
+    answer = await ask(House(expert=refusing))
+    assert (answer.text, answer.refusal, answer.finish_reason) == ("", "I cannot say.", "stop")
+    assert answer.declined
 
 
 async def test_no_road_takes_over_after_the_first_byte() -> None:

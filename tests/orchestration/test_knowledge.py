@@ -259,3 +259,71 @@ async def test_quoted_orders_are_data(order: str) -> None:
     assert answer.text == f"Policy: {order}"
     assert answer.decision.route is Route.KNOWLEDGE
     assert (asked.expert.asked, asked.frontier.asked) == ([], [])
+
+
+JSON = {"response_format": {"type": "json_object"}}
+
+
+async def contracted(asked: House, text: str, **contract: Any) -> Answer:
+    async with asked.orchestrator.answering(context(), question(text, **contract), Free()) as (
+        _,
+        task,
+    ):
+        return await task
+
+
+async def test_quote_ends_at_the_callers_stop() -> None:
+    asked = house(FixedKnowledge([RETURNS]), answers="quote", volatility=0.1)
+    answer = await contracted(asked, "May customers return goods?", options={"stop": [" within"]})
+    assert answer.text == "Policy: Customers may return goods"
+    assert answer.finish_reason == "stop"
+    assert [citation.end for citation in answer.citations] == [len(answer.text)]
+
+
+@pytest.mark.parametrize("asks", ["May customers return goods?", "Who painted Guernica?"])
+async def test_quote_ends_at_the_callers_bound(asks: str) -> None:
+    asked = house(FixedKnowledge([RETURNS]), answers="quote", volatility=0.1)
+    whole = (await contracted(asked, asks)).text
+    answer = await contracted(asked, asks, max_tokens=3)
+    assert whole.startswith(answer.text)
+    assert 0 < len(answer.text) <= 12
+    assert answer.finish_reason == "length"
+
+
+@pytest.mark.parametrize("answers", ["quote", "model"])
+async def test_json_is_filled_by_the_model_from_the_evidence(answers: str) -> None:
+    asked = house(FixedKnowledge([RETURNS]), '{"days": ', "30}", answers=answers)
+    answer = await contracted(asked, "May customers return goods?", options=JSON, max_tokens=20)
+    assert answer.text == '{"days": 30}'
+    assert [citation.chunk for citation in answer.citations] == [RETURNS]
+    (generation,) = asked.expert.asked
+    assert generation.options["response_format"] == JSON["response_format"]
+    assert generation.max_tokens == 20
+    assert any(RETURNS.text in turn.content for turn in generation.messages)
+
+
+@pytest.mark.parametrize("draft", ['{"days": 90}', '{"answer": "Elephants fly."}'])
+async def test_json_that_no_evidence_supports_is_a_refusal(draft: str) -> None:
+    asked = house(FixedKnowledge([RETURNS]), draft)
+    answer = await contracted(asked, "May customers return goods?", options=JSON)
+    assert (answer.text, answer.refusal, answer.declined) == ("", NOT_FOUND, False)
+
+
+async def test_json_that_was_cut_says_so() -> None:
+    cut = (Delta('{"days": 3', usage=Usage(10, 3)), Delta(finish_reason="length"))
+    asked = house(FixedKnowledge([chunk("Within 3 days.")]))
+    asked.expert.script = cut
+    answer = await contracted(asked, "How many days?", options=JSON, max_tokens=3)
+    assert (answer.text, answer.finish_reason) == ('{"days": 3', "length")
+
+
+async def test_without_evidence_json_is_a_refusal() -> None:
+    answer = await contracted(house(FixedKnowledge([])), "Who?", options=JSON)
+    assert (answer.text, answer.refusal, answer.finish_reason) == ("", NOT_FOUND, "stop")
+
+
+async def test_draft_that_was_cut_says_so() -> None:
+    asked = house(FixedKnowledge([RETURNS]), volatility=0.1)
+    asked.expert.script = (Delta("Goods within 30 days."), Delta(finish_reason="length"))
+    answer = await ask(asked)
+    assert (answer.text, answer.finish_reason) == ("Goods within 30 days.", "length")
