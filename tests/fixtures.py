@@ -353,6 +353,10 @@ class House:
         accounts = Accounts(self.book, prices(), self.metrics.overclaimed)
         return Accounting(self.orchestrator, accounts, meter, self.metrics)
 
+    @functools.cached_property
+    def readiness(self) -> Readiness:
+        return Readiness(self.accounting, "default")
+
     @property
     def app(self) -> FastAPI:
         settings = self.settings
@@ -367,7 +371,7 @@ class House:
                 keys=Keys(self.database),
                 router=self.router,
                 knowledge=self.knowledge,
-                readiness=Readiness(self.accounting, "default"),
+                readiness=self.readiness,
                 adapters=self.adapters,
                 metering=Metering(accounts, gateway.places, gateway.request_timeout_s, EMBEDS),
                 metrics=self.metrics,

@@ -299,11 +299,25 @@ def test_arguments_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
             },
             "expert": {"engine": {"max_model_len": 4096}, "scaling": {"num_cpus": 2}},
             "frontier": {"provider": "openai", "model": "gpt-4.1"},
-            "orchestration": {"fallbacks": {"expert": [], "knowledge": ["expert"]}},
+            "orchestration": {"fallbacks": {"expert": [], "knowledge": []}},
         }
     )
     assert from_args(settings.to_args()) == settings
-    assert settings.orchestration.fallbacks[Route.KNOWLEDGE] == (Route.EXPERT,)
+    assert settings.orchestration.fallbacks[Route.KNOWLEDGE] == ()
+
+
+def test_expert_is_refused_as_a_stand_in_for_knowledge(file: Path) -> None:
+    message = refusal(file, "orchestration:\n  fallbacks:\n    knowledge: [frontier, expert]\n")
+    assert ":3: orchestration.fallbacks" in message or ":2: orchestration.fallbacks" in message
+    assert "leave expert out of fallbacks.knowledge" in message
+
+
+def test_frontier_that_is_waited_for_longer_than_a_request_lasts_is_refused(file: Path) -> None:
+    text = "gateway: {request_timeout_s: 60}\nfrontier: {timeout_s: 90}\n"
+    message = refusal(file, text)
+    assert "frontier.timeout_s (90) is above gateway.request_timeout_s (60)" in message
+    file.write_text("gateway: {request_timeout_s: 60}\n", encoding="utf-8")
+    assert load(file).gateway.request_timeout_s == 60
 
 
 def test_defaults_round_trip() -> None:

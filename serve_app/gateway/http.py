@@ -175,6 +175,7 @@ def create_app(services: Services) -> FastAPI:
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,
+            "refused": services.readiness.refused,
         }
         return JSONResponse(status, 503 if waiting else 200)
 

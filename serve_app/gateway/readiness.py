@@ -1,4 +1,8 @@
-"""Ready means warm: every road has answered once, through the very path that requests take."""
+"""Ready means warm: every road has answered once, through the very path that requests take.
+
+A road that cannot answer as things are set up (a pin bars it, its provider refuses the key or the
+request) is told with its reason and not waited for, as long as another road answers.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,29 @@ import logging
 import time
 
 from serve_app.domain import WARM_UP, Message, RequestContext, Route
-from serve_app.errors import Unavailable
+from serve_app.errors import InvalidRequest, PermissionDenied, Unavailable
 from serve_app.gateway.accounting import UNWRITTEN, Accounting
 from serve_app.orchestration.run import Question
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 30.0
+_TOKENS = 16  # no provider refuses so many
 
 
 class Readiness:
-    """Asks one question per road until each has been answered. `waiting` names the others."""
+    """Asks one question per road until each has been answered. `waiting` names the others.
+
+    Attributes:
+        refused: Roads that cannot answer as they are set up, and why: as found at the start.
+    """
 
     def __init__(self, accounting: Accounting, collection: str) -> None:
         self._accounting = accounting
         self._collection = collection
         # `None` is the router: no pinned question passes through it.
         self._pending: list[Route | None] = [None, *Route]
+        self.refused: dict[str, str] = {}
 
     @property
     def waiting(self) -> list[str]:
@@ -31,23 +41,32 @@ class Readiness:
         return ["router" if part is None else part.value for part in self._pending]
 
     async def warm_up(self) -> None:
-        """Return when every road has answered."""
+        """Return when every road has answered, or has said why it never will."""
         delay = 0.5
         while self._pending:
             try:
-                await self._ask(self._pending[0])
+                await self._settle(self._pending[0])
             except Exception as error:
                 log.info("not ready: %r", error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             self._pending.pop(0)
-        log.info("ready: every road has answered")
+        log.info("ready: every road has answered, or said why it does not")
+
+    async def _settle(self, road: Route | None) -> None:
+        """Return when a road has answered, or cannot as it is set up while others can."""
+        try:
+            await self._ask(road)
+        except (InvalidRequest, PermissionDenied) as error:
+            if road is None or len(self.refused.keys() - {road.value}) == len(Route) - 1:
+                raise
+            self._refuse(road, f"{error.code}: {error.message}")
 
     async def _ask(self, road: Route | None) -> None:
         context = RequestContext(WARM_UP, time.time() + _PATIENCE_S, api_key=WARM_UP)
         text = "What are the opening hours of our stores?"
-        question = Question((Message("user", text),), self._collection, road, max_tokens=8)
+        question = Question((Message("user", text),), self._collection, road, max_tokens=_TOKENS)
         # It is paid for like any other.
         model = f"trivium/{road.value if road else 'auto'}"
         async with self._accounting.answering(context, question, model) as (_, task):
@@ -61,3 +80,10 @@ class Readiness:
         ]
         if absent:
             raise Unavailable(", ".join(absent))
+        outside = [reason for reason in answer.degraded if reason.startswith("frontier")]
+        if road is Route.FRONTIER and outside:
+            self._refuse(road, ", ".join(outside))
+
+    def _refuse(self, road: Route, reason: str) -> None:
+        log.warning("%s does not answer as it is set up: %s", road.value, reason)
+        self.refused[road.value] = reason

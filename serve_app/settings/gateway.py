@@ -29,13 +29,14 @@ class GatewaySettings(Section):
             `default`. A key that is sent still says who it is.
         cors_origins: Web pages of these origins (`https://app.example.com`) may call the API from a
             browser; `*` is every page. None by default.
+        request_timeout_s: When an answer must be finished. A model that reasons takes minutes.
         max_concurrent_requests: Questions that a replica answers at once. Beside them it serves a
             quarter as many other requests: searches, documents, decisions.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
-    request_timeout_s: Seconds = 120.0
+    request_timeout_s: Seconds = 300.0
     keep_alive_s: Seconds = 10.0
     max_body_bytes: int = Field(default=2_000_000, ge=1024)
     max_concurrent_requests: int = Field(default=64, ge=1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -45,6 +46,16 @@ class Settings(BaseSettings):
     orchestration: OrchestrationSettings = OrchestrationSettings()
     ledger: LedgerSettings = LedgerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="after")
+    def _patient_enough(self) -> Settings:
+        frontier, patience = self.frontier, self.gateway.request_timeout_s
+        if "timeout_s" in frontier.model_fields_set and frontier.timeout_s > patience:
+            raise ValueError(
+                f"frontier.timeout_s ({frontier.timeout_s:g}) is above gateway.request_timeout_s "
+                f"({patience:g}), when nobody waits any more: raise that, or lower this"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

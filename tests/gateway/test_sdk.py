@@ -10,12 +10,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 import uvicorn
+from openai.types.chat import ChatCompletionUserMessageParam
 
-from serve_app.domain import Route
-from serve_app.errors import Overloaded, Unavailable, UnprocessableDocument
-from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, decision
+from serve_app.domain import Delta, Route, Usage
+from serve_app.errors import (
+    FrontierNotConfigured,
+    Overloaded,
+    Unavailable,
+    UnprocessableDocument,
+)
+from serve_app.orchestration.knowledge import NOT_FOUND
+from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -26,6 +34,9 @@ KEYS = [
         "scopes": scopes,
     }
     for name, scopes in (("reader", ["chat"]), ("writer", ["ingest"]))
+]
+TURNS: list[ChatCompletionUserMessageParam] = [
+    {"role": "user", "content": "Within how many days may customers return goods?"}
 ]
 DOCUMENTS = {"documents": [{"id": "a", "text": "b"}]}
 
@@ -158,3 +169,72 @@ async def test_what_was_not_paid_for_is_sent_again() -> None:
         with pytest.raises(openai.RateLimitError):
             await ask(client.with_options(max_retries=2), model="trivium/auto")
     assert len(house.frontier.asked) == 3
+
+
+class Day(pydantic.BaseModel):
+    days: int
+
+
+REFUSES = ScriptedModel(
+    Delta(refusal="I will ", usage=Usage(10, 2)),
+    Delta(refusal="not.", finish_reason="stop", usage=Usage(10, 4)),
+)
+
+
+async def test_refusal_is_one_for_the_sdk_and_no_success() -> None:
+    house = House(expert=REFUSES)
+    async with sdk_of(house) as client:
+        answer = await client.chat.completions.parse(
+            model="trivium/expert", messages=TURNS, response_format=Day
+        )
+        stream = await client.chat.completions.create(
+            model="trivium/expert", messages=TURNS, stream=True
+        )
+        pieces = [chunk.choices[0].delta async for chunk in stream]
+    (choice,) = answer.choices
+    assert (choice.message.content, choice.message.refusal) == (None, "I will not.")
+    assert (choice.message.parsed, choice.finish_reason) == (None, "stop")
+    assert "".join(piece.refusal or "" for piece in pieces) == "I will not."
+    assert not any(piece.content for piece in pieces)
+    assert house.metrics.outcomes == ["refused", "refused"]
+
+
+async def test_facts_by_a_schema_are_parsed_or_refused() -> None:
+    found = chunk("Customers may return goods within 30 days.", "returns")
+    house = House(
+        knowledge=FixedKnowledge([found]), expert=ScriptedModel('{"days": 30}'), answers="quote"
+    )
+    async with sdk_of(house) as client:
+        for expected, refusal in ((Day(days=30), None), (None, NOT_FOUND)):
+            answer = await client.chat.completions.parse(
+                model="trivium/knowledge", messages=TURNS, response_format=Day
+            )
+            (choice,) = answer.choices
+            assert (choice.message.parsed, choice.message.refusal) == (expected, refusal)
+            house.knowledge.results = [[]]
+    assert house.metrics.outcomes == ["ok", "ok"]
+
+
+async def test_what_was_adapted_is_said() -> None:
+    adapting = ScriptedModel(Delta("Hm.", adapted=("seed",), usage=Usage(10, 1)))
+    house = House(frontier=adapting)
+    async with sdk_of(house) as client:
+        for stream in (False, True):
+            raw = await client.chat.completions.with_raw_response.create(
+                model="trivium/frontier", messages=TURNS, seed=1, max_tokens=9999, stream=stream
+            )
+            assert raw.headers["x-trivium-adapted"] == "max_completion_tokens, seed"
+
+
+async def test_facts_that_cannot_be_looked_up_are_503_with_a_time_to_ask_again() -> None:
+    house = House(
+        knowledge=FixedKnowledge(Unavailable("down")),
+        frontier=ScriptedModel(FrontierNotConfigured("none")),
+    )
+    async with sdk_of(house) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask(client, model="trivium/knowledge")
+    assert caught.value.status_code == 503
+    assert caught.value.code == "knowledge_unavailable"
+    assert caught.value.response.headers["retry-after"] == "5"
+    assert house.expert.asked == []
