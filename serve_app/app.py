@@ -42,29 +42,31 @@ def build(args: Mapping[str, Any]) -> Application:
     """
     settings = from_args(args)
     _check(settings)
-    traces = settings.telemetry.otlp_traces_endpoint
+    traces, patience = settings.telemetry.otlp_traces_endpoint, settings.gateway.request_timeout_s
     retriever = serve.deployment(
-        RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling)
+        RetrieverServer, name="Retriever", **_options(settings.retrieval.scaling, patience)
     ).bind(settings.retrieval, models.embedding_models(), traces)
     frontier = serve.deployment(
         FrontierServer,
         name="Frontier",
         user_config=pins_config(settings),
-        **_options(settings.frontier.scaling),
+        **_options(settings.frontier.scaling, patience),
     ).bind(settings.frontier, traces)
     expert = serve.deployment(
         ExpertServer,
         name="Expert",
-        **{**_options(settings.expert.scaling), **placement(settings.expert)},
+        **{**_options(settings.expert.scaling, patience), **placement(settings.expert)},
     ).bind(settings.expert, models.base_model(settings), traces)
     router = serve.deployment(
         RouterServer,
         name="Router",
         user_config=router_config(settings),
         request_router_config=RequestRouterConfig(request_router_class=Lanes),
-        **_options(settings.router.scaling),
+        **_options(settings.router.scaling, patience),
     ).bind(settings.router, models.router_encoder(settings), expert, traces)
-    gateway = serve.deployment(GatewayServer, name="Gateway", **_options(settings.gateway.scaling))
+    gateway = serve.deployment(
+        GatewayServer, name="Gateway", **_options(settings.gateway.scaling, patience)
+    )
     return gateway.bind(settings, router, expert, retriever, frontier)
 
 
@@ -100,8 +102,8 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"not prepared: {', '.join(steps)}; run `trivium up`, which does it")
 
 
-def _options(scaling: Scaling) -> dict[str, Any]:
-    """Serve's options for one deployment."""
+def _options(scaling: Scaling, patience_s: float) -> dict[str, Any]:
+    """Serve's options for one deployment, whose answers may take so long."""
     return {
         "autoscaling_config": {
             "min_replicas": scaling.min_replicas,
@@ -118,5 +120,5 @@ def _options(scaling: Scaling) -> dict[str, Any]:
         "health_check_period_s": 5,
         "health_check_timeout_s": 10,
         # A replica that is taken away finishes its streams first.
-        "graceful_shutdown_timeout_s": 60,
+        "graceful_shutdown_timeout_s": patience_s,
     }

@@ -48,7 +48,7 @@ class Refused(TriviumError):
 class Client:
     """One connection to the stack; use it as a context manager."""
 
-    def __init__(self, url: str, api_key: str | None, timeout_s: float = 130.0) -> None:
+    def __init__(self, url: str, api_key: str | None, timeout_s: float = 310.0) -> None:
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._url = url
         try:

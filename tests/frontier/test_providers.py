@@ -19,6 +19,7 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
+from serve_app.frontier import providers
 from serve_app.frontier.providers import Provider, provider
 from serve_app.settings import UpstreamSettings
 from tests.frontier.requests import Kind
@@ -171,6 +172,54 @@ async def test_silence_before_the_answer_is_bounded(kind: Kind) -> None:
 
     seen, error = await failing(kind, handler, silence_s=0.2)
     assert (seen, type(error)) == ([], DeadlineExceeded)
+
+
+SIGNS: dict[Kind, bytes] = {
+    "openai": b": keep-alive\n\n",
+    "anthropic": b'event: ping\ndata: {"type": "ping"}\n\n',
+    "openai-responses": events("openai-responses", 1),
+}
+
+
+@BOTH
+async def test_a_model_that_thinks_aloud_is_not_silent(kind: Kind) -> None:
+    """Pings, comments and events without text count as signs of life."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await receive(reader)
+        start(writer)
+        for _ in range(8):
+            writer.write(chunked(SIGNS[kind]))
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        writer.write(chunked(events(kind)) + chunked(b""))
+        await writer.drain()
+
+    async with serving(kind, handler, silence_s=0.5) as model:
+        assert "".join([delta.text async for delta in model.generate(ASK)]) == "Héllo"
+
+
+@BOTH
+async def test_a_host_that_cannot_be_connected_to_is_not_waited_for_like_a_thinker(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "CONNECT_S", 0.2)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)  # the queue is full: whoever comes next gets no answer
+        try:
+            async with asyncio.timeout(10):
+                model = client(kind, f"http://127.0.0.1:{address[1]}", silence_s=60)
+                with pytest.raises(Unavailable):
+                    await anext(aiter(model.generate(ASK)))
+        finally:
+            for each in waiting:
+                each.close()
 
 
 @BOTH

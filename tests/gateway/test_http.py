@@ -299,7 +299,8 @@ async def test_prompt_beyond_the_context_says_so() -> None:
     too_long = ContextLengthExceeded("the prompt is too long", param="messages")
     for stream in (False, True):
         house = House(expert=ScriptedModel(too_long))
-        response = await send(house, "POST", CHAT, json={"messages": TURNS, "stream": stream})
+        asked = {"model": "trivium/expert", "messages": TURNS, "stream": stream}
+        response = await send(house, "POST", CHAT, json=asked)
         assert refusal(response, 400, "context_length_exceeded")["param"] == "messages"
 
 

@@ -153,7 +153,7 @@ def test_no_environment_name_comes_twice(profile: str) -> None:
 
 
 def test_streams_outlast_their_requests() -> None:
-    given = ["--set", "settings.gateway.request_timeout_s=300", "--set", "ingress.enabled=true"]
+    given = ["--set", "settings.gateway.request_timeout_s=240", "--set", "ingress.enabled=true"]
     given += ["--set", "ingress.hosts={a.example.com}", "--set", "httpRoute.enabled=true"]
     given += [
         "--set",
@@ -164,10 +164,10 @@ def test_streams_outlast_their_requests() -> None:
     manifests = render(*given, "--set", "settings.gateway.max_body_bytes=5000000")
     notes = one(manifests, "Ingress")["metadata"]["annotations"]
     nginx = "nginx.ingress.kubernetes.io/"
-    assert notes[f"{nginx}proxy-read-timeout"] == "310"
+    assert notes[f"{nginx}proxy-read-timeout"] == "250"
     assert notes[f"{nginx}proxy-body-size"] == "5000000"
     assert notes[f"{nginx}proxy-buffering"] == "off"
-    assert one(manifests, "HTTPRoute")["spec"]["rules"][0]["timeouts"]["request"] == "310s"
+    assert one(manifests, "HTTPRoute")["spec"]["rules"][0]["timeouts"]["request"] == "250s"
 
 
 def test_routes_go_where_the_traffic_is_split() -> None:
