@@ -11,6 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
+from ray.llm._internal.serve.core.configs.openai_api_models import (
+    TokenizeChatRequest,
+    TokenizeResponse,
+)
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
@@ -37,8 +41,13 @@ class SingleProcessEngine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
         return super()._start_async_llm_engine(args, config, placement_group)
 
 
+_TOKENS_A_TURN, _TOKENS_A_PROMPT = 16, 128  # what a chat template puts around
+
+
 class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     """An engine that takes a `Generation` and yields `Delta`s."""
+
+    _context: int | None = None  # tokens; the engine tells it with the first count
 
     @classmethod
     async def started(cls, config: LLMConfig) -> ChatServer:
@@ -77,6 +86,25 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
             raise AdapterUnusable(f"the engine refuses {release}: {error}") from None
         return name
 
+    async def _fit(self, request: ChatCompletionRequest, generation: Generation) -> None:
+        """Bound an answer by what its prompt leaves of the context: vLLM refuses more.
+
+        Tokens are counted only where there may be too many: no prompt has more of them than bytes.
+        """
+        most = _TOKENS_A_PROMPT + sum(
+            len(each.content.encode()) + _TOKENS_A_TURN for each in generation.messages
+        )
+        if self._context is not None and most + generation.max_tokens <= self._context:
+            return
+        asked = TokenizeChatRequest(model=request.model, messages=request.messages)
+        async for counted in await self.tokenize(asked):
+            if isinstance(counted, TokenizeResponse):
+                self._context = counted.max_model_len
+                room = counted.max_model_len - counted.count
+                # A prompt that is too long by itself is refused as that.
+                if room > 0:
+                    request.max_tokens = min(generation.max_tokens, room)
+
     async def deltas(
         self, generation: Generation, model: str, headers: dict[str, str]
     ) -> AsyncIterator[Delta]:
@@ -94,6 +122,7 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             raise engine_error({"message": first["msg"], "param": place, "code": 400}) from None
+        await self._fit(request, generation)
         async for batch in await self.chat(request, RawRequestInfo(headers=headers)):
             for item in batch if isinstance(batch, list) else [batch]:
                 if not isinstance(item, str):

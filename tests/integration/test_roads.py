@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 
@@ -98,6 +99,55 @@ def test_expert_road_costs_less_than_the_baseline(stack: Stack) -> None:
     assert usage.model_dump()["cost"] == pytest.approx(
         float(answer.headers["x-trivium-cost-usd"]), abs=1e-9
     )
+
+
+def test_bound_above_the_context_is_what_the_context_holds(stack: Stack) -> None:
+    for most, adapted in ((4096, None), (100_000, "max_completion_tokens")):
+        answer = stack.openai().chat.completions.with_raw_response.create(
+            model="trivium/expert",
+            messages=[{"role": "user", "content": "Say yes. " * 600}],
+            max_completion_tokens=most,
+            stop=[" "],
+        )
+        assert answer.headers.get("x-trivium-adapted") == adapted
+
+
+@pytest.mark.parametrize("model", ["trivium/knowledge", "trivium/auto"])
+def test_facts_come_in_the_form_that_was_asked_for(stack: Stack, model: str) -> None:
+    asked = "How many days do customers have to return unused goods?"
+    schema = {
+        "type": "object",
+        "properties": {"days": {"type": "integer", "minimum": 0, "maximum": 999}},
+        "required": ["days"],
+        "additionalProperties": False,
+    }
+    answer = stack.openai().chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": asked}],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "days", "schema": schema, "strict": True},
+        },
+        max_completion_tokens=24,
+    )
+    (choice,) = answer.choices
+    if choice.message.refusal:
+        assert choice.message.content is None
+        return
+    assert choice.finish_reason == "stop"
+    assert isinstance(json.loads(choice.message.content or "")["days"], int)
+    assert choice.message.annotations
+
+
+def test_quote_ends_at_the_callers_bound(stack: Stack) -> None:
+    answer = stack.openai().chat.completions.create(
+        model="trivium/knowledge",
+        messages=[{"role": "user", "content": "What is our return window?"}],
+        max_completion_tokens=3,
+    )
+    (choice,) = answer.choices
+    assert choice.finish_reason == "length"
+    assert 0 < len(choice.message.content or "") <= 12
 
 
 def test_frontier_without_a_key_says_so(stack: Stack) -> None:
