@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
-from ray.llm._internal.serve.core.configs.openai_api_models import (
-    TokenizeChatRequest,
-    TokenizeResponse,
-)
 from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.serve.llm import LLMConfig
@@ -22,7 +20,7 @@ from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from serve_app.domain import Delta, Generation, Release
-from serve_app.errors import AdapterUnusable
+from serve_app.errors import AdapterUnusable, ContextLengthExceeded
 from serve_app.expert import rendering
 from serve_app.expert.engine import chat_request, engine_error, parse
 from serve_app.expert.punica import InlineExecutor
@@ -41,13 +39,8 @@ class SingleProcessEngine(VLLMEngine):  # type: ignore[misc]  # Ray is untyped
         return super()._start_async_llm_engine(args, config, placement_group)
 
 
-_TOKENS_A_TURN, _TOKENS_A_PROMPT = 16, 128  # what a chat template puts around
-
-
 class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
     """An engine that takes a `Generation` and yields `Delta`s."""
-
-    _context: int | None = None  # tokens; the engine tells it with the first count
 
     @classmethod
     async def started(cls, config: LLMConfig) -> ChatServer:
@@ -86,29 +79,12 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
             raise AdapterUnusable(f"the engine refuses {release}: {error}") from None
         return name
 
-    async def _fit(self, request: ChatCompletionRequest, generation: Generation) -> None:
-        """Bound an answer by what its prompt leaves of the context: vLLM refuses more.
-
-        Tokens are counted only where there may be too many: no prompt has more of them than bytes.
-        """
-        most = _TOKENS_A_PROMPT + sum(
-            len(each.content.encode()) + _TOKENS_A_TURN for each in generation.messages
-        )
-        if self._context is not None and most + generation.max_tokens <= self._context:
-            return
-        asked = TokenizeChatRequest(model=request.model, messages=request.messages)
-        async for counted in await self.tokenize(asked):
-            if isinstance(counted, TokenizeResponse):
-                self._context = counted.max_model_len
-                room = counted.max_model_len - counted.count
-                # A prompt that is too long by itself is refused as that.
-                if room > 0:
-                    request.max_tokens = min(generation.max_tokens, room)
-
     async def deltas(
         self, generation: Generation, model: str, headers: dict[str, str]
     ) -> AsyncIterator[Delta]:
         """Stream an answer, a delta for each event of the engine.
+
+        It ends with the context where that has no room for the whole bound.
 
         Args:
             headers: `x-request-id` and W3C trace context for the engine's own spans.
@@ -122,7 +98,25 @@ class ChatServer(LLMServer):  # type: ignore[misc]  # Ray is untyped
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in first["loc"])
             raise engine_error({"message": first["msg"], "param": place, "code": 400}) from None
-        await self._fit(request, generation)
+        try:
+            async with aclosing(self._stream(request, headers)) as deltas:
+                async for delta in deltas:
+                    yield delta
+                return
+        except ContextLengthExceeded:
+            # vLLM refuses a bound that the prompt leaves no room for. Without one it goes on to the
+            # end of the context, unless the prompt alone is too long.
+            request.max_tokens = None
+        async with aclosing(self._stream(request, headers)) as deltas:
+            async for delta in deltas:
+                if delta.usage and delta.usage.completion_tokens >= generation.max_tokens:
+                    yield replace(delta, finish_reason=delta.finish_reason or "length")
+                    return
+                yield delta
+
+    async def _stream(
+        self, request: ChatCompletionRequest, headers: dict[str, str]
+    ) -> AsyncGenerator[Delta]:
         async for batch in await self.chat(request, RawRequestInfo(headers=headers)):
             for item in batch if isinstance(batch, list) else [batch]:
                 if not isinstance(item, str):
