@@ -51,7 +51,8 @@ from tests.fixtures import (
     chunk,
     context,
 )
-from tests.frontier.wire import KEY, Kind, Recorder
+from tests.frontier.requests import Kind
+from tests.frontier.wire import KEY, Recorder
 
 HEADS = Heads.load(SHIPPED)
 KINDS: tuple[Kind, ...] = ("openai", "anthropic", "openai-responses")

@@ -252,7 +252,8 @@ async def test_headers_do_not_wait_for_a_silent_model_and_the_last_chunk_tells_t
 
 async def test_an_error_after_early_headers_is_an_event() -> None:
     go_on = asyncio.Event()
-    house = House(expert=ScriptedModel(go_on, InvalidRequest("no", param="messages")))
+    no = InvalidRequest("no", param="messages")
+    house = House(expert=ScriptedModel(go_on, no), frontier=ScriptedModel(no))
     client = Client(house)
     await client.until(b": keep-alive\n\n")
     go_on.set()
