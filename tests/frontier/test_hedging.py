@@ -68,6 +68,10 @@ class House:
             calls.note(bill, ASKED)
         return said
 
+    @property
+    def bought(self) -> bool:
+        return self._account.bought
+
     @asynccontextmanager
     async def paying(
         self, models: Sequence[str], purpose: str, generation: Generation

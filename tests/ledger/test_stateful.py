@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from sqlalchemy import Connection, delete, select
 
 from serve_app.domain import Usage
@@ -119,10 +119,12 @@ class Model:
         call.status, call.taken = "ok", taken
 
     def end_leases(self, now: float) -> None:
-        for each in (*self.calls.values(), *self.answers.values()):
-            entry = each.hold if isinstance(each, Call) else each.opening
-            if each.status == "open" and entry.moment + LEASE_S < now:
-                each.status = "lost"
+        for call in self.calls.values():
+            if call.status == "open" and call.hold.moment + LEASE_S < now:
+                call.status = "lost"
+        for asked in self.answers.values():
+            if asked.status == "open" and asked.opening.moment + LEASE_S < now:
+                asked.status = "lost"
 
     def prune(self, before: float) -> None:
         for name, asked in self.answers.items():
@@ -161,7 +163,11 @@ shares = st.sampled_from([0.0, 0.3, 1.0, 1.0, 1.7])
 
 
 class Ledger(RuleBasedStateMachine):
-    """Against one database, which is empty at the beginning."""
+    """Against one database, which is empty at the beginning.
+
+    Rules have no preconditions, because who wins a race differs from run to run, and Hypothesis
+    takes other rules than before for a fault: one with nothing to do does nothing.
+    """
 
     address = ""
 
@@ -226,7 +232,6 @@ class Ledger(RuleBasedStateMachine):
     def race_holds(self, wanted: list[tuple[int, Payer, tuple[int, int]]]) -> None:
         self.run(self._raced(wanted))
 
-    @precondition(lambda self: self._open_calls())
     @rule(
         wanted=st.lists(asks, max_size=6),
         ended=st.lists(st.tuples(books, shares), min_size=1, max_size=6),
@@ -393,12 +398,13 @@ class Ledger(RuleBasedStateMachine):
 
         self.run(passed())
 
-    @precondition(lambda self: any(it.status == "lost" for it in self.model.calls.values()))
     @rule(index=books, share=shares)
     def settle_late(self, index: int, share: float) -> None:
         async def settled() -> None:
             calls = self.model.calls.values()
-            call = next(it for it in calls if it.status == "lost")
+            call = next((it for it in calls if it.status == "lost"), None)
+            if call is None:
+                return
             if call.pruned:
                 taken = Amount()
             else:
@@ -411,22 +417,25 @@ class Ledger(RuleBasedStateMachine):
 
         self.run(settled())
 
-    @precondition(lambda self: any(it.status == "open" for it in self.model.answers.values()))
     @rule(index=books)
     def close(self, index: int) -> None:
         async def closed() -> None:
-            asked = next(it for it in self.model.answers.values() if it.status == "open")
+            answers = self.model.answers.values()
+            asked = next((it for it in answers if it.status == "open"), None)
+            if asked is None:
+                return
             asked.status = "ok"
             await self.books[index].tell(Closing(asked.opening.id, {"status": "ok"}))
             await self._compare()
 
         self.run(closed())
 
-    @precondition(lambda self: any(self._correctable()))
     @rule(index=books, amount=amounts)
     def correct(self, index: int, amount: tuple[int, int]) -> None:
         async def corrected() -> None:
-            call = next(iter(self._correctable()))
+            call = next(iter(self._correctable()), None)
+            if call is None:
+                return
             usage = Usage(*amount)
             await correct(self.databases[index], prices(), call.hold.id, usage, "", self.clock.now)
             taken = Amount(0, usage.total_tokens, amount[0] * 2000 + amount[1] * 8000)
@@ -508,9 +517,9 @@ class Ledger(RuleBasedStateMachine):
 
     def _within_limits(self) -> None:
         balances, none = self.model.balances(), (Amount(), Amount())
-        entries = [*(it.hold for it in self.model.calls.values())]
-        entries += [it.opening for it in self.model.answers.values()]  # type: ignore[misc]
-        for payer, moment in {(each.payer, each.moment) for each in entries}:
+        seen = {(it.hold.payer, it.hold.moment) for it in self.model.calls.values()}
+        seen |= {(it.opening.payer, it.opening.moment) for it in self.model.answers.values()}
+        for payer, moment in seen:
             for key, unit, most in limited(payer, moment):
                 spent, held = balances.get(key, none)
                 total = getattr(spent, unit) + getattr(held, unit)
@@ -524,7 +533,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 def test_the_ledger_is_what_a_model_says(address: str) -> None:
-    steps = int(os.environ.get("TRIVIUM_LEDGER_STEPS", "240"))
+    steps = int(os.environ.get("TRIVIUM_LEDGER_STEPS", "1000"))
     asyncio.run(_migrated(address))
     machine = type("Ledger", (Ledger,), {"address": address})
     run_state_machine_as_test(
