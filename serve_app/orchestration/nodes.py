@@ -17,10 +17,8 @@ from serve_app.domain import (
     FinishReason,
     Generation,
     ModelCall,
-    Refusal,
     Release,
     Route,
-    ToolCall,
 )
 from serve_app.errors import (
     BudgetExceeded,
@@ -36,6 +34,7 @@ from serve_app.orchestration.calling import Calls
 from serve_app.orchestration.contracts import unanswered
 from serve_app.orchestration.messages import instructed
 from serve_app.orchestration.prompts import Prompt, prompt
+from serve_app.orchestration.reply import Reply, send
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
@@ -298,10 +297,7 @@ class Nodes:
             "trivium.prompt.name": instructions.name,
             "trivium.prompt.version": instructions.version,
         }
-        pieces: list[str] = []
-        refusals: list[str] = []
-        tools: dict[int, ToolCall] = {}
-        finish: FinishReason = "stop"
+        reply = Reply()
         bill: Bill | None = None
         calls = Calls(run, model, purpose, self._hedge_after_s if road is Route.FRONTIER else None)
         with tracing.span(f"prompt {instructions.name}", span):
@@ -309,17 +305,11 @@ class Nodes:
                 async with aclosing(calls.steps(names, generation)) as steps:
                     async for bill, delta in steps:
                         run.model = _named(bill.model, release)
-                        pieces.append(delta.text)
-                        refusals.append(delta.refusal)
                         run.adapted.update(dict.fromkeys(delta.adapted))
-                        finish = "length" if bill.overdrawn else delta.finish_reason or finish
-                        if not hold:
-                            run.emit(delta.text)
-                            run.emit(Refusal(delta.refusal))
-                        for call in delta.tool_calls:
-                            known = tools.get(call.index)
-                            tools[call.index] = known + call if known else call
-                            run.emit(call)
+                        reply.take(delta)
+                        if bill.overdrawn:
+                            reply.finish_reason = "length"
+                        send(run, delta, hold=hold)
             except TriviumError as error:
                 if run.started or (self._refuse and isinstance(error, BudgetExceeded)):
                     raise
@@ -328,17 +318,16 @@ class Nodes:
             finally:
                 # Also when the client has left in the middle: those tokens were paid for.
                 calls.note(bill, generation)
-        text = "".join(pieces)
-        done: State = {"finish_reason": finish, "error": None}
+        done: State = {"finish_reason": reply.finish_reason, "error": None}
         if hold:
-            return {**done, "draft": text}
+            return {**done, "draft": reply.text}
         return {
             **done,
-            "text": text,
-            "refusal": (refusal := "".join(refusals)),
-            "declined": bool(refusal),
-            "tool_calls": tuple(tools.values()),
-            "citations": evidence.located(text, sources or []),
+            "text": reply.text,
+            "refusal": reply.refusal,
+            "declined": bool(reply.refusal),
+            "tool_calls": reply.tool_calls,
+            "citations": evidence.located(reply.text, sources or []),
         }
 
 
