@@ -166,7 +166,7 @@ class Account:
             self._purchases -= metered and not bill.lost
             raise
         except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ReplicaDied):
-            bill.left = True
+            bill.leave()
             raise
         finally:
             await payment.settle(status)

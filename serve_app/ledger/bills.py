@@ -67,7 +67,7 @@ class Bill:
     def _begin(self) -> None:
         self.id = uuid.uuid4().hex
         self.provider_id: str | None = None
-        self.left = False  # by us, or by its provider, while it was at work
+        self._left = False
         self._begun_at = self._clock()
         self._silent_s: float | None = None  # before its first word
         self._answered = False
@@ -77,8 +77,8 @@ class Bill:
 
     def note(self, delta: Delta) -> None:
         """One more step of the answer."""
-        if delta.said and self._silent_s is None:
-            self._silent_s = self._clock() - self._begun_at
+        if delta.said or delta.finish_reason:
+            self._break_silence()
         self._pieces += bool(delta.said)
         self._size += len(delta.said.encode())
         self._answered = self._answered or bool(delta.said or delta.finish_reason)
@@ -86,6 +86,15 @@ class Bill:
             self._told = delta.usage
         self.model = delta.model or self.model
         self.provider_id = delta.provider_id or self.provider_id
+
+    def leave(self) -> None:
+        """It was left, by us or by its provider, while it was at work."""
+        self._left = True
+        self._break_silence()
+
+    def _break_silence(self) -> None:
+        if self._silent_s is None:
+            self._silent_s = self._clock() - self._begun_at
 
     async def lose(self, tries: Sequence[Lost]) -> None:
         """Tries broke off; each is paid for by itself.
@@ -95,11 +104,12 @@ class Bill:
         """
         for each in tries:
             self.model = each.model or self.model
-            self.left = True
+            self.leave()
             if each.again:
-                self.lost.append((self.model, self.usage))
+                took = (self.model, self.usage)
                 if self.again:
                     await self.again()
+                self.lost.append(took)
                 self._begin()
 
     @property
@@ -121,7 +131,7 @@ class Bill:
     @property
     def estimated(self) -> bool:
         """Whether it was at work, or has answered, and nobody has counted it."""
-        return self._told is None and (self.left or self._answered)
+        return self._told is None and (self._left or self._answered)
 
     @property
     def usage(self) -> Usage:

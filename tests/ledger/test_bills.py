@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.domain import Delta, Generation, Image, Lost, Message, ToolCall, Usage
+from serve_app.errors import BudgetExceeded
 from serve_app.ledger.bills import Bill
 from tests.fixtures import FRONTIER, prices
 
@@ -112,7 +114,7 @@ def test_who_leaves_a_model_that_thinks_pays_for_the_time_it_had() -> None:
     clock = Clock()
     made = bill(clock)
     clock.now += 8
-    made.left = True
+    made.leave()
     assert made.usage == Usage(5, 2000, 0, 2000)
     assert made.estimated
 
@@ -121,7 +123,7 @@ def test_nobody_pays_for_more_thoughts_than_the_answer_may_have() -> None:
     clock = Clock()
     made = bill(clock)
     clock.now += 3600
-    made.left = True
+    made.leave()
     assert made.usage == Usage(5, 5000, 0, 5000)
 
 
@@ -132,7 +134,7 @@ def test_thoughts_before_the_first_word_are_paid_for_too() -> None:
     made.note(Delta("Because"))
     clock.now += 4
     made.note(Delta(" of"))
-    made.left = True
+    made.leave()
     assert made.usage == Usage(5, 1002, 0, 1000)
 
 
@@ -140,7 +142,7 @@ def test_our_own_models_send_no_bill_for_silence() -> None:
     clock = Clock()
     made = bill(clock, metered=False)
     clock.now += 8
-    made.left = True
+    made.leave()
     assert made.usage == Usage(5, 0)
 
 
@@ -158,6 +160,29 @@ async def test_each_lost_try_is_counted_and_the_next_one_begins_anew() -> None:
     assert (made.model, made.usage) == ("small", Usage(20, 7))
     await made.lose([Lost("large", again=False)])
     assert len(made.lost) == 1
+
+
+async def test_a_try_that_none_may_follow_is_counted_once() -> None:
+    made = bill()
+
+    async def refused() -> None:
+        raise BudgetExceeded("nothing is left for another try")
+
+    made.again = refused
+    with pytest.raises(BudgetExceeded):
+        await made.lose([Lost("large", again=True)])
+    assert (made.lost, made.estimated) == ([], True)
+
+
+@pytest.mark.parametrize("end", [Bill.leave, lambda made: made.note(Delta(finish_reason="stop"))])
+def test_nobody_pays_for_the_time_after_a_call(end: Callable[[Bill], None]) -> None:
+    clock = Clock()
+    made = bill(clock)
+    clock.now += 2
+    end(made)
+    took = made.usage
+    clock.now += 60
+    assert made.usage == took == Usage(5, 500, 0, 500)
 
 
 @pytest.mark.parametrize("delta", [Delta("x", usage=Usage(1, 5001)), Delta("w" * 160_001)])
