@@ -18,6 +18,12 @@ from serve_app.ledger.vision import most_tokens
 
 # What a chat template puts around a message, and around them all: a default system message too.
 _TOKENS_A_MESSAGE, _TOKENS_A_PROMPT = 16, 128
+# What a provider adds of its own where there are tools, or where JSON is asked for: Anthropic
+# publishes 159 to 530 tokens by model (docs.anthropic.com/en/docs/tool-use-pricing-and-tokens).
+_TOKENS_OF_TOOLS = 1024
+_FORMS = {"tools", "response_format"}
+# OpenAI's Responses takes no lower bound on an answer than this.
+_FEWEST_OF_AN_ANSWER = 16
 _MOST_BYTES_A_TOKEN = 32  # on average: a single one may have more
 # No call takes so many. The cost of them still fits into the columns of the ledger.
 _MOST_CLAIMED = 10**12
@@ -54,12 +60,13 @@ class Bill:
         shown = [part for m in messages for part in m.parts if isinstance(part, Image)]
         pictures = sum(most_tokens(each, models) for each in shown)
         around = _TOKENS_A_MESSAGE * len(said) + _TOKENS_A_PROMPT
-        self.bound = Usage(
-            prompt_tokens=size + around + pictures,
-            completion_tokens=generation.max_tokens,
-        )
+        most = generation.max_tokens
+        if metered and most:
+            most = max(most, _FEWEST_OF_AN_ANSWER)
+            around += _TOKENS_OF_TOOLS if _FORMS & generation.options.keys() else 0
+        self.bound = Usage(prompt_tokens=size + around + pictures, completion_tokens=most)
         # For a call that broke off before it was counted: of pictures, half of the most.
-        self._guess = Usage(size // BYTES_A_TOKEN + pictures // 2, generation.max_tokens)
+        self._guess = Usage(size // BYTES_A_TOKEN + pictures // 2, most)
         self.lost: list[tuple[str, Usage]] = []  # what earlier tries took, and of which model
         self.again: Callable[[], Awaitable[None]] | None = None  # holds for the next try
         self._begin()

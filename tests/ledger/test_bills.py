@@ -58,6 +58,23 @@ def test_tools_and_pictures_are_within_the_bound() -> None:
     assert Bill(shown).bound.prompt_tokens >= plain + 48_169
 
 
+@pytest.mark.parametrize(
+    "options", [{"response_format": {"type": "json_object"}}, {"tools": [{"function": {}}]}]
+)
+def test_what_a_provider_adds_for_tools_is_within_the_bound(options: dict[str, Any]) -> None:
+    made = Bill(Generation((Message("user", "JSON!"),), 50, options), ["large"], metered=True)
+    made.note(Delta("{}", "stop", Usage(530 + 60, 3)))
+    assert not made.overclaimed
+
+
+def test_an_answer_shorter_than_a_provider_takes_is_held_for() -> None:
+    # OpenAI's Responses is asked for 16 tokens at least; a model that thinks takes them all.
+    made = Bill(Generation((Message("user", "hi"),), 1), ["large"], metered=True)
+    made.note(Delta(finish_reason="length", usage=Usage(8, 16)))
+    assert not made.overclaimed
+    assert not made.overdrawn
+
+
 def test_what_a_model_writes_into_calls_is_counted() -> None:
     made = bill()
     made.note(Delta(tool_calls=(ToolCall(0, "call_1", "weather", "{}"),)))
