@@ -29,7 +29,7 @@ from serve_app.errors import (
 )
 from serve_app.frontier.billing import may_be_billed
 from serve_app.frontier.circuit import Circuit
-from serve_app.frontier.providers import Provider
+from serve_app.frontier.providers import Provider, failure
 from serve_app.settings import FrontierSettings
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,12 @@ class Retrying:
                     begun, rest = await self._first(generation)
                 outcome = attempt.retry_state.outcome
                 billed = rest is None and may_be_billed(outcome and outcome.exception())
-        except TriviumError:
+        except TriviumError as error:
             if billed:
                 yield Delta(lost=(Lost(again=False),))
+            elif isinstance(error, DeadlineExceeded):
+                # It took no connection. Whoever hears of a deadline pays for what was begun.
+                raise failure(None) from error
             raise
         assert rest is not None
         async with aclosing(rest):

@@ -17,13 +17,10 @@ from typing import Any
 from serve_app.domain import Generation, RequestContext, Usage
 from serve_app.errors import (
     DeadlineExceeded,
-    FrontierNotConfigured,
-    FrontierRefused,
-    FrontierResting,
-    InvalidRequest,
+    InternalError,
     LedgerUnavailable,
-    Overloaded,
     ReplicaDied,
+    TriviumError,
 )
 from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
@@ -33,8 +30,6 @@ from serve_app.ledger.prices import PriceTable
 
 log = logging.getLogger(__name__)
 
-# Who fails so has turned the call away, or nobody was asked.
-_NOT_BOUGHT = (FrontierNotConfigured, FrontierRefused, FrontierResting, Overloaded, InvalidRequest)
 _MOST_ID = 128  # characters; a provider may send anything
 
 
@@ -161,12 +156,14 @@ class Account:
         try:
             yield bill
             status = "ok"
-        except _NOT_BOUGHT:
-            # Unless a try before it broke off, and may be billed.
-            self._purchases -= metered and not bill.lost
-            raise
         except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded, ReplicaDied):
             bill.leave()
+            raise
+        except InternalError:
+            raise  # nobody knows how far it came
+        except TriviumError:
+            # Whoever turned the call away, or was never reached, wants nothing for it.
+            self._purchases -= metered and not bill.taken
             raise
         finally:
             await payment.settle(status)

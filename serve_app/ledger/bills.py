@@ -141,6 +141,11 @@ class Bill:
         return self._told is None and (self._left or self._answered)
 
     @property
+    def taken(self) -> bool:
+        """Whether anything has to be paid for, of any of its tries."""
+        return bool(self.lost or self.usage.total_tokens)
+
+    @property
     def usage(self) -> Usage:
         """What it took, as its provider says; estimated where it does not; nothing if refused."""
         if self._told is not None:

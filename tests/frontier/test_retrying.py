@@ -24,6 +24,7 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
+from serve_app.frontier import providers
 from serve_app.frontier.circuit import Circuit
 from serve_app.frontier.providers import retry_after_s
 from serve_app.frontier.retrying import Retrying
@@ -36,6 +37,7 @@ from tests.frontier.wire import (
     answering,
     chunked,
     client,
+    deaf,
     events,
     leave,
     receive,
@@ -129,6 +131,20 @@ async def test_whom_nobody_reached_sends_no_bill(kind: Kind) -> None:
     nowhere = Retrying(client(kind, "http://127.0.0.1:1"), FrontierSettings(retries=1))
     with pytest.raises(Unavailable):
         await read(nowhere, seen)
+    assert seen == []
+
+
+@BOTH
+async def test_a_host_that_takes_no_connection_sends_no_bill(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "CONNECT_S", 0.2)
+    seen: list[Delta] = []
+    with deaf() as url:
+        async with asyncio.timeout(10):
+            # Not a deadline, for which a caller pays; it is not waited for twice all the same.
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await read(Retrying(client(kind, url), FrontierSettings(retries=5)), seen)
     assert seen == []
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -186,6 +187,20 @@ async def serving(kind: Kind, handler: Handler, silence_s: float = 5.0) -> Async
         yield client(kind, f"http://127.0.0.1:{port}{suffix}", silence_s)
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[str]:
+    """The address of a host that lets nobody connect, and does not say so."""
+    with socket.socket() as full, contextlib.ExitStack() as opened:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        for _ in range(4):
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)  # the queue is full: whoever comes next gets no answer
+        yield f"http://127.0.0.1:{address[1]}"
 
 
 def client(kind: Kind, url: str, silence_s: float = 5.0) -> Provider:

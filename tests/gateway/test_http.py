@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.domain import Message, Route
+from serve_app.domain import Delta, Lost, Message, Route
 from serve_app.errors import (
     ContextLengthExceeded,
     FrontierNotConfigured,
@@ -481,6 +481,7 @@ NOT_BOUGHT = [
     FrontierRefused("a wrong key"),
     FrontierResting("it failed too often", retry_after_s=3.0),
     Overloaded("the provider is full", retry_after_s=3.0),
+    Unavailable("nobody takes the connection"),
 ]
 
 
@@ -497,7 +498,9 @@ async def test_who_was_turned_away_may_try_again(error: Exception) -> None:
 async def test_road_that_takes_over_has_paid_for_the_first_one_too() -> None:
     house = House(
         router=FixedRouter(decision(Route.FRONTIER)),
-        frontier=ScriptedModel(Unavailable("the connection broke")),
+        frontier=ScriptedModel(
+            Delta(lost=(Lost(again=False),)), Unavailable("the connection broke")
+        ),
         expert=ScriptedModel(Unavailable("restarting", retry_after_s=2.0)),
     )
     response = await send(house, "POST", CHAT, json={"messages": TURNS})

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from serve_app.domain import Delta, Route, Usage
+from serve_app.domain import Delta, Lost, Route, Usage
 from serve_app.errors import (
     FrontierNotConfigured,
     Overloaded,
@@ -130,13 +130,14 @@ async def test_failure_inside_a_stream() -> None:
 
 
 HANGS = "hangs"  # until the deadline has passed
+LOST = Delta(lost=(Lost(again=False),))
 BROKE = Unavailable("the connection broke", retry_after_s=2.0)
 BOUGHT: list[tuple[tuple[Any, ...], int, bool]] = [
     ((HANGS,), 503, False),
     ((HANGS,), 503, True),
     (("Deep", HANGS), 503, False),
-    ((BROKE,), 503, False),
-    ((BROKE,), 503, True),
+    ((LOST, BROKE), 503, False),
+    ((LOST, BROKE), 503, True),
     ((ZeroDivisionError(),), 500, False),
     ((ZeroDivisionError(),), 500, True),
 ]

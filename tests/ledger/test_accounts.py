@@ -22,8 +22,12 @@ from serve_app.domain import (
 from serve_app.errors import (
     BudgetExceeded,
     FrontierNotConfigured,
+    FrontierRefused,
+    InvalidRequest,
     LedgerUnavailable,
+    Overloaded,
     ReplicaDied,
+    RoadBarred,
     Unavailable,
 )
 from serve_app.ledger import tables
@@ -225,6 +229,35 @@ async def test_each_try_that_may_be_billed_is_a_row_and_held_for(database: Datab
     assert (rows["ok"].prompt_tokens, rows["ok"].completion_tokens) == (20, 7)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RoadBarred("a pin keeps it in the house"),
+        FrontierRefused("a wrong key"),
+        Overloaded("the provider is full"),
+        Unavailable("the provider cannot be reached"),
+        InvalidRequest("the provider refuses it"),
+    ],
+)
+async def test_what_nobody_worked_on_was_not_bought(database: Database, error: Exception) -> None:
+    answer = await account(accounts(database))
+    with contextlib.suppress(type(error)):
+        async with answer.paying([FRONTIER], "frontier", ASKED):
+            assert answer.bought
+            raise error
+    assert not answer.bought
+
+
+@pytest.mark.parametrize("said", [Delta("Because"), Delta(usage=Usage(20, 0))])
+async def test_what_broke_off_was_bought(database: Database, said: Delta) -> None:
+    answer = await account(accounts(database))
+    with contextlib.suppress(Unavailable):
+        async with answer.paying([FRONTIER], "frontier", ASKED) as bill:
+            bill.note(said)
+            raise Unavailable("it broke off")
+    assert answer.bought
+
+
 async def test_a_try_for_which_nothing_is_left_ends_the_call(database: Database) -> None:
     made = accounts(database, Limit("house", "month", nanos=HELD))
     async with (await account(made)).paying([FRONTIER], "frontier", ASKED) as bill:
@@ -248,9 +281,10 @@ async def test_the_last_try_is_paid_for_where_none_follows(database: Database) -
 
 
 async def test_what_a_dead_replica_of_ours_had_asked_is_paid_for(database: Database) -> None:
-    made = accounts(database)
+    answer = await account(accounts(database))
     with pytest.raises(ReplicaDied):
-        async with (await account(made)).paying([FRONTIER], "frontier", ASKED):
+        async with answer.paying([FRONTIER], "frontier", ASKED):
             raise ReplicaDied("the frontier road is restarting")
+    assert answer.bought
     (row,) = await calls(database)
     assert (row.prompt_tokens, row.estimated) == (5, True)
