@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from serve_app.errors import Overloaded, Unavailable
+from serve_app.errors import InvalidRequest, Overloaded, Unavailable
 
 T = TypeVar("T")
 
@@ -58,7 +58,8 @@ async def hedged(
 
     Raises:
         Exception: What the one that spoke raised in the end; where neither spoke, what the second
-            one did. The first one's failure counts where the second would not help.
+            one did, unless that refuses and the first one was away. The first one's failure counts
+            where the second would not help.
     """
     moved = asyncio.Event()
     both = [_Contender(first(), moved)]
@@ -102,7 +103,11 @@ def _chosen(both: list[_Contender[T]], speaks: Callable[[T], bool]) -> _Contende
     for each in both:
         if any(map(speaks, each.given)) or (each.over and each.error is None):
             return each
-    helpless = len(both) == 1 and not isinstance(both[0].error, Unavailable | Overloaded)
-    if all(each.over for each in both) and (len(both) == 2 or helpless):
-        return both[-1]
-    return None
+    if not all(each.over for each in both):
+        return None
+    first, *others = both
+    if others:
+        return first if isinstance(others[0].error, InvalidRequest) else others[0]
+    # What one model refuses another may take.
+    helped = isinstance(first.error, Unavailable | Overloaded | InvalidRequest)
+    return None if helped else first

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from serve_app.domain import Delta, Generation, Message, RequestContext
-from serve_app.errors import BudgetExceeded, Unavailable
+from serve_app.errors import BudgetExceeded, InvalidRequest, Unavailable
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.ledger import tables
 from serve_app.ledger.accounts import Accounts
@@ -180,7 +180,7 @@ async def test_the_first_one_answers_if_it_speaks_before_the_second_after_all() 
         assert [call.model for call in asked.run.calls] == ["slow"]
 
 
-@pytest.mark.parametrize("broken", [500, 429, 401, "drop"])
+@pytest.mark.parametrize("broken", [500, 429, 401, 400, "drop"])
 async def test_who_fails_is_not_waited_for(broken: int | str) -> None:
     first = Server("openai", broken)
     async with house(first, good(), NEVER) as asked:
@@ -204,6 +204,19 @@ async def test_where_neither_can_the_last_one_says_why() -> None:
         with pytest.raises(Unavailable, match="503"):
             await asked.answer()
         assert [row.status for row in await asked.rows()] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("after", [NEVER, None], ids=["hedged", "in order"])
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [(503, 400, Unavailable), (400, 503, Unavailable), (400, 400, InvalidRequest)],
+)
+async def test_what_one_refuses_is_told_only_if_the_other_refuses_it_too(
+    first: int, second: int, error: type[Exception], after: float | None
+) -> None:
+    async with house(Server("openai", first), Server("openai", second), after) as asked:
+        with pytest.raises(error):
+            await asked.answer()
 
 
 async def test_what_breaks_in_the_middle_is_not_taken_over() -> None:
