@@ -15,6 +15,7 @@ from serve_app.frontier.providers import (
     finish_reason,
     headers,
     patience,
+    told,
     translated,
 )
 from serve_app.settings import UpstreamSettings
@@ -123,12 +124,10 @@ def _text(theirs: Any) -> str:
     return theirs or ""
 
 
-def _usage(counts: dict[str, Any]) -> Usage | None:
-    read = counts.get("prompt_tokens_details") or {}
-    written = counts.get("completion_tokens_details") or {}
+def _usage(counts: Any) -> Usage | None:
     return claimed(
-        counts.get("prompt_tokens"),
-        counts.get("completion_tokens"),
-        read.get("cached_tokens"),
-        written.get("reasoning_tokens"),
+        told(counts, "prompt_tokens"),
+        told(counts, "completion_tokens"),
+        told(told(counts, "prompt_tokens_details"), "cached_tokens"),
+        told(told(counts, "completion_tokens_details"), "reasoning_tokens"),
     )

@@ -146,6 +146,11 @@ def claimed(
     return Usage(prompt, completion, *(n if _is_count(n) else 0 for n in (cached, reasoning)))
 
 
+def told(theirs: Any, name: str) -> Any:
+    """A part of what a provider says it took, as JSON or the SDK's type; `None` if it has none."""
+    return theirs.get(name) if isinstance(theirs, Mapping) else getattr(theirs, name, None)
+
+
 def _is_count(theirs: Any) -> bool:
     return type(theirs) is int and theirs >= 0
 

@@ -9,7 +9,7 @@ import openai
 
 from serve_app.domain import Delta, Generation, Image, Message, ToolCall
 from serve_app.frontier.openai import client
-from serve_app.frontier.providers import claimed, failure, finish_reason, headers, translated
+from serve_app.frontier.providers import claimed, failure, finish_reason, headers, told, translated
 from serve_app.settings import UpstreamSettings
 
 
@@ -107,13 +107,12 @@ def _format(form: Mapping[str, Any]) -> dict[str, Any]:
 def _last(response: Any, theirs: str | None, called: bool) -> Delta:
     cut = response.incomplete_details.reason if response.incomplete_details else None
     usage = None
-    if response.usage:
-        read, written = response.usage.input_tokens_details, response.usage.output_tokens_details
+    if counts := response.usage:
         usage = claimed(
-            response.usage.input_tokens,
-            response.usage.output_tokens,
-            getattr(read, "cached_tokens", None),
-            getattr(written, "reasoning_tokens", None),
+            told(counts, "input_tokens"),
+            told(counts, "output_tokens"),
+            told(told(counts, "input_tokens_details"), "cached_tokens"),
+            told(told(counts, "output_tokens_details"), "reasoning_tokens"),
         )
     cut = "length" if cut == "max_output_tokens" else cut
     reason = finish_reason(cut or ("tool_calls" if called else None))

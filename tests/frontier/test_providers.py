@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,9 @@ from tests.frontier.wire import (
     ASK,
     BOTH,
     KEY,
+    OPENAI,
     PART,
+    RESPONSES,
     SECRETS,
     Handler,
     Wire,
@@ -40,6 +43,7 @@ from tests.frontier.wire import (
     receive,
     serving,
     start,
+    streamed,
     until_left,
 )
 
@@ -70,6 +74,27 @@ async def test_answer_is_streamed_with_usage_and_reason(kind: Kind) -> None:
     assert len([delta for delta in deltas if delta.text]) == 2
     assert [d.finish_reason for d in deltas if d.finish_reason] == ["length"]
     assert [d.usage for d in deltas if d.usage] == [Usage(20, 5, 8)]
+
+
+@pytest.mark.parametrize("wrong", ["many", [1], {"prompt_tokens": 20}, {"input_tokens": "x"}])
+@pytest.mark.parametrize("kind", ["openai", "openai-responses"])
+async def test_a_count_that_is_none_does_not_break_a_whole_answer(kind: Kind, wrong: Any) -> None:
+    ended = {"choices": [], "usage": wrong}
+    if kind == "openai-responses":
+        ended = {**RESPONSES[-1], "response": {**RESPONSES[-1]["response"], "usage": wrong}}
+    told = [*(OPENAI if kind == "openai" else RESPONSES)[:-1], ended]
+    async with serving(kind, answering(kind, None, streamed(kind, told))) as model:
+        deltas = [delta async for delta in model.generate(ASK)]
+    assert "".join(delta.text for delta in deltas) == "Héllo"
+    assert [delta.usage for delta in deltas if delta.usage] == []
+
+
+async def test_details_that_are_none_leave_the_count_as_it_is() -> None:
+    counts = {"prompt_tokens": 20, "completion_tokens": 5, "prompt_tokens_details": [1]}
+    told = [*OPENAI[:-1], {"choices": [], "usage": counts}]
+    async with serving("openai", answering("openai", None, streamed("openai", told))) as model:
+        deltas = [delta async for delta in model.generate(ASK)]
+    assert deltas[-1].usage == Usage(20, 5)
 
 
 async def test_openai_gets_the_generation_as_it_is() -> None:
