@@ -312,6 +312,19 @@ def test_expert_is_refused_as_a_stand_in_for_knowledge(file: Path) -> None:
     assert "leave expert out of fallbacks.knowledge" in message
 
 
+@pytest.mark.parametrize(("timeout_s", "silence_s"), [(60, 30), (400, 120)])
+def test_a_frontier_that_must_answer_soon_may_be_silent_for_less(
+    file: Path, monkeypatch: pytest.MonkeyPatch, timeout_s: int, silence_s: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    patient = f"gateway: {{request_timeout_s: {timeout_s}}}\n"
+    named = f"frontier: {{provider: openai, model: m, timeout_s: {timeout_s}}}\n"
+    file.write_text(patient + named, encoding="utf-8")
+    settings = load(file)
+    assert settings.frontier.silence_s == silence_s
+    assert from_args(settings.to_args()) == settings
+
+
 def test_frontier_that_is_waited_for_longer_than_a_request_lasts_is_refused(file: Path) -> None:
     text = "gateway: {request_timeout_s: 60}\nfrontier: {timeout_s: 90}\n"
     message = refusal(file, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Any, Literal, Self
@@ -129,6 +130,10 @@ def _variable(upstream: dict[str, Any]) -> str:
     return upstream.get("key_from") or f"{company.upper()}_API_KEY"
 
 
+def _patience(settings: dict[str, Any]) -> float:
+    return min(120.0, settings.get("timeout_s", math.inf) / 2)
+
+
 class FrontierSettings(UpstreamSettings):
     """The outside model. Without `provider` the road is not configured, and says so.
 
@@ -136,7 +141,8 @@ class FrontierSettings(UpstreamSettings):
         fallbacks: Others that answer where it cannot, in their order.
         timeout_s: How long an answer may take in all; it ends with the request's own deadline.
         silence_s: How long nothing at all may come from the provider, at first or between two
-            events, before it counts as failed. A model that thinks may say nothing for long.
+            events, before it counts as failed. A model that thinks may say nothing for long: 120 s
+            by default, and no more than half of `timeout_s`.
         max_output_tokens: Also of an answer for which the caller sets no bound: so much is held in
             the ledger for each.
         hedge_after_s: How long the first model may take to speak before the others are asked too;
@@ -146,7 +152,7 @@ class FrontierSettings(UpstreamSettings):
 
     fallbacks: tuple[UpstreamSettings, ...] = ()
     timeout_s: Seconds = 300.0
-    silence_s: Seconds = 120.0
+    silence_s: Seconds = Field(default_factory=_patience)
     hedge_after_s: Seconds | None = None
     max_output_tokens: int = Field(default=16_384, ge=1)
     retries: int = Field(default=2, ge=0, le=10)
