@@ -39,6 +39,7 @@ BOUND = "max_completion_tokens"
 
 _RANGES: Mapping[tuple[Protocol, str], tuple[float, float]] = {("anthropic", "temperature"): (0, 1)}
 _LEAST_TOKENS: Mapping[Protocol, int] = {"openai-responses": 16}
+_REMEMBERED = 1000
 _IN_JSON = "Answer with one JSON object."
 
 
@@ -64,12 +65,13 @@ class Fitting:
 
     Attributes:
         most: Tokens of an answer; `None` is any number.
-        refused: Parameters that this model has refused, found out by asking.
+        refused: Parameters that this model has refused, with their values, found out by asking:
+            what one caller asked too much of is left to the others.
     """
 
     protocol: Protocol
     most: int | None = None
-    refused: set[str] = field(default_factory=set)
+    refused: set[tuple[str, str]] = field(default_factory=set)
 
     def fit(self, generation: Generation) -> Fitted:
         """The generation as the model takes it."""
@@ -107,16 +109,19 @@ class Fitting:
         """Whether a request that was refused for a parameter may be asked again without it."""
         learnt = param in (*WISHES, "stop") and param in self.fit(generation).generation.options
         if learnt and param:
-            self.refused.add(param)
+            if len(self.refused) >= _REMEMBERED:
+                self.refused.clear()
+            self.refused.add(_asked(param, generation.options[param]))
         return learnt
 
     def _how(self, name: str, value: Any, options: Mapping[str, Any]) -> How:
         how = TABLE.get(name, {}).get(self.protocol, "passed")
+        refused = _asked(name, value) in self.refused
         if name == "stop":
             # Anthropic takes none that is nothing but white space.
             blank = self.protocol == "anthropic" and not all(each.strip() for each in value)
-            return "emulated" if blank or name in self.refused else how
-        if name in self.refused:
+            return "emulated" if blank or refused else how
+        if refused:
             return "dropped"
         if (self.protocol, name) == ("anthropic", "top_p") and "temperature" in options:
             return "dropped"  # its newer models take one of the two
@@ -133,3 +138,7 @@ class Fitting:
         if first.role in ("system", "developer"):  # some templates take only one of them
             return (replace(first, content=f"{first.content}\n\n{_IN_JSON}"), *rest)
         return (Message("system", _IN_JSON), *messages)
+
+
+def _asked(name: str, value: Any) -> tuple[str, str]:
+    return name, repr(value)

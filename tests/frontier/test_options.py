@@ -126,6 +126,20 @@ async def test_a_model_that_takes_a_parameter_no_more_is_asked_without(
     assert requests <= 3  # refused once, at most
 
 
+async def test_what_one_caller_asks_too_much_of_is_left_to_the_others() -> None:
+    def take(body: dict[str, Any]) -> Wrong | None:
+        much = body.get("temperature", 0) > 1.5
+        return Wrong("temperature", "temperature: at most 1.5") if much else None
+
+    wire = Wire()
+    async with serving("openai", answering("openai", wire, None, take)) as model:
+        for asked, sent in ((0.2, 0.2), (1.9, None), (0.2, 0.2)):
+            wanted = Generation(ASK.messages, 32, {"temperature": asked})
+            deltas = [delta async for delta in model.generate(wanted)]
+            assert wire.body.get("temperature") == sent
+            assert adapted(deltas) == (() if sent else ("temperature",))
+
+
 @BOTH
 async def test_what_cannot_be_adapted_is_refused_by_name(kind: Kind) -> None:
     theirs = {"openai": "response_format", "openai-responses": "text", "anthropic": "output_config"}
