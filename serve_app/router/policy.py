@@ -8,6 +8,7 @@ what belongs to another; pins take roads away. Of those that are left, the best 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,12 @@ class Policy(_Part):
             always = [p for p in (*self.pins, *tenant.pins) if not p.intents and not p.matches]
             if frozenset[Route]().union(*(pin.never for pin in always)) == set(Route):
                 raise ValueError(f"pins leave no road to {name}")
+            # What is found of a pin is told by its name.
+            counted = Counter(pin.name for pin in (*self.pins, *tenant.pins))
+            if twice := sorted(pin for pin, times in counted.items() if times > 1):
+                raise ValueError(
+                    f"pins of {name}: {', '.join(twice)} is there twice: name each once"
+                )
         return self
 
     def require(self, heads: Heads) -> None:

@@ -117,6 +117,15 @@ def test_every_decision_is_sound(
             },
             "no road to t",
         ),
+        (
+            {
+                "pins": [{"name": "house", "never": ["frontier"], "matches": "bluebird"}],
+                "tenants": {
+                    "t": {"pins": [{"name": "house", "never": ["frontier"], "matches": "falcon"}]}
+                },
+            },
+            "pins of t: house is there twice",
+        ),
     ],
 )
 def test_bad_policy_is_refused_with_its_reason(changes: dict[str, Any], reason: str) -> None:
