@@ -32,6 +32,7 @@ _LEAST_S = 1e-4  # below it the clock and the caches are measured
 MOST_GROWTH = 20.0
 
 TEXTS: dict[str, Callable[[int], str]] = {
+    "backslashes": lambda n: "\\" * (n // 2) + "\\n" * (n // 4),
     "addresses": lambda n: " ".join(f"u{i}@example.com" for i in range(n // 18)),
     "dots after an at": lambda n: "a@b" + ".b" * (n // 2),
     "ats": lambda n: "a@" * (n // 2),

@@ -43,11 +43,23 @@ _MOD_97 = {
     for value, letter in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 }
 
+# Those of a JSON text, also in one within another.
+_ESCAPES = re.compile(r"(?<!\\)\\++(?:[bfnrt]|u[0-9a-fA-F]{4})")
+
 _WINDOW, _MARGIN = 4096, 1024  # a number is far shorter than the margin
 _GROUP = re.compile(r"\d+")
 # So many groups of digits are read as a telephone number may be written; it takes up to a second.
 _MOST_GROUPS = 20_000
 _LIKE_A_PHONE = regex.compile(r"(?<!\w)[+＋(]{0,2}\d(?:[\s().\-/]{0,3}\d){4,16}(?!\w)")
+
+
+def without_escapes(text: str) -> str:
+    """The text with each escape of JSON as blanks, of the same length: the `n` of a written `\\n`
+    is no part of the word after it.
+    """
+    if "\\" not in text:
+        return text
+    return _ESCAPES.sub(lambda escape: "\n" * len(escape[0]), text)
 
 
 def finders(settings: MaskSettings) -> dict[str, Find]:

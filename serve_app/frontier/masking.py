@@ -22,7 +22,7 @@ from typing import Any
 from serve_app.domain import Delta, Generation, Message, ToolCall
 from serve_app.errors import RoadBarred
 from serve_app.expressions import Expression, Patience, TooSlow
-from serve_app.frontier.finding import Find, Span, finders
+from serve_app.frontier.finding import Find, Span, finders, without_escapes
 from serve_app.settings import MaskSettings
 
 _MARK = re.compile(r"<([A-Z][A-Z0-9]{0,31})_(\d{1,9})>")
@@ -61,7 +61,7 @@ class Masker:
         known = finders(self.settings)
         chosen = [(kind.upper(), known[kind]) for kind in known if kind in self.settings.kinds]
         own = [(name, _own(name, expression)) for name, expression in self.own]
-        return Masks((*own, *chosen), taken)
+        return Masks((*own, *chosen), len(own), taken)
 
 
 @dataclass(slots=True)
@@ -71,9 +71,11 @@ class Masks:
     Attributes:
         rules: By the name that placeholders have. What several find in part is masked as a whole,
             under the name of the earliest rule.
+        own: How many of them, the first ones, are the operator's.
     """
 
     rules: tuple[tuple[str, Find], ...] = field(repr=False)
+    own: int
     taken: set[str]
     numbers: dict[str, itertools.count[int]] = field(default_factory=dict)
     by_value: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
@@ -110,10 +112,13 @@ class Masks:
 
     def _spans(self, text: str) -> list[tuple[int, int, str]]:
         """What is to be masked, in order; nothing overlaps."""
+        plain = without_escapes(text)
         every = sorted(
             (start, end, rank)
             for rank, (_, find) in enumerate(self.rules)
-            for start, end in find(text)
+            # An operator's expression may name a backslash.
+            for reading in ({text, plain} if rank < self.own else {plain})
+            for start, end in find(reading)
         )
         merged: list[tuple[int, int, int]] = []
         for start, end, rank in every:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
@@ -66,6 +67,23 @@ def test_what_the_rules_know_is_masked(text: str, seen: str) -> None:
 )
 def test_and_nothing_else(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize("value", ["ann@example.com", PHONE, IBAN, CARD, KEY, JWT, "HR-409895"])
+@pytest.mark.parametrize("before", ["to\n", "to\t", "to\r\n", "til Å", 'a "', "a\\b ", "C:\\"])
+def test_in_json_it_is_masked_after_an_escape_too(before: str, value: str) -> None:
+    """As clients write the arguments and results of tools, also within each other."""
+    for text in (inner := json.dumps([f"{before}{value}"]), json.dumps({"said": inner})):
+        seen = masked(text)
+        assert value not in seen
+        left = json.loads(seen)
+        said = left[0] if isinstance(left, list) else json.loads(left["said"])[0]
+        assert re.fullmatch(re.escape(before) + r"<[A-Z]+_1>", said)
+
+
+def test_expression_of_an_operator_may_name_a_backslash() -> None:
+    masker = Masker.of(MaskSettings(patterns={"USER": r"CORP\\\w+"}))
+    assert masker.begin([]).mask(r"CORP\tom is back") == "<USER_1> is back"
 
 
 FAST = 4_000, 32_000  # characters: small, and eight times as many
