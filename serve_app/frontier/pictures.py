@@ -135,6 +135,8 @@ class Pictures:
                 raise _unusable(image, "its host did not answer in time") from None
             except (httpx.HTTPError, OSError):
                 raise _unusable(image, "its host cannot be reached") from None
+            except (httpx.InvalidURL, ValueError):  # of UnicodeError too
+                raise _unusable(image, "its address, or where that points to, is none") from None
             kind = next((kind for kind, begins in KINDS.items() if begins.match(content)), None)
             if kind is None:
                 raise _unusable(image, f"it is none of {', '.join(KINDS)}")

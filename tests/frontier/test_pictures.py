@@ -78,7 +78,7 @@ class Host:
             return list(addresses)
 
         allowed = rules.pop("allowed", lambda address: address.is_loopback)
-        settings = ImageSettings(hosts=(f"{HOST}:{self.port}",), **rules)
+        settings = ImageSettings.model_validate({"hosts": (f"{HOST}:{self.port}",), **rules})
         tls = ssl.create_default_context(cafile=str(self.identity))
         return Pictures(settings, tls=tls, resolve=resolve, allowed=allowed)
 
@@ -152,6 +152,25 @@ async def test_a_host_may_not_point_elsewhere(identity: Path, to: str) -> None:
     async with hosting(identity, a=moved(to)) as host:
         assert "points to another" in await refused(host.fetcher(), host.url("/a"))
         assert len(host.asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/\x00", "/\x7f", f"/{'a' * 70_000}"])
+async def test_an_address_that_is_none_is_refused(identity: Path, path: str) -> None:
+    async with hosting(identity) as host:
+        assert "is none" in await refused(host.fetcher(), host.url(path))
+        assert host.asked == []
+
+
+@pytest.mark.parametrize("name", ["b\u00fccher.", "."])
+async def test_a_name_that_no_host_has_is_refused(identity: Path, name: str) -> None:
+    async with hosting(identity, a=ok(PNG)) as host:
+        fetcher = host.fetcher(hosts=(f"*.{HOST}:{host.port}",))
+        assert "is none" in await refused(fetcher, host.url("/a", f"{name}{HOST}"))
+
+
+async def test_a_host_may_not_point_to_nowhere(identity: Path) -> None:
+    async with hosting(identity, a=moved("http://[")) as host:
+        assert "is none" in await refused(host.fetcher(), host.url("/a"))
 
 
 @pytest.mark.parametrize("inside", ["10.0.0.7", "169.254.169.254", "::ffff:192.168.1.1", "fe80::1"])
