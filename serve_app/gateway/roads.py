@@ -33,7 +33,8 @@ _FRESH_S = 2.0  # a pin that is new may be overlooked for so long
 
 
 class RemoteRouter:
-    """Stage 1 for queries that travel together; stage 2 for each one alone, as it takes long.
+    """Stage 1 for queries that travel together; stage 2, and the intents of many turns, for each
+    one alone, as they take long.
 
     Args:
         model: Which stage 2 asks.
@@ -53,9 +54,14 @@ class RemoteRouter:
         if pins := await self._pins(context):
             all_turns = of_user(messages) if any(pin.intents for pin in pins) else ()
             found = await matched(pins, said(messages))
-            asked = replace(asked, said=all_turns, matched=found)
+            # One turn alone is what the router reads anyway.
+            asked = replace(asked, said=all_turns if len(all_turns) > 1 else (), matched=found)
         decision: Decision
-        decision, unsure = await self._first.call(context, asked)
+        if asked.said:
+            # Alone, as it takes longer with each turn: others would wait for it.
+            ((decision, unsure),) = await self._remote.call("decide", context, [(context, asked)])
+        else:
+            decision, unsure = await self._first.call(context, asked)
         if not unsure:
             return decision
         try:

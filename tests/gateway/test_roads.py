@@ -93,6 +93,8 @@ class Deciding(Deployment):
     async def call(self, method: str, _: RequestContext, *args: Any, lane: Any = None) -> Any:
         if method == "pins":
             return self.pins
+        if self.held and any(turns.said for _, turns in args[0]):
+            await self.held.wait()
         self.turns += [turns for _, turns in args[0]]
         return [(decision(), False) for _ in args[0]]
 
@@ -119,3 +121,19 @@ async def test_turns_that_no_pin_asks_for_do_not_travel(pins: tuple[Pin, ...]) -
     await router(deployment).decide(CONTEXT, LONG, None)
     found = frozenset({"text"}) if pins else None
     assert deployment.turns == [Turns("three", "one", (), found)]
+
+
+async def test_a_question_waits_for_nobody_whose_many_turns_are_read_for_intents() -> None:
+    deployment = Deciding(INTENT)
+    one = router(deployment)
+    deployment.held = asyncio.Event()
+    long = asyncio.create_task(one.decide(CONTEXT, LONG, None))
+    short = one.decide(CONTEXT, [Message("user", "four")], None)
+    await asyncio.wait_for(short, 5)
+    assert not long.done()
+    deployment.held.set()
+    await long
+    assert deployment.turns == [
+        Turns("four", matched=frozenset()),
+        Turns("three", "one", ("one", "three"), frozenset()),
+    ]
