@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from serve_app.errors import Overloaded, PermissionDenied, TooManyFailures, Unauthenticated
 from serve_app.gateway.lookups import LookUps
 from serve_app.gateway.throttle import Failures
-from serve_app.ledger.keys import PREFIX, Keys, digest, has_checksum, is_possible
+from serve_app.ledger.keys import PREFIX, Keys, digest, is_possible
 from serve_app.settings import ApiKey
 
 _UNKNOWN = "this API key is not known"
@@ -89,13 +89,13 @@ class Keyring:
         return Principal(key.name, key.tenant, frozenset(key.scopes))
 
     def _may_try(self, secret: str, address: str) -> None:
-        """An address that has been wrong too often has to wait. A key with a right checksum has
-        not, while look-ups are free: others behind the same proxy may have good ones.
+        """An address that has been wrong too often has to wait. What may be a key has not, while
+        look-ups are free: others behind the same proxy may have good ones.
         """
         wait = self._failures.wait_s(address)
         if not wait:
             return
-        if not has_checksum(secret):
+        if not is_possible(secret):
             raise _too_many(wait)
         if self._look_ups.busy:
             raise _too_many(_BUSY_S)

@@ -231,11 +231,17 @@ def test_a_key_with_one_character_changed_is_seen_to_be_none(place: int, other: 
     assert has_checksum(changed) == (changed == secret)
 
 
-async def test_a_key_made_before_there_were_checksums_still_opens(door: Door) -> None:
-    row = {"sha256": digest(junk(1)), "name": "old", "tenant": "acme", "scopes": ["chat"]}
+async def old_key(door: Door) -> str:
+    """One made before there were checksums."""
+    secret = junk(1_000_000)
+    row = {"sha256": digest(secret), "name": "old", "tenant": "acme", "scopes": ["chat"]}
     made = insert(tables.keys).values(id="1", created_at=0.0, **row)
     await door.database.write(lambda connection: connection.execute(made))
-    assert (await door.opens(junk(1))).name == "old"
+    return secret
+
+
+async def test_a_key_made_before_there_were_checksums_still_opens(door: Door) -> None:
+    assert (await door.opens(await old_key(door))).name == "old"
 
 
 async def test_junk_drives_no_good_key_out_while_the_ledger_is_away(door: Door) -> None:
@@ -293,7 +299,6 @@ async def test_an_address_that_is_wrong_too_often_has_to_wait(door: Door) -> Non
             await door.opens(junk(number))
         refusals.append(caught.value)
     assert [type(each) for each in refusals] == [Unauthenticated] * 20 + [TooManyFailures] * 20
-    assert door.keys.reads == 20
     wait = refusals[-1].retry_after_s
     assert wait is not None
     assert 0 < wait <= 2
@@ -308,12 +313,14 @@ async def test_an_address_that_is_wrong_too_often_has_to_wait(door: Door) -> Non
 async def test_good_keys_behind_the_same_proxy_are_not_locked_out(door: Door) -> None:
     _, known = await door.keys.create("ann", "acme", ["chat"])
     _, fresh = await door.keys.create("bob", "acme", ["chat"])
+    old = await old_key(door)
     await door.opens(known)
     for number in range(40):
         with pytest.raises((Unauthenticated, TooManyFailures)):
             await door.opens(junk(number))
     assert (await door.opens(known)).name == "ann"
     assert (await door.opens(fresh)).name == "bob"
+    assert (await door.opens(old)).name == "old"
 
 
 def test_an_ipv6_client_is_its_network() -> None:
