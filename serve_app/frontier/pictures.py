@@ -71,6 +71,8 @@ def admitted(messages: Sequence[Message], settings: ImageSettings) -> tuple[Mess
 def is_public(address: Address) -> bool:
     """Whether an address is of the public network, also where one is wrapped in another."""
     if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local:  # deprecated, and in use (RFC 3879)
+            return False
         inner = address.ipv4_mapped or address.sixtofour
         if address.teredo:
             inner = address.teredo[1]
