@@ -276,6 +276,12 @@ class Release:
         return cls(name, int(version))
 
 
+def wants_json(options: Mapping[str, Any]) -> bool:
+    """Whether an answer must be JSON, by the options that it is asked with."""
+    form: Mapping[str, Any] = options.get("response_format") or {}
+    return bool(form.get("type", "text") != "text")
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One request to a language model.

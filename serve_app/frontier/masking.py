@@ -19,7 +19,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from serve_app.domain import Delta, Generation, Message, ToolCall
+from serve_app.domain import Delta, Generation, Message, ToolCall, wants_json
 from serve_app.errors import RoadBarred
 from serve_app.expressions import Expression, Patience, TooSlow
 from serve_app.frontier.finding import Find, Span, finders, without_escapes
@@ -194,7 +194,8 @@ class Masked:
             worker = _WORKER if size <= _LONG else _WORKER_OF_LONG
             loop = asyncio.get_running_loop()
             masks, asked = await loop.run_in_executor(worker, self._hidden, generation, known)
-        text, refusal = Restored(masks), Restored(masks)
+        written = _in_json if wants_json(generation.options) else str
+        text, refusal = Restored(masks, written), Restored(masks)
         calls = defaultdict[int, Restored](lambda: Restored(masks, _in_json))
         async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:

@@ -59,7 +59,7 @@ class Through:
     def of(
         cls, adapter: Adapter, question: Question, draft: str, violations: Sequence[str]
     ) -> Through:
-        own = question.options.get("response_format", {}).get("type", "text") != "text"
+        own = question.in_json
         return cls(adapter, None if own else adapter.contract, draft, violations)
 
     @property

@@ -24,6 +24,7 @@ from serve_app.domain import (
     SearchQuery,
     ToolCall,
     Usage,
+    wants_json,
 )
 
 
@@ -190,8 +191,7 @@ class Question:
     @property
     def in_json(self) -> bool:
         """Whether the answer must be JSON."""
-        form: Mapping[str, Any] = self.options.get("response_format") or {}
-        return bool(form.get("type", "text") != "text")
+        return wants_json(self.options)
 
     @property
     def named(self) -> Route | None:

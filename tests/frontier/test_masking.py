@@ -257,6 +257,18 @@ async def test_calls_of_tools_are_masked_and_restored_as_json(size: int) -> None
     assert told[2].content == "sent to <EMAIL_1>"
 
 
+async def test_in_an_answer_of_json_values_are_restored_as_json() -> None:
+    async def answer(_: Generation) -> AsyncGenerator[Delta]:
+        yield Delta('{"key": "<SECRET_1>"}', "stop")
+
+    async def told(**options: Any) -> str:
+        asked = Generation((Message("user", f"it is {PEM}"),), 100, options)
+        return "".join([delta.text async for delta in Masked(answer, SETTINGS).generate(asked)])
+
+    assert json.loads(await told(response_format={"type": "json_object"})) == {"key": PEM}
+    assert await told(response_format={"type": "text"}) == f'{{"key": "{PEM}"}}'
+
+
 def test_what_two_rules_find_in_part_is_masked_as_a_whole() -> None:
     masker = Masker.of(MaskSettings(patterns={"HOST": r"example\.com/\w+"}))
     assert masker.begin([]).mask("see ann@example.com/secret now") == "see <HOST_1> now"
