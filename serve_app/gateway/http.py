@@ -198,6 +198,7 @@ _EXPOSED = [  # what scripts of other origins may read, beside the body
             "cost-usd",
             "baseline-usd",
             "degraded",
+            "adapted",
         )
     ),
 ]

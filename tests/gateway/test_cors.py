@@ -8,9 +8,10 @@ import hashlib
 import httpx
 import pytest
 
-from serve_app.errors import SettingsError
+from serve_app.domain import Route
+from serve_app.errors import SettingsError, Unavailable
 from serve_app.settings import from_args
-from tests.fixtures import House, ScriptedModel
+from tests.fixtures import FixedRouter, House, ScriptedModel, decision
 from tests.gateway.test_http import CHAT, TURNS, client_of
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
@@ -61,14 +62,22 @@ async def test_preflight_of_another_page_is_refused() -> None:
 @pytest.mark.parametrize("key", ["secret", "wrong"])
 async def test_page_may_read_what_the_answer_says_beside_its_body(key: str) -> None:
     headers = {"origin": PAGE, "authorization": f"Bearer {key}"}
-    async with client_of(closed(PAGE)) as client:
-        answer = await client.post(CHAT, json={"messages": TURNS}, headers=headers)
+    asked = {"messages": TURNS, "max_completion_tokens": 10**6}  # more than there are
+    house = House(
+        gateway={"api_keys": [KEY], "cors_origins": (PAGE,)},
+        router=FixedRouter(decision(Route.FRONTIER)),
+        frontier=ScriptedModel(Unavailable("away")),
+    )
+    async with client_of(house) as client:
+        answer = await client.post(CHAT, json=asked, headers=headers)
     assert answer.status_code == (200 if key == "secret" else 401)
     # Of a refusal too: else the page cannot say why.
     assert answer.headers["access-control-allow-origin"] == PAGE
     exposed = {each.strip() for each in answer.headers["access-control-expose-headers"].split(",")}
     ours = {name for name in answer.headers if name.startswith("x-trivium-")}
     assert {"x-request-id", "retry-after", "x-should-retry"} | ours <= exposed
+    if key == "secret":
+        assert {"x-trivium-adapted", "x-trivium-degraded"} <= ours
 
 
 async def test_page_may_read_that_we_failed() -> None:
