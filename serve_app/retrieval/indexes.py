@@ -146,7 +146,9 @@ class Indexes:
             names = await self._client.list_collections(timeout=self._timeout)
             names = [name for name in names if re.fullmatch(r".+__\d+", name)]
             for name in set(names) - self._owners.keys():
-                self._owners[name] = (await self._described(name)).owner
+                # Others may have collections on the same server, which are nobody's here.
+                about = await self._client.describe_collection(name, timeout=self._timeout)
+                self._owners[name] = (about.get("properties") or {}).get("trivium.owner", "")
         mine = [name for name in names if self._owners[name] == tenant]
         return len({name.rpartition("__")[0] for name in mine})
 

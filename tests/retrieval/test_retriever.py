@@ -362,6 +362,8 @@ async def test_a_tenant_makes_so_many_collections_and_no_more(
     store: MilvusStore, models: Models
 ) -> None:
     few = Retriever(store, models, 40, Rules(max_collections=2))
+    with store._milvus.blocking() as client:  # of another program, on the same server
+        client.create_collection("foreign__1", dimension=4)
     names = [f"limit{number}" for number in range(4)]
     document = [Document("doc", "Title", "one")]
     await asyncio.gather(*(few.ingest(name, "greedy", document) for name in names[:2]))
@@ -379,6 +381,7 @@ async def test_a_tenant_makes_so_many_collections_and_no_more(
     await few.ingest(names[3], "greedy", document)
     for name in names[1:]:
         await store.remove_collection(name)
+    await store.drop("foreign__1")
 
 
 async def test_deleted_document_is_gone_and_counted(retriever: Retriever, collection: str) -> None:
