@@ -30,9 +30,9 @@ def needs_facts(decision: Decision) -> bool:
     return decision.route is Route.KNOWLEDGE or decision.volatile
 
 
-def may_go_on(error: TriviumError, question: Question) -> bool:
-    """Whether another road may do what this one refused: so where the caller named none."""
-    return question.named is None or not isinstance(error, InvalidRequest)
+def may_go_on(error: TriviumError, question: Question, failed: Route) -> bool:
+    """Whether another road may do what this one refused: not where the caller named this one."""
+    return failed is not question.named or not isinstance(error, InvalidRequest)
 
 
 def next_road(

@@ -224,7 +224,7 @@ class Nodes:
         """
         run, question, failed = runtime.context, state["question"], state["road"]
         error = state["error"] or Unavailable("the road failed")
-        if not detours.may_go_on(error, question):
+        if not detours.may_go_on(error, question, failed):
             raise error
         decision, first = state["decision"], state.get("first_error", error)
         if isinstance(error, RoadBarred):

@@ -467,6 +467,20 @@ async def test_road_that_the_caller_names_refuses_for_itself() -> None:
     assert house.frontier.asked == []
 
 
+@pytest.mark.parametrize(
+    ("named", "told"), [(Route.KNOWLEDGE, KnowledgeUnavailable), (Route.EXPERT, Unavailable)]
+)
+async def test_outage_of_a_named_road_is_no_fault_of_the_request(
+    named: Route, told: type[TriviumError]
+) -> None:
+    house = House(
+        knowledge=FixedKnowledge(DOWN), expert=ScriptedModel(DOWN), frontier=ScriptedModel(NO)
+    )
+    with pytest.raises(told):
+        await ask(house, question(pinned=named))
+    assert house.frontier.asked
+
+
 async def test_refusal_is_carried_and_is_no_text() -> None:
     refusing = ScriptedModel(
         Delta(refusal="I cannot ", usage=Usage(10, 2)), Delta(refusal="say.", finish_reason="stop")
