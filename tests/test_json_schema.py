@@ -71,6 +71,7 @@ NO_SCHEMA: dict[str, tuple[dict[str, Any], str]] = {
     "types": ({"type": [1]}, "type"),
     "required": ({"properties": {"a": {"required": True}}}, "properties/a/required"),
     "bound": ({"minItems": -1}, "minItems"),
+    "bound without end": ({"minLength": 10**400}, "minLength"),
     "bound's type": ({"minimum": "1"}, "minimum"),
     "pattern": ({"pattern": "("}, "regular expression"),
     "pattern of names": ({"patternProperties": {"[": {}}}, "regular expression"),

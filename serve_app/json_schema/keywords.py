@@ -27,7 +27,7 @@ def _ours(reference: str) -> str:
     return reference
 
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Kind = Literal["object", "array", "string", "integer", "number", "boolean", "null"]
 
