@@ -64,11 +64,17 @@ class ImagePart(Loose):
     image_url: ImageUrl
 
 
+def _type(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+# By a function, as pydantic has no words of ours for a field's name.
 Part = Annotated[
-    TextPart | ImagePart,
+    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")],
     Discriminator(
-        "type",
-        custom_error_type="value_error",
+        _type,
+        custom_error_type="content_part",
         custom_error_message="no road takes such a content part; send type text or image_url",
     ),
 ]

@@ -514,7 +514,7 @@ async def test_a_part_that_no_road_takes_is_refused_with_a_remedy(kind: Any) -> 
         await send(House(), "POST", CHAT, json={"messages": turns}), 400, "invalid_value"
     )
     assert error["param"] == "messages[0].content[1]"
-    assert "image_url" in error["message"]
+    assert "send type text or image_url" in error["message"]
 
 
 async def test_a_body_that_is_nested_too_deeply_is_refused() -> None:
