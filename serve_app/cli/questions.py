@@ -53,7 +53,7 @@ def ask(
     }
     if max_tokens is not None:
         body["max_completion_tokens"] = max_tokens
-    answer = ""
+    answer = refusal = ""
     facts: dict[str, str] = {}
     usage: dict[str, Any] = {}
     annotations: list[dict[str, Any]] = []
@@ -64,24 +64,30 @@ def ask(
             usage = event.get("usage") or usage
             for choice in event["choices"]:
                 piece = choice["delta"].get("content") or ""
+                declined = choice["delta"].get("refusal") or ""
                 annotations += choice["delta"].get("annotations") or []
-                answer += piece
+                answer, refusal = answer + piece, refusal + declined
                 if not as_json:
-                    sys.stdout.write(piece)
+                    sys.stdout.write(piece + declined)
                     sys.stdout.flush()
     if as_json:
-        print(json.dumps({"answer": answer, **facts, "usage": usage, "annotations": annotations}))
+        told = {"answer": answer, "refusal": refusal or None, **facts}
+        print(json.dumps({**told, "usage": usage, "annotations": annotations}))
         return
     sys.stdout.write("\n")
     for number, citation in enumerate(_sources(annotations), start=1):
         as_of = f", as of {citation['as_of']}" if "as_of" in citation else ""
         line = f"  [{number}] {citation['title']}{as_of}  {citation['url']}"
         errors.print(escape(line), style="dim", soft_wrap=True)
-    degraded = f" · [yellow]degraded: {facts['degraded']}[/yellow]" if "degraded" in facts else ""
+    warned = "".join(
+        f" · [yellow]{name}: {facts[name]}[/yellow]"
+        for name in ("degraded", "adapted")
+        if name in facts
+    )
     errors.print(
         f"  [dim]{facts['route']} · confidence {facts['confidence']} · routed in "
         f"{facts['router-ms']} ms · {usage['total_tokens']} tokens · "
-        f"${usage['cost']:.6f} (RAG-only: ${usage['cost_details']['baseline']:.6f})[/dim]{degraded}"
+        f"${usage['cost']:.6f} (RAG-only: ${usage['cost_details']['baseline']:.6f})[/dim]{warned}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serve_app import __version__
-from serve_app.domain import Route
+from serve_app.domain import Delta, Route
 from serve_app.errors import Unavailable
 from tests.cli.conftest import Run, Serve
 from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
@@ -50,6 +50,17 @@ def test_answer_for_machines_is_one_json_object(run: Run, serve: Serve) -> None:
     assert answer["answer"] == "Deep thought."
     assert answer["degraded"] == "expert-service-unavailable"
     assert answer["usage"]["total_tokens"] == 12
+
+
+def test_refusal_is_shown_and_so_is_what_was_adapted(run: Run, serve: Serve) -> None:
+    declines = ScriptedModel(Delta(refusal="I can't help."))
+    url = serve(House(frontier=declines))
+    arguments = ("ask", "hi", "--model", "trivium/frontier", "--max-tokens", "99999", "--url", url)
+    shown = run(*arguments)
+    assert shown.out == "I can't help.\n"
+    assert "adapted: max_completion_tokens" in shown.err
+    told = json.loads(run(*arguments, "--json").out)
+    assert (told["answer"], told["refusal"]) == ("", "I can't help.")
 
 
 def test_failure_inside_the_stream_is_told(run: Run, serve: Serve) -> None:

@@ -21,9 +21,9 @@ import uvicorn
 from sqlalchemy import select
 from websockets.asyncio.client import ClientConnection, connect
 
-from serve_app.domain import Chunk, RequestContext, Route, SearchQuery
+from serve_app.domain import Chunk, Delta, RequestContext, Route, SearchQuery
 from serve_app.ledger.tables import answers
-from tests.fixtures import FixedKnowledge, FixedRouter, House, chunk, decision
+from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -240,6 +240,19 @@ async def test_in_a_house_with_keys_the_page_asks_for_one_and_sends_it(tmp_path:
         said = await evaluate(page, "[...document.querySelectorAll('.answer')].at(-1).textContent")
         assert said == "Hello there."
         assert await evaluate(page, "sessionStorage.getItem('trivium-key')") == "secret"
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+async def test_a_refusal_is_shown(tmp_path: Path) -> None:
+    declines = ScriptedModel(Delta(refusal="I can't help.", finish_reason="stop"))
+    asked = House(router=FixedRouter(decision(Route.FRONTIER)), frontier=declines)
+    async with served(asked) as url, browser(tmp_path / "profile") as page:
+        await command(page, "Page.navigate", url=url)
+        while not await evaluate(page, "document.readyState === 'complete' && typeof ask"):
+            pass
+        await evaluate(page, "ask('hi')")
+        shown = await evaluate(page, "document.querySelector('.answer').textContent")
+    assert shown == "I can't help."
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
