@@ -13,6 +13,7 @@ import time
 from serve_app.domain import WARM_UP, Message, RequestContext, Route
 from serve_app.errors import InvalidRequest, PermissionDenied, Unavailable
 from serve_app.gateway.accounting import UNWRITTEN, Accounting
+from serve_app.orchestration.knowledge import NO_EVIDENCE
 from serve_app.orchestration.run import Question
 
 log = logging.getLogger(__name__)
@@ -72,11 +73,11 @@ class Readiness:
         async with self._accounting.answering(context, question, model) as (_, task):
             answer = await task
         # Another road may stand in for the frontier, which costs money or has no key; for nothing
-        # else: a part that is not there yet is waited for.
+        # else: a part that is not there yet is waited for. A base that has nothing on it is there.
         absent = [
             reason
             for reason in answer.degraded
-            if not reason.startswith("frontier") and reason != UNWRITTEN
+            if not reason.startswith("frontier") and reason not in (UNWRITTEN, NO_EVIDENCE)
         ]
         if absent:
             raise Unavailable(", ".join(absent))

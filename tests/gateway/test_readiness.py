@@ -53,6 +53,19 @@ async def test_frontier_that_nobody_configured_is_not_waited_for() -> None:
     assert await settled(ready(house)) == []
 
 
+@pytest.mark.parametrize("without", ["say so", "frontier"])
+@pytest.mark.parametrize("frontier", ["Nine.", FrontierNotConfigured("none")])
+async def test_base_that_has_nothing_on_opening_hours_holds_nobody(
+    without: str, frontier: str | Exception
+) -> None:
+    house = House(
+        knowledge=FixedKnowledge([]),
+        frontier=ScriptedModel(frontier),
+        without_evidence=without,
+    )
+    assert await settled(ready(house)) == []
+
+
 async def test_expert_that_is_down_is_waited_for() -> None:
     house = House(expert=ScriptedModel(DOWN), frontier=ScriptedModel(FrontierNotConfigured("none")))
     assert Route.EXPERT in await settled(ready(house))
