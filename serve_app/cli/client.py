@@ -75,7 +75,7 @@ class Client:
         """Call an endpoint and return its JSON.
 
         Raises:
-            Refused: The stack answered with an error.
+            Refused: The stack answered with an error, or somebody else did.
             Unavailable: Nobody answers at the address.
         """
         try:
@@ -84,7 +84,11 @@ class Client:
             raise self._unreachable(error) from None
         if response.is_error:
             raise refused(response)
-        return response.json()
+        try:
+            return response.json()
+        except ValueError:
+            told = f"{self._url} answers with something else than JSON: is it Trivium? (--url)"
+            raise Refused(told, response.status_code) from None
 
     def chat(self, body: dict[str, Any]) -> Iterator[tuple[httpx.Headers, dict[str, Any]]]:
         """Stream a chat completion: response headers with each event."""
