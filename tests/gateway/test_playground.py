@@ -256,6 +256,38 @@ async def test_a_refusal_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+async def test_a_road_that_headers_could_not_wait_for_is_told_at_the_end(tmp_path: Path) -> None:
+    asked = House()
+    decided = asyncio.Event()
+    decide = asked.router.decide
+
+    async def slowly(*arguments: Any) -> Any:
+        await decided.wait()
+        return await decide(*arguments)
+
+    asked.router.decide = slowly  # type: ignore[method-assign]
+    async with served(asked) as url, browser(tmp_path / "profile") as page:
+        await command(page, "Page.navigate", url=url)
+        while not await evaluate(page, "document.readyState === 'complete' && typeof ask"):
+            pass
+        # Headers are there once the page reads the body.
+        await evaluate(
+            page,
+            "const real = events; globalThis.reading = false; "
+            "events = (body) => { reading = true; return real(body); }; "
+            "globalThis.asking = ask('hi'); true",
+        )
+        while not await evaluate(page, "reading"):
+            pass
+        assert await evaluate(page, "document.querySelector('.facts').textContent") == "…"
+        decided.set()
+        told = await evaluate(
+            page, "asking.then(() => document.querySelector('.facts').textContent)"
+        )
+    assert told.startswith("expert · confidence 0.800")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
 async def test_an_answer_is_judged_by_a_click(tmp_path: Path) -> None:
     asked = house()
     async with served(asked) as url, browser(tmp_path / "profile") as page:
