@@ -7,7 +7,7 @@ answer must keep (`stop`, `response_format`, `max_tokens`, tools) is passed on, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -73,12 +73,17 @@ class Fitting:
     most: int | None = None
     refused: set[tuple[str, str]] = field(default_factory=set)
 
-    def fit(self, generation: Generation) -> Fitted:
-        """The generation as the model takes it."""
+    def fit(self, generation: Generation, without: Collection[str] = ()) -> Fitted:
+        """The generation as the model takes it.
+
+        Args:
+            without: Parameters that it has refused of this generation.
+        """
         options, adapted = dict(generation.options), list[str]()
         stop: tuple[str, ...] = ()
         for name, value in generation.options.items():
-            match self._how(name, value, options):
+            refused = name in without or _asked(name, value) in self.refused
+            match self._how(name, value, options, refused=refused):
                 case "passed":
                     pass
                 case "bounded":
@@ -105,18 +110,14 @@ class Fitting:
         ours = bound if bound < least_tokens else None
         return Fitted(fitted, tuple(adapted), stop, ours)
 
-    def learn(self, param: str | None, generation: Generation) -> bool:
-        """Whether a request that was refused for a parameter may be asked again without it."""
-        learnt = param in (*WISHES, "stop") and param in self.fit(generation).generation.options
-        if learnt and param:
-            if len(self.refused) >= _REMEMBERED:
-                self.refused.clear()
-            self.refused.add(_asked(param, generation.options[param]))
-        return learnt
+    def learn(self, param: str, value: Any) -> None:
+        """Remember that the model refuses a value of a parameter."""
+        if len(self.refused) >= _REMEMBERED:
+            self.refused.clear()
+        self.refused.add(_asked(param, value))
 
-    def _how(self, name: str, value: Any, options: Mapping[str, Any]) -> How:
+    def _how(self, name: str, value: Any, options: Mapping[str, Any], *, refused: bool) -> How:
         how = TABLE.get(name, {}).get(self.protocol, "passed")
-        refused = _asked(name, value) in self.refused
         if name == "stop":
             # Anthropic takes none that is nothing but white space.
             blank = self.protocol == "anthropic" and not all(each.strip() for each in value)

@@ -89,17 +89,24 @@ class FittedProvider:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         """As `Provider.generate`; the first delta says what was adapted."""
+        without: set[str] = set()
         while True:
             begun = False
+            fitted = self._fitting.fit(generation, without)
             try:
-                async with aclosing(self._once(self._fitting.fit(generation))) as deltas:
+                async with aclosing(self._once(fitted)) as deltas:
                     async for delta in deltas:
                         begun = True
                         yield delta
             except InvalidRequest as error:
-                if begun or not self._fitting.learn(error.param, generation):
+                param = error.param
+                # What was sent: another request may have found out the same meanwhile.
+                sent = fitted.generation.options
+                if begun or param not in (*WISHES, "stop") or param not in sent:
                     raise
-                log.warning("a model refuses %s: it is asked without from now on", error.param)
+                without.add(param)
+                self._fitting.learn(param, generation.options[param])
+                log.warning("a model refuses a value of %s: it is asked without it", param)
             else:
                 return
 

@@ -25,7 +25,12 @@ from tests.frontier.wire import (
     RESPONSES,
     Wire,
     answering,
+    chunked,
+    events,
+    receive,
+    refuse,
     serving,
+    start,
     streamed,
 )
 
@@ -138,6 +143,28 @@ async def test_what_one_caller_asks_too_much_of_is_left_to_the_others() -> None:
             deltas = [delta async for delta in model.generate(wanted)]
             assert wire.body.get("temperature") == sent
             assert adapted(deltas) == (() if sent else ("temperature",))
+
+
+async def test_callers_at_once_all_learn_what_a_model_refuses() -> None:
+    asked = Generation(ASK.messages, 32, {"temperature": 0.5})
+    together = asyncio.Barrier(8)
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, body = await receive(reader)
+        if wrong := takes_no("temperature")(body):
+            await together.wait()  # nobody knows of another one's refusal when he asks
+            refuse(writer, "openai", wrong)
+        else:
+            start(writer)
+            writer.write(chunked(events("openai")) + chunked(b""))
+        await writer.drain()
+
+    async with serving("openai", handler) as model:
+
+        async def one() -> str:
+            return text([delta async for delta in model.generate(asked)])
+
+        assert await asyncio.gather(*(one() for _ in range(8))) == ["Héllo"] * 8
 
 
 @BOTH
