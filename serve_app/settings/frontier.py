@@ -131,7 +131,7 @@ def _variable(upstream: dict[str, Any]) -> str:
 
 
 def _patience(settings: dict[str, Any]) -> float:
-    return min(120.0, settings.get("timeout_s", math.inf) / 2)
+    return min(120.0, float(settings.get("timeout_s", math.inf)) / 2)
 
 
 class FrontierSettings(UpstreamSettings):

@@ -265,7 +265,7 @@ async def test_a_road_that_headers_could_not_wait_for_is_told_at_the_end(tmp_pat
         await decided.wait()
         return await decide(*arguments)
 
-    asked.router.decide = slowly  # type: ignore[method-assign]
+    asked.router.decide = slowly  # type: ignore[assignment,method-assign]
     async with served(asked) as url, browser(tmp_path / "profile") as page:
         await command(page, "Page.navigate", url=url)
         while not await evaluate(page, "document.readyState === 'complete' && typeof ask"):
