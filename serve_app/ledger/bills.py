@@ -60,7 +60,7 @@ class Bill:
         shown = [part for m in messages for part in m.parts if isinstance(part, Image)]
         pictures = sum(most_tokens(each, models) for each in shown)
         around = _TOKENS_A_MESSAGE * len(said) + _TOKENS_A_PROMPT
-        most = generation.max_tokens
+        most = self._asked = generation.max_tokens
         if metered and most:
             most = max(most, _FEWEST_OF_AN_ANSWER)
             around += _TOKENS_OF_TOOLS if _FORMS & generation.options.keys() else 0
@@ -121,8 +121,8 @@ class Bill:
 
     @property
     def overdrawn(self) -> bool:
-        """Whether the answer has surely passed its bound, so that no more of it should be taken."""
-        most = self.bound.completion_tokens
+        """Whether the answer has surely passed the bound that was asked for: take no more of it."""
+        most = self._asked
         counted = self._told.completion_tokens if self._told else 0
         return counted > most or self._size > most * _MOST_BYTES_A_TOKEN
 
