@@ -46,7 +46,10 @@ def targets() -> list[str]:
 
 
 def ask(stack: Stack) -> None:
-    """A question down each road, one through an adapter, one that must be degraded, one refused."""
+    """A question down each road, one through an adapter, one that must be degraded, one refused.
+
+    One of the answers is judged: where nobody judged there is no cost of a success.
+    """
     draft = (ROOT / "configs" / "demo" / "house_style" / "test.jsonl").read_text(encoding="utf-8")
     styled = json.loads(draft.splitlines()[0])["messages"][:-1]
     returns = [{"role": "user", "content": "How many days do customers have to return goods?"}]
@@ -67,6 +70,8 @@ def ask(stack: Stack) -> None:
             body = {"model": model, "messages": messages, "max_completion_tokens": 24}
             answer = http.post("/v1/chat/completions", json=body)
             assert answer.status_code == status, (model, answer.text)
+            if model == "trivium/knowledge":
+                http.post("/v1/feedback", json={"id": answer.json()["id"], "good": True})
 
 
 @pytest.fixture(scope="module")
