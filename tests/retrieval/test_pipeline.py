@@ -260,7 +260,8 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
     writing.set()
     written = await task
     assert written > 0
-    names = {each["id"] for each in (await retriever.documents(collection, "t")).documents}
+    page = await retriever.documents(collection, "t", "", 1000)
+    names = {each["id"] for each in page.documents}
     assert {f"live{i}" for i in range(written)} <= names
 
 
