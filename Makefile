@@ -50,5 +50,5 @@ lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves 
 
 clean:  ## Stop a running stack, then remove .venv, .trivium and the caches
 	@if [ -x $(BIN)/trivium ]; then $(BIN)/trivium down || true; fi
-	rm -rf .venv .trivium .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .trivium .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
