@@ -101,7 +101,7 @@ class Pins(BaseModel):
 async def matched(pins: Sequence[Pin], texts: Iterable[str]) -> frozenset[str]:
     """The names of the pins whose expression is found in one of the texts; see `find`."""
     if not any(pin.matches for pin in pins):
-        return frozenset()
+        return frozenset()  # without a thread
     return await asyncio.to_thread(find, pins, list(texts))
 
 
@@ -111,6 +111,8 @@ def find(pins: Sequence[Pin], texts: Sequence[str]) -> frozenset[str]:
     One that takes too long counts as found: what could not be checked may not leave.
     """
     sought = {pin.name: _expressions(pin.matches) for pin in pins if pin.matches}
+    if not sought:
+        return frozenset()
     patience = {name: Patience() for name in sought}
     found: set[str] = set()
     for text in dict.fromkeys(texts):

@@ -8,7 +8,6 @@ rules cannot tell them from other words.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import re
@@ -77,14 +76,14 @@ class Masks:
     rules: tuple[tuple[str, Find], ...] = field(repr=False)
     own: int
     taken: set[str]
-    numbers: dict[str, itertools.count[int]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
     by_value: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     by_mark: dict[str, str] = field(default_factory=dict, repr=False)
 
     def mask(self, text: str) -> str:
         parts, cursor = [], 0
         for start, end, name in self._spans(text):
-            parts += [text[cursor:start], self._mark(name, text[start:end])]
+            parts += (text[cursor:start], self._mark(name, text[start:end]))
             cursor = end
         return "".join((*parts, text[cursor:]))
 
@@ -130,12 +129,14 @@ class Masks:
         return [(start, end, self.rules[rank][0]) for start, end, rank in merged]
 
     def _mark(self, name: str, value: str) -> str:
-        mark = self.by_value.get((name, value))
-        if mark is None:
-            numbers = self.numbers.setdefault(name, itertools.count(1))
-            mark = next(each for n in numbers if (each := f"<{name}_{n}>") not in self.taken)
-            self.by_value[name, value] = mark
-            self.by_mark[mark] = value
+        if mark := self.by_value.get((name, value)):
+            return mark
+        number = self.numbers.get(name, 0) + 1
+        while (mark := f"<{name}_{number}>") in self.taken:
+            number += 1
+        self.numbers[name] = number
+        self.by_value[name, value] = mark
+        self.by_mark[mark] = value
         return mark
 
 

@@ -125,6 +125,8 @@ class Policy(_Part):
         What the encoder cannot read may be of any intent.
         """
         pins = [pin for pin in self.pins_of(tenant) if pin.intents]
+        if not pins:
+            return ()
         most = [{i: fit + 1 - turn.read for i, fit in turn.fit.items()} for turn in said]
         return tuple(pin.name for pin in pins if any(map(pin.intended, most)))
 
