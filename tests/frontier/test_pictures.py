@@ -70,17 +70,24 @@ class Host:
     def url(self, path: str = "/a.png", host: str = HOST) -> str:
         return f"https://{host}:{self.port}{path}"
 
-    def fetcher(self, *, addresses: tuple[str, ...] = ("127.0.0.1",), **rules: Any) -> Pictures:
-        """One for which this machine is public, and our host at the given addresses."""
+    def fetcher(
+        self, *, addresses: tuple[str, ...] = ("127.0.0.1",), trusting: bool = True, **rules: Any
+    ) -> Pictures:
+        """One that finds our host at the given addresses.
+
+        Args:
+            trusting: This machine counts as public; else the fetcher judges as it does in use.
+        """
 
         async def resolve(host: str, port: int) -> list[str]:
             self.looked_up.append(host)
             return list(addresses)
 
-        allowed = rules.pop("allowed", lambda address: address.is_loopback)
         settings = ImageSettings.model_validate({"hosts": (f"{HOST}:{self.port}",), **rules})
         tls = ssl.create_default_context(cafile=str(self.identity))
-        return Pictures(settings, tls=tls, resolve=resolve, allowed=allowed)
+        if not trusting:
+            return Pictures(settings, tls=tls, resolve=resolve)
+        return Pictures(settings, tls=tls, resolve=resolve, allowed=lambda each: each.is_loopback)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -177,7 +184,7 @@ async def test_a_host_may_not_point_to_nowhere(identity: Path) -> None:
 async def test_a_name_that_leads_into_the_house_is_refused(identity: Path, inside: str) -> None:
     async with hosting(identity, a=ok(PNG)) as host:
         for addresses in ((inside,), ("1.1.1.1", inside), ()):
-            fetcher = host.fetcher(addresses=addresses, allowed=is_public)
+            fetcher = host.fetcher(addresses=addresses, trusting=False)
             assert "no public address" in await refused(fetcher, host.url("/a"))
         assert host.asked == []
 
