@@ -22,8 +22,8 @@ Find = Callable[[str], Iterable[Span]]
 
 _EMAIL = regex.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}(?![\w-])")
 _IBAN = regex.compile(r"(?<!\w)[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}(?!\w)")
-# Thirteen digits or more, a card's least. What decides comes after the first digit, which the engine
-# finds quickly.
+# Thirteen digits or more, a card's least. What decides comes after the first digit: the engine is
+# quick to find that.
 _DIGITS = regex.compile(r"[0-9](?<![\w.-][0-9])(?=(?:[ -]?[0-9]){12})[0-9]*+(?:[ -][0-9]++)*+")
 # Forms that providers document for their own keys, and that of RFC 7519.
 _KEY = regex.compile(

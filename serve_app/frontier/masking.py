@@ -81,7 +81,8 @@ class Masks:
     by_mark: dict[str, str] = field(default_factory=dict, repr=False)
 
     def mask(self, text: str) -> str:
-        parts, cursor = [], 0
+        parts: list[str] = []
+        cursor = 0
         for start, end, name in self._spans(text):
             parts += (text[cursor:start], self._mark(name, text[start:end]))
             cursor = end
@@ -129,8 +130,9 @@ class Masks:
         return [(start, end, self.rules[rank][0]) for start, end, rank in merged]
 
     def _mark(self, name: str, value: str) -> str:
-        if mark := self.by_value.get((name, value)):
-            return mark
+        known = self.by_value.get((name, value))
+        if known is not None:
+            return known
         number = self.numbers.get(name, 0) + 1
         while (mark := f"<{name}_{number}>") in self.taken:
             number += 1
