@@ -4,7 +4,7 @@
 
 `# -- text` above a value explains it, `# @schema {…}` bounds it with JSON Schema's own words and:
 `free` (any keys), `strings` (any keys, text), `each: path` (any keys, each like that value),
-`like: path` (these keys, each like that value).
+`like: path` (these keys, each like that value), `model: name` (as that pydantic model has it).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tools import chart_settings
 from tools.chart_binaries import ROOT
 from tools.chart_kustomize import CHART, Json, kustomizations
 
@@ -88,6 +89,8 @@ def schema(root: Value, value: Value, whole: bool = True) -> Json:
         whole: False for an item of `each`, which gets what it lacks from its defaults.
     """
     bounds = dict(value.bounds)
+    if model := bounds.pop("model", None):
+        return _of_model(value, chart_settings.of(model), whole)
     own: Json = {"type": _type(value.default)}
     if value.text:
         own["description"] = value.text
@@ -108,6 +111,17 @@ def schema(root: Value, value: Value, whole: bool = True) -> Json:
                     _key(child) for child in value.children if child.default not in ([], {})
                 ]
     return own | bounds
+
+
+def _of_model(value: Value, made: Json, whole: bool) -> Json:
+    """A model's own schema. What values.yaml explains, templates read: it must be there."""
+    for child in value.children:
+        if child.text:
+            made["properties"][_key(child)]["description"] = child.text
+    if value.text:
+        made["description"] = value.text
+    explained = [_key(child) for child in value.children if child.text]
+    return made | ({"required": explained} if whole and explained else {})
 
 
 def _key(value: Value) -> str:

@@ -76,10 +76,6 @@ CASES: list[tuple[str, list[str], str, str]] = [
         "lower the day's",
     ),
     ("kind", ["machinePrices.enabled=true"], "machinePrices.enabled", "to false"),
-    ("kind", ["settings.state_dir=/data"], "settings.state_dir", "`state`"),
-    ("kind", ["settings.gateway.scaling.min_replicas=2"], "gateway.scaling", "scaling.gateway"),
-    ("kind", ["settings.retrieval.milvus_uri=a"], "settings.retrieval.milvus_uri", "milvus.uri"),
-    ("kind", ["settings.ledger.password=a"], "settings.ledger.password", "secrets.env"),
     ("kind", ["schedules.age.schedule=* * * * *"], "schedules.age", "command"),
     (
         "production",

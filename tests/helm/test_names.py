@@ -122,7 +122,8 @@ def test_name_that_the_api_server_refuses_is_refused_before(value: str, told: st
 
 def sections(value: Value) -> list[str]:
     """Paths of all values with a default; below `settings` and the like any key is free."""
-    inside = [] if value.bounds.get("free") or value.bounds.get("strings") else value.children
+    free = value.bounds.get("free") or value.bounds.get("strings")
+    inside = [] if free or value.path == "settings" else value.children
     own = [value.path] if value.path and value.default not in ([], {}) else []
     return [*own, *(path for child in inside for path in sections(child))]
 

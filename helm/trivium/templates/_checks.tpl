@@ -2,7 +2,7 @@
 
 {{- define "trivium.checks" -}}
 {{- $found := list }}
-{{- range list "names" "derived" "scaling" "places" "gpus" "oneOwner" "addresses" "secrets" "routes" "upgrade" "budgets" }}
+{{- range list "names" "scaling" "places" "gpus" "oneOwner" "addresses" "secrets" "routes" "upgrade" "budgets" }}
   {{- $found = concat $found (include (printf "trivium.check.%s" .) $ | splitList "\n") }}
 {{- end }}
 {{- with $found | compact | uniq }}
@@ -34,26 +34,6 @@ fullnameOverride ({{ . }}) is no name: at most 40 lower-case letters, digits and
     {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$" $name) }}
 {{ $path }}.{{ $name }}: the name goes into those of pods: at most 40 lower-case letters, digits and - only
     {{- end }}
-  {{- end }}
-{{- end }}
-{{- end }}
-
-{{- define "trivium.check.derived" -}}
-{{- $settings := .Values.settings }}
-{{- range $path, $instead := dict
-  "state_dir" "it is the volume of `state`" "gateway.scaling" "set scaling.gateway"
-  "router.scaling" "set scaling.router" "expert.scaling" "set scaling.expert"
-  "retrieval.scaling" "set scaling.retrieval" "frontier.scaling" "set scaling.frontier"
-  "retrieval.milvus_uri" "set milvus.uri or milvus.standalone.enabled"
-  "retrieval.milvus_token" "put it into secrets.env.TRIVIUM_RETRIEVAL__MILVUS_TOKEN"
-  "frontier.api_key" "put it into secrets.env under the provider's own name"
-  "ledger.password" "put it into secrets.env.TRIVIUM_LEDGER__PASSWORD"
-  "ledger.database" "set ledger.database" "ledger.prices" "set prices" "ledger.machines" "set machinePrices.enabled"
-  "telemetry.otlp_traces_endpoint" "set tracing.endpoint or tracing.collector.enabled" }}
-  {{- $node := $settings }}
-  {{- range splitList "." $path }}{{ $node = kindIs "map" $node | ternary (index (default dict $node) .) nil }}{{ end }}
-  {{- if not (kindIs "invalid" $node) }}
-settings.{{ $path }} is not for `settings`: {{ $instead }}
   {{- end }}
 {{- end }}
 {{- end }}

@@ -41,6 +41,9 @@ telemetry: { otlp_traces_endpoint: {{ . | quote }} }
 {{/* The whole tree, as `serve_app.app:build` takes it. */}}
 {{- define "trivium.args" -}}
 {{- $args := deepCopy .Values.settings }}
+{{- range $name, $value := dig "expert" "environment" dict $args }}
+  {{- if kindIs "invalid" $value }}{{ $_ := unset $args.expert.environment $name }}{{ end }}
+{{- end }}
 {{- $adapters := dig "expert" "adapters" "adapters" $args }}
 {{- if not (or (contains "://" $adapters) (hasPrefix "/" $adapters)) }}
   {{- $adapters = printf "%s/%s" (include "trivium.stateDir" .) $adapters }}
