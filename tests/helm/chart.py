@@ -83,13 +83,13 @@ def _pods(node: Any, where: str) -> Iterator[tuple[str, Json]]:
             yield from _pods(child, f"{where}[{number}]")
 
 
-def problems(manifest: Json, version: str) -> list[str]:
+def problems(manifest: Json, version: str, operator: str = "1.6") -> list[str]:
     """Where a manifest differs from its schema; unknown fields do too."""
     name = f"{manifest['apiVersion']} {manifest['kind']}"
-    if name in _custom():
+    if name in _custom(operator):
         return [
             f"{'.'.join(map(str, error.absolute_path))}: {error.message}"
-            for error in _custom()[name].iter_errors(manifest)
+            for error in _custom(operator)[name].iter_errors(manifest)
         ]
     return _builtin(json.dumps(manifest, sort_keys=True), version)
 
@@ -105,16 +105,28 @@ def _builtin(manifest: str, version: str) -> list[str]:
 
 
 @functools.cache
-def _custom() -> dict[str, Draft202012Validator]:
+def _custom(operator: str) -> dict[str, Draft202012Validator]:
     schemas = {}
+    newer = json.loads((SCHEMAS / "since-1.7.json").read_text(encoding="utf-8"))
     for kind in ("RayService", "RayJob"):
         text = (SCHEMAS / f"{kind.lower()}-v1.schema.json").read_text(encoding="utf-8")
-        schemas[f"ray.io/v1 {kind}"] = json.loads(text)
+        schema = schemas[f"ray.io/v1 {kind}"] = json.loads(text)
+        for path in newer[kind] if operator == "1.6" else []:
+            _remove(schema, path.split("."))
     for name, spec in json.loads((SCHEMAS / "others.json").read_text(encoding="utf-8")).items():
         string = {"type": "string"}
         whole = {"apiVersion": string, "kind": string, "metadata": {"type": "object"}, "spec": spec}
         schemas[name] = {"type": "object", "properties": whole}
     return {name: Draft202012Validator(_strict(schema)) for name, schema in schemas.items()}
+
+
+def _remove(schema: Json, path: list[str]) -> None:
+    """Take a field out; `[]` behind a name stands for the items of a list."""
+    *above, last = path
+    for name in above:
+        schema = schema["properties"][name.removesuffix("[]")]
+        schema = schema["items"] if name.endswith("[]") else schema
+    del schema["properties"][last]
 
 
 def _strict(node: Any) -> Any:

@@ -130,6 +130,20 @@ def test_the_check_sees_unknown_fields() -> None:
     assert any("contaners" in said for said in problems(service, "1.35"))
 
 
+@pytest.mark.parametrize("profile", ["gpu", "production"])
+def test_an_operator_gets_the_fields_that_it_knows(profile: str) -> None:
+    newer = render(*of_profile(profile), "--set-string", "ray.operatorVersion=1.7")
+    service = one(newer, "RayService")
+    assert problems(service, "1.35", operator="1.7") == []
+    groups = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    asked = {group["groupName"]: group.get("priority") for group in groups}
+    assert asked.get("gpu-spot") == (10 if profile == "production" else None)
+    # What 1.6 would refuse is seen as such; that it gets nothing of it, all other tests show.
+    refused = problems(service, "1.35", operator="1.6")
+    assert bool(refused) == (profile == "production")
+    assert all("priority" in said for said in refused)
+
+
 @pytest.mark.parametrize("path", ["replicas", "workerDefaults.gpus", "scaling.gateway.min"])
 def test_unknown_values_are_refused(path: str) -> None:
     with pytest.raises(Refused, match=path.rpartition(".")[2]):

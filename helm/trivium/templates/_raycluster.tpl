@@ -39,8 +39,8 @@ workerGroupSpecs:
   - groupName: {{ $group | quote }}
     minReplicas: {{ $spec.minReplicas }}
     maxReplicas: {{ $spec.maxReplicas }}
-    {{- with $spec.priority }}
-    priority: {{ . }}
+    {{- if and $spec.priority (ne $.Values.ray.operatorVersion "1.6") }}
+    priority: {{ $spec.priority }}
     {{- end }}
     rayStartParams:
       num-cpus: {{ $spec.numCpus | quote }}
