@@ -108,21 +108,26 @@ async def _off(adapter: str) -> str:
     raise AdapterUnusable(f"{adapter}: adapters are not served here (expert.lora.enabled)")
 
 
+_WITHOUT_NVCC = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
+
+
 def environment(settings: ExpertSettings) -> dict[str, str]:
     """Environment of the engine's process.
 
     On the CPU one core is left to everything else: OpenMP's threads wait for each other spinning,
-    and one that has to share its core holds up all of them.
+    and one that has to share its core holds up all of them. On a GPU what FlashInfer would compile
+    with nvcc, which neither image nor node has, is left to kernels that come with vLLM.
     """
     threads = str(max(1, (os.cpu_count() or 1) - 1))
-    ours = {"OMP_NUM_THREADS": threads} if settings.accelerator == "cpu" else {}
+    ours = {"OMP_NUM_THREADS": threads} if settings.accelerator == "cpu" else _WITHOUT_NVCC
     return {**ours, **settings.environment}
 
 
 def placement(settings: ExpertSettings) -> dict[str, Any]:
-    """Serve options that reserve the engine's machine: one bundle per worker.
+    """Serve options that reserve the engine's machine: one bundle per worker, all on one node.
 
-    The first bundle also holds the replica itself.
+    The first bundle also holds the replica itself. Tensor parallelism over a network is slower than
+    one GPU, and what does not fit a pod must wait for one that is larger, not be spread.
     """
     engine, scaling = settings.engine, settings.scaling
     if settings.accelerator == "cpu":
@@ -132,6 +137,6 @@ def placement(settings: ExpertSettings) -> dict[str, Any]:
         bundles = [{"CPU": scaling.num_cpus, "GPU": 1.0}, *[{"GPU": 1.0}] * (workers - 1)]
     return {
         "placement_group_bundles": bundles,
-        "placement_group_strategy": "PACK",
+        "placement_group_strategy": "STRICT_PACK",
         "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": environment(settings)}},
     }

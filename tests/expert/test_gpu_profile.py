@@ -79,6 +79,16 @@ def test_engine_arguments_are_ones_that_vllm_takes(settings: Settings, base: str
     assert parsed.create_model_config().max_model_len == 32768
 
 
+def test_nothing_is_left_to_nvcc_unless_the_settings_say_so(settings: Settings) -> None:
+    import vllm.envs
+
+    given = environment(settings.expert)
+    assert given["VLLM_USE_FLASHINFER_SAMPLER"] == given["VLLM_ALLREDUCE_USE_FLASHINFER"] == "0"
+    assert given.keys() <= vllm.envs.environment_variables.keys()
+    own = settings.expert.model_copy(update={"environment": {"VLLM_USE_FLASHINFER_SAMPLER": "1"}})
+    assert environment(own)["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
+
+
 @pytest.mark.parametrize("wrong", [{"kv_cache_dtype": "fp7"}, {"tensor_paralel_size": 2}])
 def test_mistaken_engine_argument_would_be_found(
     settings: Settings, base: str, wrong: dict[str, Any]
@@ -95,6 +105,7 @@ def test_mistaken_engine_argument_would_be_found(
 def test_replica_reserves_its_gpus_and_scales_by_ongoing_requests(settings: Settings) -> None:
     options = placement(settings.expert)
     assert options["placement_group_bundles"] == [{"CPU": 4.0, "GPU": 1.0}, {"GPU": 1.0}]
+    assert options["placement_group_strategy"] == "STRICT_PACK"
     assert options["ray_actor_options"]["num_cpus"] == 0
     assert "OMP_NUM_THREADS" not in environment(settings.expert)
     scaling = settings.expert.scaling

@@ -20,6 +20,12 @@ CASES: list[tuple[str, list[str], str, str]] = [
     ("gpu", ["settings.expert.accelerator=cpu"], "workers.gpu has GPUs", "set it to gpu"),
     ("gpu", ["scaling.expert.max_replicas=5"], "scaling.expert.max_replicas (5)", "maxReplicas"),
     ("gpu", ["settings.expert.engine.tensor_parallel_size=4"], "4 GPUs", "tensor_parallel_size"),
+    (
+        "gpu",
+        ["settings.expert.engine.tensor_parallel_size=4"],
+        "never span pods",
+        "set workers.gpu.gpu.count to 4",
+    ),
     ("gpu", ["scaling.expert.num_cpus=4"], "scaling.expert.num_cpus (4)", "set it to 0"),
     ("gpu", ["workers.cpu.minReplicas=9"], "workers.cpu.minReplicas (9)", "raise maxReplicas"),
     ("gpu", ["workers.head.maxReplicas=1"], "workers.head", "call the group otherwise"),

@@ -113,3 +113,24 @@ def test_a_mig_slice_counts_as_a_gpu() -> None:
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits[slice_] == "2"
     assert group["rayStartParams"]["num-gpus"] == "2"
+
+
+# Which card has FP8 in hardware, and which kernels read an FP8 cache on it without being compiled
+# by nvcc first: vLLM's platforms/cuda.py and v1/attention/backends.
+CARDS = {"l4": ("fp8", "TRITON_ATTN", 2), "a10g": ("auto", None, 2), "h100": ("fp8", None, 1)}
+
+
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("profile", ["gpu", "production"])
+def test_a_card_gets_what_it_can_do(profile: str, card: str) -> None:
+    cache, attention, gpus = CARDS[card]
+    manifests = render(*of_profile(profile), *of_profile(f"gpu-{card}"))
+    engine = from_args(arguments(manifests)).expert.engine
+    assert engine["kv_cache_dtype"] == cache
+    assert engine.get("attention_backend") == attention
+    assert engine["tensor_parallel_size"] == gpus
+    cluster = one(manifests, "RayService")["spec"]["rayClusterConfig"]
+    group = next(g for g in cluster["workerGroupSpecs"] if g["groupName"] == "gpu")
+    assert group["rayStartParams"]["num-gpus"] == f"{gpus}"
+    chosen = group["template"]["spec"]["nodeSelector"]["nvidia.com/gpu.product"]
+    assert card.upper() in chosen

@@ -81,6 +81,9 @@ scaling asks for {{ $needed }} Ray CPUs at least and head.numCpus with the CPU g
   {{- $most = add $most (mul $count (int $group.maxReplicas)) | int }}
   {{- if gt $count 0 }}
     {{- $cpus = maxf $cpus $group.numCpus }}
+    {{- if and (eq $expert.accelerator "gpu") (ne (mod $count $each) 0) }}
+workers.{{ $name }} has pods of {{ $count }} GPUs and a replica of the expert takes {{ $each }} (settings.expert.engine.tensor_parallel_size × pipeline_parallel_size), which never span pods: set workers.{{ $name }}.gpu.count to {{ $each }}, or tensor_parallel_size to {{ $count }}
+    {{- end }}
     {{- if ne $expert.accelerator "gpu" }}
 workers.{{ $name }} has GPUs and settings.expert.accelerator is {{ default "cpu" $expert.accelerator }}: set it to gpu, or workers.{{ $name }}.enabled to false
     {{- end }}
