@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,34 @@ def test_adapters_lie_in_the_state_folder_or_where_a_url_says(tmp_path: Path) ->
     assert here.lora.cache == tmp_path / "state" / "adapter-cache"
     there = from_args({"expert": {"adapters": "s3://bucket/adapters"}}).resolved(tmp_path).expert
     assert there.adapters == "s3://bucket/adapters"
+
+
+def test_first_key_comes_from_the_environment_and_is_kept_as_a_hash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = SECRET * 2
+    monkeypatch.setenv("TRIVIUM_GATEWAY__FIRST_KEY", secret)
+    other = {"name": "ci", "sha256": "0" * 64}
+    settings = from_args({"gateway": {"api_keys": [other]}})
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    assert [(key.name, key.sha256) for key in settings.gateway.api_keys] == [
+        ("first", digest),
+        ("ci", "0" * 64),
+    ]
+    assert settings.gateway.api_keys[0].scopes == {"chat", "ingest"}
+    # A replica that is given these arguments has the variable too: the key is there once.
+    args = settings.to_args()
+    assert from_args(args) == settings
+    assert secret not in f"{args}{settings!r}"
+
+
+def test_first_key_that_could_be_guessed_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRIVIUM_GATEWAY__FIRST_KEY", SECRET)
+    with pytest.raises(SettingsError, match="at least 32 characters: `openssl") as refused:
+        from_args({})
+    assert SECRET not in refused.value.message
 
 
 def test_missing_file_is_named_with_the_option_to_choose_another(file: Path) -> None:

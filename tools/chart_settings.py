@@ -24,6 +24,7 @@ INSTEAD = {
     "state_dir": "it is the volume of `state`",
     "gateway.host": "pods listen on every address",
     "gateway.port": "pods listen on 8000",
+    "gateway.first_key": "put it into secrets.env.TRIVIUM_GATEWAY__FIRST_KEY",
     "gateway.scaling": "set scaling.gateway",
     "router.scaling": "set scaling.router",
     "expert.scaling": "set scaling.expert",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import hashlib
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 
 from serve_app.settings.base import Name, Scaling, Seconds, Section
 
@@ -18,7 +19,15 @@ class ApiKey(Section):
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
 
 
+_FIRST_KEY_LENGTH = 32  # characters; it is kept as a hash, which a short one could be guessed from
+
 _ORIGIN = r"^(\*|https?://[^/\s?#@*]+)$"
+
+
+def _is(key: Any, digest: str) -> bool:
+    """Whether an entry of `api_keys`, read or not, is of that digest."""
+    kept = key.get("sha256") if isinstance(key, dict) else getattr(key, "sha256", None)
+    return bool(kept == digest)
 
 
 class GatewaySettings(Section):
@@ -27,6 +36,8 @@ class GatewaySettings(Section):
     Attributes:
         open: Requests need no key: whoever reaches the gateway may do everything as the tenant
             `default`. A key that is sent still says who it is.
+        first_key: A key that is let in before any has been made, as `first`, to ask and to ingest.
+            It belongs into the environment; what is kept of it is its hash, among `api_keys`.
         cors_origins: Web pages of these origins (`https://app.example.com`) may call the API from a
             browser; `*` is every page. None by default.
         request_timeout_s: When an answer must be finished. A model that reasons takes minutes.
@@ -41,9 +52,30 @@ class GatewaySettings(Section):
     max_body_bytes: int = Field(default=2_000_000, ge=1024)
     max_concurrent_requests: int = Field(default=64, ge=1)
     open: bool = False
+    first_key: SecretStr = SecretStr("")
     api_keys: tuple[ApiKey, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not data.get("first_key"):
+            return data
+        others = data.get("api_keys") or ()
+        if not isinstance(others, list | tuple):
+            return data
+        given = data["first_key"]
+        secret = given.get_secret_value() if isinstance(given, SecretStr) else str(given)
+        if len(secret) < _FIRST_KEY_LENGTH:
+            raise ValueError(
+                f"first_key must have at least {_FIRST_KEY_LENGTH} characters: "
+                "`openssl rand -hex 24` makes one"
+            )
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        first = ApiKey(name="first", sha256=digest, scopes=frozenset({"chat", "ingest"}))
+        kept = [each for each in others if not _is(each, digest)]
+        return {**data, "first_key": "", "api_keys": [first, *kept]}
 
     @property
     def places(self) -> int:

@@ -138,6 +138,7 @@ class Environment(EnvSettingsSource):
 
 
 _SECRETS: Any = {
+    "gateway": {"first_key"},
     "frontier": {"api_key": True, "fallbacks": {"__all__": {"api_key"}}},
     "retrieval": {"milvus_token"},
     "ledger": {"password"},

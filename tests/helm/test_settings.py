@@ -50,6 +50,17 @@ def test_only_the_profile_for_a_trial_is_open(profile: str) -> None:
     assert settings(profile).gateway.open == (profile == "kind")
 
 
+@pytest.mark.parametrize("profile", ["gpu", "production"])
+def test_a_fresh_installation_has_a_first_key_that_its_own_clients_send(profile: str) -> None:
+    manifests = render(*of_profile(profile))
+    cluster = one(manifests, "RayService")["spec"]["rayClusterConfig"]
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
+    asked = one(manifests, "Pod", "trivium-test-roads")["spec"]["containers"][0]["env"]
+    let_in = next(e["valueFrom"] for e in head if e["name"] == "TRIVIUM_GATEWAY__FIRST_KEY")
+    sent = next(e["valueFrom"] for e in asked if e["name"] == "TRIVIUM_API_KEY")
+    assert let_in == sent == {"secretKeyRef": {"name": "trivium", "key": "first-key"}}
+
+
 def test_the_kind_profile_serves_what_a_laptop_does() -> None:
     laptop = load(ROOT / "configs" / "local.yaml").expert
     there = settings("kind").expert
