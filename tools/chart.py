@@ -4,7 +4,8 @@
 
 `# -- text` above a value explains it, `# @schema {…}` bounds it with JSON Schema's own words and:
 `free` (any keys), `strings` (any keys, text), `each: path` (any keys, each like that value),
-`like: path` (these keys, each like that value), `model: name` (as that pydantic model has it).
+`like: path` (these keys, each like that value), `as: path` (like that value, each key optional),
+`model: name` (as that pydantic model has it).
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def schema(root: Value, value: Value, whole: bool = True) -> Json:
     bounds = dict(value.bounds)
     if model := bounds.pop("model", None):
         return _of_model(value, chart_settings.of(model), whole)
+    if other := bounds.pop("as", None):
+        return {**schema(root, find(root, other), whole=False), "description": value.text}
     own: Json = {"type": _type(value.default)}
     if value.text:
         own["description"] = value.text

@@ -90,6 +90,9 @@ CASES: list[tuple[str, list[str], str, str]] = [
         "set client.apiKeySecret.name",
     ),
     ("kind", ["jobs.ingest.numCpus=1"], "jobs.ingest", "set jobs.ingest.entrypoint"),
+    ("kind", ["state.preload=true"], "state.preload fills a claim", "set state.claim.enabled"),
+    ("kind", ["state.preload=true"], "is no hub id", "set it to one such as"),
+    ("kind", ["proxy.https=http://me:hidden@p:1"], "proxy.https holds", "as HTTPS_PROXY"),
     ("kind", ["modelImage=a"], "modelImage needs Kubernetes", "use state.claim"),
 ]
 

@@ -68,6 +68,19 @@ CHOICES: dict[str, Json] = {
         | {"extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}], "env": {"A": "b"}},
     },
     "claimed": {"state": {"claim": {"enabled": True}}, "modelImage": "models:1"},
+    "placed": {
+        "pods": {"labels": {"team": "ml"}, "annotations": {"a": "1"}, "priorityClassName": "high"},
+        "ray": {"queueName": "serving"},
+        "secrets": {"revision": "2026-11-29"},
+        "caBundle": {"configMap": "trust"},
+        "proxy": {"https": "http://proxy.net:3128", "noProxy": [".corp.example.com"]},
+        "head": {"pod": {"priorityClassName": "higher"}},
+        "networkPolicy": {"workloadIdentity": "eks"},
+    },
+    "preloaded": {
+        "settings": {"expert": {"model_source": "meta-llama/Llama-3.1-8B-Instruct"}},
+        "state": {"claim": {"enabled": True, "existingClaim": "models"}, "preload": True},
+    },
     "old": {"ray": {"autoscaling": False, "tokenAuth": False}, "upgrade": {"strategy": "None"}},
 }
 PAIRS = [*itertools.combinations(CHOICES, 2)]

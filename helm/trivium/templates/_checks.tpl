@@ -21,7 +21,9 @@ fullnameOverride ({{ . }}) is no name: at most 40 lower-case letters, digits and
   "secrets.externalSecret.store.name" .Values.secrets.externalSecret.store.name
   "faultTolerance.passwordSecret.name" .Values.faultTolerance.passwordSecret.name
   "client.apiKeySecret.name" .Values.client.apiKeySecret.name "ingress.tlsSecret" .Values.ingress.tlsSecret
-  "ingress.className" .Values.ingress.className "state.claim.existingClaim" .Values.state.claim.existingClaim
+  "ingress.className" .Values.ingress.className "caBundle.configMap" .Values.caBundle.configMap
+  "ray.queueName" .Values.ray.queueName "pods.priorityClassName" .Values.pods.priorityClassName
+  "pods.runtimeClassName" .Values.pods.runtimeClassName "state.claim.existingClaim" .Values.state.claim.existingClaim
   "state.claim.storageClass" .Values.state.claim.storageClass
   "milvus.standalone.storageClass" .Values.milvus.standalone.storageClass
   "upgrade.gatewayClassName" .Values.upgrade.gatewayClassName "upgrade.gatewayService" .Values.upgrade.gatewayService }}
@@ -121,12 +123,21 @@ state.claim.accessMode is {{ .accessMode }} and there are workers on other nodes
 {{- end }}
 
 {{- define "trivium.check.addresses" -}}
+{{- if .Values.state.preload }}
+  {{- if not (and .Values.state.claim.enabled .Values.state.claim.existingClaim) }}
+state.preload fills a claim that is there before the release is: set state.claim.enabled and state.claim.existingClaim, or state.preload to false
+  {{- end }}
+  {{- if not (regexMatch "^[^/:]+/[^/:]+$" (dig "expert" "model_source" "" .Values.settings)) }}
+state.preload fetches from the hub and settings.expert.model_source is no hub id: set it to one such as meta-llama/Llama-3.1-8B-Instruct, or state.preload to false
+  {{- end }}
+{{- end }}
 {{- if and .Values.milvus.uri .Values.milvus.standalone.enabled }}
 milvus.uri and milvus.standalone.enabled name two servers: empty milvus.uri, or set milvus.standalone.enabled to false
 {{- end }}
-{{- range $key, $value := dict "ledger.database" .Values.ledger.database "milvus.uri" .Values.milvus.uri }}
+{{- range $key, $value := dict "ledger.database" .Values.ledger.database "milvus.uri" .Values.milvus.uri
+  "proxy.http" .Values.proxy.http "proxy.https" .Values.proxy.https }}
   {{- if regexMatch "://[^/@]*:[^/@]*@" $value }}
-{{ $key }} holds a password: take it out and put it into secrets.env
+{{ $key }} holds a password: take it out and put it into secrets.env{{ if hasPrefix "proxy" $key }} as {{ trimPrefix "proxy." $key | upper }}_PROXY, the whole address{{ end }}
   {{- end }}
 {{- end }}
 {{- with .Values.tracing }}

@@ -5,9 +5,11 @@
 {{- $service := include "trivium.service" .root | fromYaml }}
 {{- $key := .root.Values.client.apiKeySecret }}
 metadata:
-  labels:
-    {{- include "trivium.selector" (dict "root" .root "component" (default "client" .component)) | nindent 4 }}
+  {{- include "trivium.podMetadata" (dict "root" .root "component" (default "client" .component)) | trim | nindent 2 }}
 spec:
+  {{- with include "trivium.podClasses" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   serviceAccountName: {{ default (printf "%s-worker" (include "trivium.fullname" .root)) .account | quote }}
   automountServiceAccountToken: {{ not (empty .account) }}
   restartPolicy: Never

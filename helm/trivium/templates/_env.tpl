@@ -19,9 +19,37 @@ does not: it opens its statistics to the network, which here the policies close.
   "RAY_worker_niceness" "0"
   "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK" "0"
   "TOKENIZERS_PARALLELISM" "false" }}
+{{- $env = merge $env (include "trivium.outsideEnv" . | fromYaml) }}
 {{- range $name, $value := mergeOverwrite $env (default dict .Values.ray.env) }}
 - name: {{ $name | quote }}
   value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Proxies and certificates. In capitals alone: Python's clients read these, gRPC, which Ray speaks between its pods, does not. */}}
+{{- define "trivium.outsideEnv" -}}
+{{- with .Values.caBundle }}
+{{- if .configMap }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" }}
+{{ . }}: /etc/trivium-ca/ca-certificates.crt
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $proxy := .Values.proxy }}
+{{- $secret := pick .Values.secrets.env "HTTP_PROXY" "HTTPS_PROXY" }}
+{{- if or $proxy.http $proxy.https $secret }}
+{{- $name := include "trivium.fullname" . }}
+{{- $near := list "localhost" "127.0.0.1" ".svc" ".cluster.local" "$(KUBERNETES_SERVICE_HOST)" "169.254.0.0/16"
+  (include "trivium.service" . | fromYaml).name (printf "%s-milvus" $name) (printf "%s-collector" $name) }}
+{{- range include "trivium.addresses" . | fromJsonArray }}{{ $near = append $near (include "trivium.host" (first .)) }}{{ end }}
+{{- $near = concat $near .Values.networkPolicy.internetExcept $proxy.noProxy | uniq }}
+{{- range $kind := list "http" "https" }}
+  {{- $variable := printf "%s_PROXY" (upper $kind) }}
+  {{- with hasKey $secret $variable | ternary "" (index $proxy $kind) }}
+{{ $variable }}: {{ . | quote }}
+  {{- end }}
+{{- end }}
+NO_PROXY: {{ join "," $near | quote }}
 {{- end }}
 {{- end }}
 

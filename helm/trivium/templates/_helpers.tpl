@@ -1,4 +1,4 @@
-{{/* Names, labels, images and security contexts. Every other template takes them from here. */}}
+{{/* Names, labels, images, addresses and security contexts. Every other template takes them from here. */}}
 
 {{/* A name of at most `most` characters. What is cut off or replaced goes on in a hash, so that two names stay two.
      Takes (dict "name" "most"). Services and RayServices take no dots. */}}
@@ -32,6 +32,36 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: trivium
 app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | quote }}
+{{- with .queue }}
+kueue.x-k8s.io/queue-name: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What `pods` says of a pod, and over it `pod` of its group. Takes (dict "root" "group"). */}}
+{{- define "trivium.podValues" -}}
+{{- mergeOverwrite (deepCopy .root.Values.pods) (deepCopy (dig "pod" dict (default dict .group))) | toJson }}
+{{- end }}
+
+{{/* Labels and annotations of a pod. Also takes "component" and, of Ray's, "annotations". */}}
+{{- define "trivium.podMetadata" -}}
+{{- $pod := include "trivium.podValues" . | fromJson }}
+{{- $own := deepCopy (default dict .annotations) }}
+{{- with .root.Values.secrets.revision }}{{ $_ := set $own "checksum/secrets" (sha256sum . | trunc 16) }}{{ end }}
+labels:
+  {{- merge (include "trivium.selector" . | fromYaml) $pod.labels | toYaml | nindent 2 }}
+{{- with merge $own $pod.annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "trivium.podClasses" -}}
+{{- $pod := include "trivium.podValues" . | fromJson }}
+{{- range $key := list "priorityClassName" "runtimeClassName" }}
+{{- with index $pod $key }}
+{{ $key }}: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Pods in which Ray runs, of this release: selector of policies between them. */}}
@@ -91,6 +121,25 @@ port: 8000
   {{- if $whole.enabled }}{{ $_ := set $groups $name $whole }}{{ end }}
 {{- end }}
 {{- $groups | toJson }}
+{{- end }}
+
+{{/* Addresses that the values name, each with the port that it means: JSON of [[address, port]…]. */}}
+{{- define "trivium.addresses" -}}
+{{- $found := list }}
+{{- range list
+  (list .Values.milvus.uri (hasPrefix "https" .Values.milvus.uri | ternary "443" "80"))
+  (list (splitList "@" .Values.ledger.database | last) "5432")
+  (list .Values.faultTolerance.redisAddress "6379")
+  (list .Values.tracing.endpoint "4318")
+  (list .Values.monitoring.prometheusHost "80")
+  (list .Values.monitoring.grafanaHost "80") }}
+  {{- if first . }}{{ $found = append $found . }}{{ end }}
+{{- end }}
+{{- $found | toJson }}
+{{- end }}
+
+{{- define "trivium.host" -}}
+{{- regexFind "^[^:/]+" (regexReplaceAll "^[a-z]+://" . "") }}
 {{- end }}
 
 {{/* Port of an address such as http://host:19530 or host:6379. Takes (dict "address" "default"). */}}

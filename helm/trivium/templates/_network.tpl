@@ -61,24 +61,38 @@ ports:
     - ipBlock: { cidr: 0.0.0.0/0, except: {{ toJson . }} }
   {{- include "trivium.ports" (list 443) | nindent 2 }}
 {{- end }}
+{{- $proxies := list }}
+{{- range list .Values.proxy.http .Values.proxy.https }}
+  {{- if . }}{{ $proxies = append $proxies (include "trivium.port" (dict "address" . "default" "80")) }}{{ end }}
+{{- end }}
+{{- with $proxies | uniq }}
+- {{ include "trivium.ports" . | nindent 2 | trim }}
+{{- end }}
+{{- include "trivium.identityRules" . }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where a pod gets credentials of its account's cloud role: an address of its node. GKE's depends on its data plane. */}}
+{{- define "trivium.identityRules" -}}
+{{- $cloud := .Values.networkPolicy.workloadIdentity }}
+{{- if hasKey .Values.serviceAccount.annotations "iam.gke.io/gcp-service-account" }}{{ $cloud = "gke" }}{{ end }}
+{{- $places := dict
+  "gke" (dict "169.254.169.252/32" (list 987 988) "169.254.169.254/32" (list 80 8080))
+  "eks" (dict "169.254.170.23/32" (list 80)) }}
+{{- range $cidr, $ports := index $places $cloud }}
+- to:
+    - ipBlock: { cidr: {{ $cidr }} }
+  {{- include "trivium.ports" $ports | nindent 2 }}
 {{- end }}
 {{- end }}
 
 {{/* Milvus, PostgreSQL, Redis, traces and the dashboard's Prometheus: their ports, wherever they are. */}}
 {{- define "trivium.dependencies" -}}
 {{- $ports := list }}
-{{- range list
-  (list .Values.milvus.uri (hasPrefix "https" .Values.milvus.uri | ternary "443" "80"))
-  (list (splitList "@" .Values.ledger.database | last) "5432")
-  (list .Values.faultTolerance.redisAddress "6379")
-  (list .Values.tracing.endpoint "4318")
-  (list .Values.monitoring.prometheusHost "80")
-  (list .Values.monitoring.grafanaHost "80") }}
-  {{- if first . }}
-    {{- $ports = append $ports (include "trivium.port" (dict "address" (first .) "default" (last .))) }}
-  {{- end }}
+{{- range include "trivium.addresses" . | fromJsonArray }}
+  {{- $ports = append $ports (include "trivium.port" (dict "address" (first .) "default" (last .))) }}
 {{- end }}
 {{- with $ports | uniq }}
 - {{ include "trivium.ports" . | nindent 2 | trim }}

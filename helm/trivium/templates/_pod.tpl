@@ -12,10 +12,7 @@
 {{/* Takes (dict "root" "group" "component" "container" "account" "token"). */}}
 {{- define "trivium.pod" -}}
 metadata:
-  labels:
-    {{- include "trivium.selector" . | nindent 4 }}
-  annotations:
-    checksum/prepared: {{ include "trivium.prepared" .root | quote }}
+  {{- include "trivium.podMetadata" (merge (dict "annotations" (dict "checksum/prepared" (include "trivium.prepared" .root))) .) | trim | nindent 2 }}
 spec:
   serviceAccountName: {{ .account | quote }}
   automountServiceAccountToken: {{ .token }}
@@ -82,6 +79,7 @@ spec:
 {{- end }}
 
 {{- define "trivium.placement" -}}
+{{- include "trivium.podClasses" . }}
 {{- with .group.nodeSelector }}
 nodeSelector: {{ toJson . }}
 {{- end }}

@@ -10,8 +10,19 @@
 {{- if .Values.modelImage }}
 - { name: models, mountPath: /models, readOnly: true }
 {{- end }}
+{{- if .Values.caBundle.configMap }}
+- { name: ca, mountPath: /etc/trivium-ca, readOnly: true }
+{{- end }}
 {{- with .Values.ray.extraVolumeMounts }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "trivium.caVolume" -}}
+{{- with .Values.caBundle }}
+{{- if .configMap }}
+- { name: ca, configMap: { name: {{ .configMap | quote }}, items: [{ key: {{ .key | quote }}, path: ca-certificates.crt }] } }
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -30,6 +41,7 @@
 {{- with .Values.modelImage }}
 - { name: models, image: { reference: {{ . | quote }}, pullPolicy: IfNotPresent } }
 {{- end }}
+{{- include "trivium.caVolume" . }}
 {{- with .Values.ray.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
