@@ -110,18 +110,27 @@ def canary(
 def _identity(
     settings: Settings, folder: Path, manifest: dict[str, Any], url: str | None
 ) -> dict[str, str | None]:
-    """Hashes and versions of what answers depend on.
-
-    A running stack is taken to serve the base that these settings name.
-    """
+    """Hashes and versions of what answers depend on."""
     rows = folder / _ROWS
+    base = _served(settings, manifest) if url else base_of(settings, None).weights_sha256()
     return {
         "adapter": manifest["files"][WEIGHTS],
-        "base": base_of(settings, None).weights_sha256(),
+        "base": base,
         "engine": f"vllm {_engine()} {settings.expert.accelerator}",
         "canary": hashlib.sha256(rows.read_bytes()).hexdigest() if rows.is_file() else None,
         "through": "stack" if url else "offline",
     }
+
+
+def _served(settings: Settings, manifest: dict[str, Any]) -> str:
+    """What a running stack's base is known by. Its weights are where it runs, and not read here.
+
+    The stack is taken to serve the base that these settings name. Of a folder its replicas compare
+    the hash with the adapter's; of a hub id there are name and revision.
+    """
+    expert = settings.expert
+    source, revision = expert.model_source or expert.model, expert.engine.get("revision")
+    return " ".join(filter(None, (manifest["base"]["weights_sha256"], source, revision)))
 
 
 def _engine() -> str:

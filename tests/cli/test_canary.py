@@ -87,6 +87,8 @@ def config(tmp_path: Path, base: Path) -> Path:
 def test_a_canary_is_replayed_noted_and_heard(
     run: Run, config: Path, base: Path, stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The base is where the stack is: here there is none, and nobody asks a hub for it.
+    config.write_text(config.read_text().replace(str(base), "nobody/nothing"))
     command = ("adapters", "canary", "house", "--url", stack, "-c", str(config), "--json")
     first = run(*command)
     assert first.code == 0, first.err
@@ -97,13 +99,13 @@ def test_a_canary_is_replayed_noted_and_heard(
     assert not unchanged["replayed"]
     assert len(Stack.asked) == len(ROWS)
 
-    (base / "model.safetensors").write_text("{ }")
+    config.write_text(config.read_text().replace("model: mine", "model: mine, accelerator: gpu"))
     monkeypatch.setattr(Stack, "broken", "About 7 of them.")
     metrics, plot = tmp_path / "canary.prom", tmp_path / "canary.png"
     worse = run(*command, "--if-changed", "--metrics", str(metrics), "--plot", str(plot))
     assert worse.code == 1
     record = json.loads(worse.out)
-    assert record["changed"] == ["base"]
+    assert record["changed"] == ["engine"]
     assert record["scores"]["adherence"] == record["scores"]["faithfulness"] == 0.0
     assert any("adherence 0.000 is 1.000 below" in alert for alert in record["alerts"])
     assert 'trivium_canary_score{adapter="house",score="exact",version="1"} 0.0' in (
