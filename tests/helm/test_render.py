@@ -62,24 +62,22 @@ CHOICES: dict[str, Json] = {
     },
     "own": {
         "fullnameOverride": "other",
-        "prices": {"metered": {}},
-        "image": {"pullSecrets": [{"name": "registry"}], "tag": "1@sha256:" + "0" * 64},
-        "ray": {"extraVolumes": [{"name": "ca", "secret": {"secretName": "ca"}}]}
-        | {"extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}], "env": {"A": "b"}},
-    },
-    "claimed": {"state": {"claim": {"enabled": True}}, "modelImage": "models:1"},
-    "placed": {
         "pods": {"labels": {"team": "ml"}, "annotations": {"a": "1"}, "priorityClassName": "high"},
-        "ray": {"queueName": "serving"},
-        "secrets": {"revision": "2026-11-29"},
+        "head": {"pod": {"priorityClassName": "higher"}},
+        "secrets": {"revision": "1"},
         "caBundle": {"configMap": "trust"},
         "proxy": {"https": "http://proxy.net:3128", "noProxy": [".corp.example.com"]},
-        "head": {"pod": {"priorityClassName": "higher"}},
         "networkPolicy": {"workloadIdentity": "eks"},
+        "prices": {"metered": {}},
+        "image": {"pullSecrets": [{"name": "registry"}], "tag": "1@sha256:" + "0" * 64},
+        "ray": {"extraVolumes": [{"name": "more", "secret": {"secretName": "more"}}]}
+        | {"extraVolumeMounts": [{"name": "more", "mountPath": "/etc/more"}], "env": {"A": "b"}}
+        | {"queueName": "serving"},
     },
-    "preloaded": {
+    "claimed": {
         "settings": {"expert": {"model_source": "meta-llama/Llama-3.1-8B-Instruct"}},
         "state": {"claim": {"enabled": True, "existingClaim": "models"}, "preload": True},
+        "modelImage": "models:1",
     },
     "old": {"ray": {"autoscaling": False, "tokenAuth": False}, "upgrade": {"strategy": "None"}},
 }

@@ -14,7 +14,8 @@ import yaml
 from pydantic import BaseModel
 
 from serve_app.settings import Settings
-from tests.helm.chart import CHART, PROFILES, Json, Refused, command, of_profile
+from tests.helm.chart import CHART, PROFILES, ROOT, Json, Refused, command, of_profile
+from tools import chart, chart_settings
 from tools.chart_binaries import helm, helm_3
 from tools.chart_settings import INSTEAD, engine_arguments
 
@@ -130,3 +131,14 @@ def test_editors_take_the_profiles(profile: str) -> None:
         if error.validator != "required"
     ]
     assert errors == []
+
+
+def test_setting_that_is_added_makes_the_schema_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    class More(Settings):
+        one_more: int = 1
+
+    name = "helm/trivium/values.schema.json"
+    written = (ROOT / name).read_text(encoding="utf-8")
+    assert chart.documents()[name] == written
+    monkeypatch.setitem(chart_settings.MODELS, "Settings", More)
+    assert chart.documents()[name] != written
