@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Folder of the public data sets that the router is trained and measured on.
 DATA ?= ../shared/data
+# Folder of the programs that a Kubernetes control plane is; tests/cluster starts one of them.
+CLUSTER ?= ../shared/cluster
+export CLUSTER := $(abspath $(CLUSTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz heads chart lock clean
+.PHONY: help setup run test check bench fuzz heads chart kustomize lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## Create or repair .venv from the pinned lock (CPU or GPU); instant when it is current
 	@$(PYTHON) tools/setup.py
@@ -42,8 +45,11 @@ heads: setup  ## Train the router heads that come along, and the demo's (DATA=fo
 	$(TRAIN_HEADS) --data configs/demo/house_style/utterances.jsonl \
 	  --output configs/demo/heads.safetensors
 
-chart: setup  ## Make the chart's schema and README, and k8s/, anew of its values and templates
+chart: setup  ## Make the chart's schema and README anew of its values
 	$(BIN)/python tools/chart.py
+
+kustomize: setup  ## Render the chart as kustomize's base and overlays into build/k8s
+	$(BIN)/python -m tools.chart_kustomize build/k8s
 
 lock:  ## Resolve requirements/*.lock from pyproject.toml (ARGS=--upgrade moves every pin)
 	@$(PYTHON) tools/setup.py --lock $(ARGS)

@@ -1,4 +1,4 @@
-"""Keep what is made of the chart true: values.schema.json, its README's table, and `k8s/`.
+"""Keep what is made of the chart true: values.schema.json, and its README's table.
 
 `python tools/chart.py` rewrites them; `--check` only says whether they are up to date.
 
@@ -23,7 +23,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tools import chart_settings
 from tools.chart_binaries import ROOT
-from tools.chart_kustomize import CHART, Json, kustomizations
+from tools.chart_kustomize import CHART, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when stale")
     check = parser.parse_args().check
-    # In this order: Helm renders the manifests by the schema.
-    for made in (documents, kustomizations):
-        for name, text in made().items():
-            path = ROOT / name
-            if path.exists() and path.read_text(encoding="utf-8") == text:
-                continue
-            if check:
-                sys.exit(f"{name} is stale; run: make chart")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+    for name, text in documents().items():
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        if check:
+            sys.exit(f"{name} is stale; run: make chart")
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""`k8s/`: the chart as kustomize's base and overlays, for those who do not use Helm."""
+"""The chart as kustomize's base and overlays, for those who do not use Helm.
+
+`python -m tools.chart_kustomize FOLDER` writes them, as a release attaches them.
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,11 +31,7 @@ def manifests(*arguments: str) -> list[Json]:
     for each in found:
         for kind in ("labels", "annotations"):
             notes = each["metadata"].get(kind, {})
-            for name in (
-                "helm.sh/chart",
-                "helm.sh/resource-policy",
-                "app.kubernetes.io/managed-by",
-            ):
+            for name in _HELMS_OWN:
                 notes.pop(name, None)
             if not notes:
                 each["metadata"].pop(kind, None)
@@ -64,7 +65,7 @@ def profile_arguments(profile: str) -> list[str]:
 
 
 def kustomizations() -> dict[str, str]:
-    """The files of `k8s/`: the default values as the base, and each profile as what differs."""
+    """Files by path: the default values as the base, and each profile as what differs."""
     base = {_identity(each): each for each in manifests()}
     head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
     files = {
@@ -87,10 +88,15 @@ def kustomizations() -> dict[str, str]:
             own["resources"] = ["../../base", "more.yaml"]
             files[f"overlays/{profile}/more.yaml"] = _dump(*more)
         files[f"overlays/{profile}/kustomization.yaml"] = _dump(own)
-    return {
-        f"k8s/{name}": f"# Made by tools/chart.py of helm/trivium.\n{text}"
-        for name, text in files.items()
-    }
+    return {name: f"# Rendered from helm/trivium.\n{text}" for name, text in files.items()}
+
+
+def write(folder: Path) -> None:
+    """All of them, into a folder that need not be there."""
+    for name, text in kustomizations().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -110,3 +116,9 @@ _Dumper.add_representer(str, _text)
 
 def _dump(*documents: Any) -> str:
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    write(parser.parse_args().folder)
