@@ -14,10 +14,10 @@ from serve_app.cli import (
     canary,
     claim,
     cost,
-    deploy,
     documents,
     evaluate,
     generation,
+    k8s,
     keys,
     layers,
     ledger,
@@ -52,11 +52,8 @@ app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
-app.command(rich_help_panel="Kubernetes")(deploy.deploy)
-app.command("upgrade", rich_help_panel="Kubernetes", help=deploy.UPGRADE)(deploy.deploy)
-app.command(rich_help_panel="Kubernetes")(deploy.rollback)
-app.command(rich_help_panel="Kubernetes")(deploy.status)
-cost.cost.command()(deploy.machines)
+cost.cost.command()(k8s.machines)
+app.add_typer(k8s.k8s, name="k8s", rich_help_panel="Run")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Money")
 app.add_typer(cost.cost, name="cost", rich_help_panel="Money")
 app.add_typer(ledger.ledger, name="ledger", rich_help_panel="Money")

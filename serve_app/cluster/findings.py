@@ -1,4 +1,4 @@
-"""What a check before a deployment found: one sentence, and the remedy."""
+"""What a check before an installation found: one sentence, and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Finding:
 
     Attributes:
         check: Which check it is of.
-        level: `failed` stops a deployment.
+        level: `failed` stops an installation.
         remedy: What to do about it; empty where all is well.
     """
 
@@ -29,11 +29,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be deployed, and where."""
+    """What is to be installed, and where.
+
+    Attributes:
+        force: Fields of other managers are to be taken.
+    """
 
     kube: Kube
     release: str
     objects: Sequence[Object]
+    force: bool = False
 
 
 Check = Callable[[Plan], Iterator[Finding]]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 
-MANAGER = "trivium"  # of the fields that we apply
+MANAGER = "helm"  # of the fields of a release
 _DEADLINE_S = 15.0
 _APPLY = "application/apply-patch+yaml"
 _DEFAULT = Path("~/.kube/config")
@@ -176,17 +176,13 @@ class Kube:
                 return [{"apiVersion": api_version, "kind": kind, **each} for each in found]
             query["continue"] = token
 
-    def create(self, thing: Object) -> Object:
-        """Put an object there that is not there yet.
-
-        Raises:
-            Conflict: It is there.
-        """
-        ref = Ref.of(thing)
-        path = self._collection(
-            ref.api_version, self.resource(ref.api_version, ref.kind), ref.namespace
-        )
-        return self.json("POST", path, query={"fieldManager": MANAGER}, body=thing)
+    def create(self, thing: Object, dry_run: bool) -> Object:
+        """Put an object there that is not there yet, or ask whether that would be let in."""
+        ref = Ref.of({**thing, "metadata": {"name": "", **thing["metadata"]}})
+        served = self.resource(ref.api_version, ref.kind)
+        path = self._collection(ref.api_version, served, ref.namespace)
+        query = {"dryRun": "All"} if dry_run else {}
+        return self.json("POST", path, query={"fieldManager": MANAGER, **query}, body=thing)
 
     def apply(
         self, thing: Object, dry_run: bool = False, force: bool = False, manager: str = MANAGER
@@ -206,24 +202,17 @@ class Kube:
             error.message = f"{Ref.of(thing)}: {error.message}"
             raise
 
-    def label(self, ref: Ref, labels: Mapping[str, str]) -> None:
-        """Set some labels of an object and leave the others."""
-        path, body = self._path(ref), {"metadata": {"labels": dict(labels)}}
-        self.json("PATCH", path, body=body, content_type="application/merge-patch+json")
-
-    def delete(self, ref: Ref) -> None:
-        """Delete an object and what it owns; one that is gone already is fine."""
-        try:
-            self.request("DELETE", self._path(ref), query={"propagationPolicy": "Background"})
-        except NotFound:
-            return
-
     def proxy(
-        self, service: str, port: int, path: str, headers: Mapping[str, str] | None = None
+        self,
+        service: str,
+        port: int,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """GET a page of a service in this namespace, through the API server."""
         root = f"/api/v1/namespaces/{self.namespace}/services/{service}:{port}/proxy/"
-        return self.request("GET", root + path.lstrip("/"), headers=headers)
+        return self.request("GET", root + path.lstrip("/"), query, headers=headers)
 
     def log(self, pod: str, container: str, previous: bool, lines: int = 40) -> list[str]:
         """The last lines that a container wrote, or that the one before it wrote."""

@@ -57,7 +57,8 @@ def _groups(thing: Object) -> Iterator[Group]:
         cluster = spec["rayClusterConfig"] if thing["kind"] == "RayService" else spec
         yield Group(f"{name} head", cluster["headGroupSpec"]["template"]["spec"], 1)
         for worker in cluster.get("workerGroupSpecs") or ():
-            least = worker.get("replicas", worker.get("minReplicas", 0))
+            # The API server fills `replicas` in with 0; the operator heeds the larger.
+            least = max(worker.get("replicas") or 0, worker.get("minReplicas") or 0)
             replicas = least * worker.get("numOfHosts", 1)
             yield Group(f"{name} {worker['groupName']}", worker["template"]["spec"], replicas)
 

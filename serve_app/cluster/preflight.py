@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from serve_app.cluster import manifests, needs
+from serve_app.cluster.admission import admission
 from serve_app.cluster.capacity import gpus, quota
+from serve_app.cluster.declared import settings
 from serve_app.cluster.findings import Check, Finding, Plan
 from serve_app.cluster.kube import Object, Ref
 from serve_app.cluster.refusals import UnknownKind
@@ -152,7 +154,7 @@ def _permissions(plan: Plan) -> Iterator[Finding]:
 
 
 def _rights(plan: Plan) -> set[tuple[str, str, str, str | None]]:
-    """(verb, API group, resource, namespace) of all that a deployment does."""
+    """(verb, API group, resource, namespace) of all that an installation does."""
     rights: set[tuple[str, str, str, str | None]] = {
         (verb, "", resource, plan.kube.namespace)
         for resource, verbs in _WATCHED.items()
@@ -165,17 +167,21 @@ def _rights(plan: Plan) -> set[tuple[str, str, str, str | None]]:
             continue  # another check's
         group = thing["apiVersion"].rpartition("/")[0]
         inside = thing["metadata"].get("namespace") if served["namespaced"] else None
-        rights |= {(verb, group, served["name"], inside) for verb in ("get", "create", "patch")}
+        rights |= {
+            (verb, group, served["name"], inside)
+            for verb in ("get", "list", "watch", "create", "patch")
+        }
     return rights
 
 
-# Pods, logs and events are read while it starts; revisions are kept in secrets.
+_HELMS = ("get", "list", "watch", "create", "patch")
+# Pods, logs and events are read while it starts; Helm keeps its revisions in secrets.
 _WATCHED: Mapping[str, tuple[str, ...]] = {
     "pods": ("list",),
     "pods/log": ("get",),
     "events": ("list",),
     "services/proxy": ("get",),
-    "secrets": ("get", "list", "create", "patch", "delete"),
+    "secrets": ("get", "list", "create", "update", "delete"),
 }
 
 
@@ -234,6 +240,7 @@ def _choose(names: Collection[str]) -> str:
 
 
 CHECKS: Mapping[str, Check] = {
+    "settings": settings,
     "namespace": _namespace,
     "kinds": _kinds,
     "operator": _operator,
@@ -243,4 +250,5 @@ CHECKS: Mapping[str, Check] = {
     "gpus": gpus,
     "storage": _storage,
     "quota": quota,
+    "admission": admission,
 }

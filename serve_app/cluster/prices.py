@@ -24,6 +24,7 @@ from serve_app.settings import ExpertSettings
 
 KEY = "machines.yaml"
 _TYPE = "node.kubernetes.io/instance-type"
+UNLABELLED = f"{{}} has no label {_TYPE}"
 _PRODUCT = "nvidia.com/gpu.product"
 # Who sells a node cheaper while it may be taken away says so in these labels.
 _SPOT = {
@@ -41,7 +42,8 @@ class NodeCost:
 
     Attributes:
         usd_per_hour: Of the whole node; None where nobody has written it down.
-        row: Where the price is, or where it belongs: `nodes.g5.xlarge`.
+        row: Where the price is, or where it belongs: `nodes.g5.xlarge`. Empty for a node whose
+            labels do not tell what it is.
         gpus: How many of its GPUs the release holds.
     """
 
@@ -70,7 +72,12 @@ class Costs:
     @property
     def missing(self) -> list[str]:
         """Rows that the price table lacks; without them `usd_per_hour` is too low."""
-        return sorted({node.row for node in self.nodes if node.usd_per_hour is None})
+        return sorted({n.row for n in self.nodes if n.usd_per_hour is None and n.row})
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """Nodes of which nobody says what they are, so that no row can have their price."""
+        return sorted(node.name for node in self.nodes if not node.row)
 
     @property
     def usd_per_gpu_second(self) -> float | None:
@@ -133,7 +140,7 @@ def _price(node: Object, table: PriceTable) -> NodeCost:
     spot = any(labels.get(label) == value for label, value in _SPOT.items())
     rented, product = labels.get(_TYPE), labels.get(_PRODUCT)
     if rented in table.nodes or product not in table.gpus:
-        row = f"nodes.{rented}" if rented else f"gpus.{product or name}"
+        row = f"nodes.{rented}" if rented else f"gpus.{product}" if product else ""
         found, count = table.nodes.get(rented or ""), 1.0
     else:
         row, found = f"gpus.{product}", table.gpus[product]
@@ -163,6 +170,8 @@ def replica(expert: ExpertSettings, found: Costs) -> MachinePrice:
     held = [node for node in found.nodes if node.gpus]
     if not held:
         raise SettingsError("no pod of the release holds a GPU now: prices stay as they are")
+    if names := ", ".join(sorted(node.name for node in held if not node.row)):
+        raise SettingsError(f"{UNLABELLED.format(names)}: set it")
     each = found.usd_per_gpu_second
     if each is None:
         rows = ", ".join(sorted({node.row for node in held if node.usd_per_hour is None}))

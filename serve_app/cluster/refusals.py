@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 from serve_app.errors import (
@@ -23,9 +24,14 @@ class Refused(TriviumError):
 
 
 class Conflict(TriviumError):
-    """A field that we would set belongs to somebody else, or an object is there already."""
+    """A field that we would set belongs to somebody else, or an object is there already.
+
+    Attributes:
+        managers: Those that own the fields.
+    """
 
     status, code = 409, "conflict"
+    managers: frozenset[str] = frozenset()
 
 
 class UnknownKind(Unavailable):
@@ -56,19 +62,20 @@ def refusal(status: int, data: bytes) -> TriviumError:
         case 404:
             return NotFound(message)
         case 409:
-            return Conflict(_owners((told.get("details") or {}).get("causes") or ()) or message)
+            return _conflict(message, (told.get("details") or {}).get("causes") or ())
         case 502 | 503 | 504:
             return Unavailable(message)
     return Refused(message, status)
 
 
-def _owners(causes: Iterable[Mapping[str, str]]) -> str:
-    """Who owns which field, of a conflict between managers; empty for another conflict."""
-    told = [
-        f"{cause['field']} ({cause['message']})"
-        for cause in causes
-        if cause.get("reason") == "FieldManagerConflict"
-    ]
-    if not told:
-        return ""
-    return f"belongs to another manager: {', '.join(told)}; take it with --force-conflicts"
+def _conflict(message: str, causes: Iterable[Mapping[str, str]]) -> Conflict:
+    """Who owns which field, where it is a conflict between managers."""
+    fields = [each for each in causes if each.get("reason") == "FieldManagerConflict"]
+    if not fields:
+        return Conflict(message)
+    told = ", ".join(f"{each['field']} ({each['message']})" for each in fields)
+    error = Conflict(f"belongs to another manager: {told}; take it with --force-conflicts")
+    error.managers = frozenset(
+        name for each in fields for name in re.findall(r'conflict with "([^"]*)"', each["message"])
+    )
+    return error

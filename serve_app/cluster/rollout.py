@@ -1,23 +1,24 @@
-"""Apply, then wait until every road answers, or until it is clear that none will."""
+"""Watch a release come up: what it waits for, and whether waiting helps."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from serve_app.cluster import stack, trouble
-from serve_app.cluster.diff import Change
-from serve_app.cluster.kube import Kube, Object, Ref
+from serve_app.cluster import serving, stack, trouble
+from serve_app.cluster.kube import Kube, Object
 from serve_app.cluster.trouble import Trouble
-from serve_app.errors import TriviumError, Unavailable
+from serve_app.errors import NotFound, TriviumError, Unavailable
 
 POLL_S = 2.0
-_PERSISTS = 5  # polls in a row, after which a fatal trouble is believed: registries hiccup
-
-_UP = ("HEALTHY", "UPSCALING", "DOWNSCALING")  # the autoscaler is always at it
+_PERSISTS = 5  # looks in a row, after which a fatal trouble is believed: registries hiccup
+_BACK_S = 60.0  # for Helm to give up, beyond its own time-out
 
 OnProgress = Callable[[str], None]
 
@@ -34,66 +35,105 @@ class RolloutFailed(Unavailable):
                 self.add_note(f"    | {line}")
 
 
-def put(
-    kube: Kube,
-    objects: Sequence[Object],
-    changes: Sequence[Change],
-    force: bool,
-    on_progress: OnProgress,
-) -> None:
-    """Apply every object in order, then delete what is no longer wanted."""
-    for thing in objects:
-        on_progress(f"applying {Ref.of(thing)}")
-        kube.apply(thing, force=force)
-    for change in changes:
-        if change.action == "delete":
-            on_progress(f"deleting {change.ref}")
-            kube.delete(change.ref)
-
-
-def wait(
-    kube: Kube,
-    release: str,
-    ref: Ref,
-    timeout_s: float,
-    ask: bool,
-    on_progress: OnProgress,
-) -> None:
-    """Return when the RayService serves its latest spec and every road has answered.
+class Rollout:
+    """One release on its way.
 
     Args:
-        ref: Of the RayService.
         ask: Whether the roads are asked, through the API server; else its status is believed.
-
-    Raises:
-        RolloutFailed: Time is up, or what is wrong does not go away by waiting.
     """
-    deadline = time.monotonic() + timeout_s
-    seen: Counter[tuple[str, str]] = Counter()
-    while True:
+
+    def __init__(
+        self, kube: Kube, release: str, timeout_s: float, ask: bool, on_progress: OnProgress
+    ) -> None:
+        self._kube, self._release, self._ask = kube, release, ask
+        self._timeout_s, self._say = timeout_s, on_progress
+        self._deadline = time.monotonic() + timeout_s
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._troubles: list[Trouble] = []
+        self._before = self._generation()
+
+    def follow(self, helm: subprocess.Popen[str]) -> None:
+        """Return when Helm is content; stop it where waiting does not help.
+
+        Raises:
+            RolloutFailed: Helm is not content, in its words; or what is wrong does not go away.
+        """
         try:
-            waiting, troubles = _look(kube, release, ref, ask)
-        except Unavailable as error:
-            waiting, troubles = error.message, []  # an API server may restart, as anything may
-        if not waiting:
+            told = self._followed(helm)
+        except BaseException:
+            self._stop(helm)
+            raise
+        if helm.returncode:
+            last = (told.strip().splitlines() or ["no word"])[-1]
+            raise RolloutFailed(f"helm: {last.removeprefix('Error: ')}", self._troubles)
+
+    def _followed(self, helm: subprocess.Popen[str]) -> str:
+        # Helm ends by itself when its time is up; after that it may go back, as long again.
+        patience = time.monotonic() + 2 * self._timeout_s + _BACK_S
+        while time.monotonic() < patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return helm.communicate(timeout=POLL_S)[0]
+            # Until Helm has sent something, what is wrong is wrong with what was there before.
+            self._look(judge=self._generation() != self._before)
+        raise RolloutFailed(f"helm did not end within {2 * self._timeout_s:.0f} s", self._troubles)
+
+    def _stop(self, helm: subprocess.Popen[str]) -> None:
+        """As Ctrl-C: Helm marks the revision as failed, and goes back where it was asked to."""
+        if helm.poll() is not None:
             return
-        worst = f" · {troubles[0]}" if troubles else ""
-        on_progress(f"{waiting}{worst}")
-        fatal = {(each.subject, each.reason) for each in troubles if each.fatal}
-        seen = Counter({each: seen[each] + 1 for each in fatal})
-        if any(count >= _PERSISTS for count in seen.values()):
-            raise RolloutFailed(f"{ref} will not serve", troubles)
-        if time.monotonic() > deadline:
-            raise RolloutFailed(f"not ready after {timeout_s:.0f} s, {waiting}", troubles)
-        time.sleep(POLL_S)
+        helm.send_signal(signal.SIGINT)
+        try:
+            helm.communicate(timeout=self._timeout_s + _BACK_S)
+        except subprocess.TimeoutExpired:
+            helm.kill()
+            helm.communicate()
+
+    def wait(self) -> None:
+        """Return when the RayService serves its latest spec and every road has answered.
+
+        Raises:
+            RolloutFailed: Time is up, or what is wrong does not go away by waiting.
+        """
+        while waiting := self._look(judge=True):
+            if time.monotonic() > self._deadline:
+                raise RolloutFailed(
+                    f"not ready after {self._timeout_s:.0f} s, {waiting}", self._troubles
+                )
+            time.sleep(POLL_S)
+
+    def _generation(self) -> int | None:
+        try:
+            return int(stack.service(self._kube, self._release)["metadata"]["generation"])
+        except TriviumError:
+            return None
+
+    def _look(self, judge: bool) -> str:
+        """What is still waited for, empty when nothing is."""
+        try:
+            waiting, self._troubles = _state(self._kube, self._release, self._ask)
+        except NotFound:
+            waiting, self._troubles = "nothing is there yet", []
+        except Unavailable as error:
+            # An API server may restart, as anything may.
+            waiting, self._troubles = error.message, []
+        worst = f" · {self._troubles[0]}" if self._troubles else ""
+        if waiting:
+            self._say(f"{waiting}{worst}")
+        fatal = {(e.subject, e.reason) for e in self._troubles if e.fatal and judge}
+        self._seen = Counter({each: self._seen[each] + 1 for each in fatal})
+        if any(count >= _PERSISTS for count in self._seen.values()):
+            raise RolloutFailed(f"{self._release} will not serve", self._troubles)
+        return waiting
 
 
-def _look(kube: Kube, release: str, ref: Ref, ask: bool) -> tuple[str, list[Trouble]]:
+def _state(kube: Kube, release: str, ask: bool) -> tuple[str, list[Trouble]]:
     """What is still waited for, empty when nothing is, and what is wrong."""
-    service = kube.get(ref)
-    if service is None:
-        return f"{ref} has been deleted", []
-    waiting = _waiting(service) or (_roads(kube, service) if ask else "")
+    service = stack.service(kube, release)
+    waiting = _waiting(service)
+    if not waiting and (late := serving.lagging(kube, service)):
+        waiting = f"Serve has not been told yet of {', '.join(late)}"
+    if not waiting and ask:
+        waiting = _roads(kube, service)
     if not waiting:
         return "", []
     # What is wrong with the cluster that goes is mended by its going.
@@ -102,7 +142,7 @@ def _look(kube: Kube, release: str, ref: Ref, ask: bool) -> tuple[str, list[Trou
     troubles = trouble.find(kube, coming, pods)
     if not _taken_up(service):
         troubles = [replace(each, fatal=False) for each in troubles]  # of what was there before
-    return f"{sum(map(is_ready, pods))}/{len(pods)} pods ready · {waiting}", troubles
+    return f"{sum(map(stack.is_ready, pods))}/{len(pods)} pods ready · {waiting}", troubles
 
 
 def _waiting(service: Object) -> str:
@@ -113,9 +153,8 @@ def _waiting(service: Object) -> str:
         return "waiting for the KubeRay operator to take it up"
     if (status.get("pendingServiceStatus") or {}).get("rayClusterName"):
         return "the new cluster starts"
-    apps = (status.get("activeServiceStatus") or {}).get("applicationStatuses") or {}
-    starting = [f"{name} is {app.get('status')}" for name, app in apps.items() if not _up(app)]
-    if starting:
+    apps = serving.told(service)
+    if starting := [f"{app.name} is {app.status}" for app in apps if not app.up]:
         return ", ".join(starting)
     ready = conditions.get("Ready") or {}
     if ready.get("status") != "True":
@@ -129,11 +168,6 @@ def _taken_up(service: Object) -> bool:
     """Whether the status is of the latest spec."""
     observed = (service.get("status") or {}).get("observedGeneration", 0)
     return bool(observed >= service["metadata"].get("generation", 0))
-
-
-def _up(app: Object) -> bool:
-    deployments = (app.get("serveDeploymentStatuses") or {}).values()
-    return app.get("status") == "RUNNING" and all(d.get("status") in _UP for d in deployments)
 
 
 def _roads(kube: Kube, service: Object) -> str:
@@ -151,9 +185,3 @@ def _roads(kube: Kube, service: Object) -> str:
             )
         return f"roads are asked, waiting for {', '.join(waiting)}"
     return ""
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether a pod takes traffic."""
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from serve_app.cluster.kube import Kube, Object, Ref
 from serve_app.errors import NotFound, SettingsError
-from serve_app.plain_data import yaml_text
-from serve_app.settings import ExpertSettings
+from serve_app.settings import ExpertSettings, from_text
 
 RAY = "ray.io/v1"
 INSTANCE = "app.kubernetes.io/instance"
@@ -19,7 +18,7 @@ def service(kube: Kube, release: str) -> Object:
     """The RayService of a release: the one labelled so, or the one of that name.
 
     Raises:
-        NotFound: There is none; says how to deploy one.
+        NotFound: There is none; says how to install one.
     """
     labelled = kube.find(RAY, "RayService", f"{INSTANCE}={release}")
     if labelled:
@@ -28,7 +27,7 @@ def service(kube: Kube, release: str) -> Object:
     if found is None:
         raise NotFound(
             f"no release {release!r} in namespace {kube.namespace!r}: put one there with "
-            "`trivium deploy`, or name another with --release and --namespace"
+            "`trivium k8s install`, or name another with --release and --namespace"
         )
     return found
 
@@ -68,15 +67,21 @@ def front(service: Object) -> tuple[str, int]:
     return name or f"{service['metadata']['name']}-serve-svc", ports[0]["port"] if ports else _PORT
 
 
-def expert(service: Object) -> ExpertSettings:
-    """The expert's settings, as the RayService hands them to the application.
+def expert(kube: Kube, service: Object) -> ExpertSettings:
+    """The expert's settings, as the release's pods have them in a file.
 
     Raises:
-        SettingsError: `serveConfigV2` is none of ours.
+        SettingsError: There is no such file, or it is none of ours.
     """
-    name = f"RayService/{service['metadata']['name']}"
-    try:
-        applications = yaml_text(service["spec"]["serveConfigV2"], name)["applications"]
-        return ExpertSettings.model_validate((applications[0].get("args") or {}).get("expert", {}))
-    except (SettingsError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SettingsError(f"{name}: serveConfigV2 cannot be read: {error}") from None
+    name = f"{service['metadata']['name']}-config"
+    found = kube.get(Ref("v1", "ConfigMap", kube.namespace, name)) or {}
+    text = (found.get("data") or {}).get("settings.yaml")
+    if text is None:
+        raise SettingsError(f"there is no settings.yaml in ConfigMap/{name}")
+    return from_text(text, f"ConfigMap/{name}").expert
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether a pod takes traffic."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

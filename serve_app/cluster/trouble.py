@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from serve_app.cluster import stack
 from serve_app.cluster.kube import Kube, Object
 from serve_app.errors import TriviumError
 
@@ -22,6 +24,7 @@ _REMEDIES = {
     "OOMKilled": "give it more memory, or its engine a smaller share of it",
     "Unschedulable": "add nodes, ask for less, or match node selector and tolerations",
 }
+_RECENT = timedelta(minutes=15)  # a warning that is older tells of what is over
 _HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError")
 
 
@@ -32,6 +35,7 @@ class Trouble:
     Attributes:
         subject: What has it: a pod's container, an application, a RayService.
         fatal: Waiting does not help.
+        age_s: How long ago, of what has passed; None for what is so now.
         log: The last lines that it wrote, where that says more.
     """
 
@@ -40,6 +44,7 @@ class Trouble:
     message: str
     fatal: bool = False
     log: tuple[str, ...] = ()
+    age_s: float | None = None
 
     @property
     def remedy(self) -> str:
@@ -48,7 +53,8 @@ class Trouble:
 
     def __str__(self) -> str:
         told = f"{self.subject}: {self.reason}: {self.message}".rstrip(": ")
-        return f"{told} ({self.remedy})" if self.remedy else told
+        told = f"{told} ({self.remedy})" if self.remedy else told
+        return told if self.age_s is None else f"{told}, {self.age_s / 60:.0f} min ago"
 
 
 def find(kube: Kube, service: Object, pods: Sequence[Object]) -> list[Trouble]:
@@ -135,18 +141,26 @@ def _last_line(message: str) -> str:
 
 
 def _events(kube: Kube, service: Object, pods: Sequence[Object]) -> Iterator[Trouble]:
-    """The last warnings about the release, the newest first; where nothing else tells."""
-    about = {service["metadata"]["name"], *(each["metadata"]["name"] for each in pods)}
+    """The last warnings about the release, the newest first; where nothing else tells.
+
+    What was wrong with a pod that is ready, or with one that is gone, is wrong no more.
+    """
+    waiting = (each["metadata"]["name"] for each in pods if not stack.is_ready(each))
+    about = {service["metadata"]["name"], *waiting}
+    now = datetime.now(UTC)
     warnings = [
-        each
+        (now - when, each)
         for each in kube.find("v1", "Event")
         if each.get("type") == "Warning" and each["involvedObject"].get("name") in about
+        if (when := _when(each)) and now - when < _RECENT
     ]
-    warnings.sort(key=_when, reverse=True)
-    for each in warnings[:3]:
+    for age, each in sorted(warnings, key=lambda pair: pair[0])[:3]:
         subject = f"{each['involvedObject']['kind']}/{each['involvedObject']['name']}"
-        yield Trouble(subject, each.get("reason", ""), each.get("message", ""))
+        told = each.get("reason", ""), each.get("message", "")
+        yield Trouble(subject, *told, age_s=max(0.0, age.total_seconds()))
 
 
-def _when(event: Object) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")
+def _when(event: Object) -> datetime | None:
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp")
+    text = last or event.get("eventTime")
+    return datetime.fromisoformat(text) if text else None

@@ -14,7 +14,7 @@ from serve_app.settings.frontier import (
 )
 from serve_app.settings.gateway import ApiKey, GatewaySettings
 from serve_app.settings.ledger import LedgerSettings, LimitSettings
-from serve_app.settings.loading import from_args, load
+from serve_app.settings.loading import from_args, from_text, load
 from serve_app.settings.sections import (
     BUNDLED,
     ExpertSettings,
@@ -44,5 +44,6 @@ __all__ = [
     "Settings",
     "UpstreamSettings",
     "from_args",
+    "from_text",
     "load",
 ]

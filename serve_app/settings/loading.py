@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pydantic_settings import SettingsError as SourceError
 
 from serve_app.errors import SettingsError
@@ -40,6 +41,21 @@ def load(path: Path | None) -> Settings:
         raise SettingsError(f"environment: {error.__cause__ or error}") from None
 
 
+def from_text(text: str, source: str) -> Settings:
+    """Settings as another machine will read them: this one's environment has no say.
+
+    Raises:
+        SettingsError: As `load`.
+    """
+    data = yaml_text(text, source) or {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"{source}:1: settings must be a mapping of sections, e.g. `gateway:`")
+    try:
+        return _Alone(**data)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, source, text)) from None
+
+
 def from_args(args: Mapping[str, Any]) -> Settings:
     """Settings from plain data, as `build(args)` receives them.
 
@@ -52,6 +68,20 @@ def from_args(args: Mapping[str, Any]) -> Settings:
         raise SettingsError(_explain(error, "args", None)) from None
     except SourceError as error:
         raise SettingsError(f"environment: {error.__cause__ or error}") from None
+
+
+class _Alone(Settings):
+    """Settings of nothing but what is given."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def _explain(error: ValidationError, source: str, text: str | None) -> str:

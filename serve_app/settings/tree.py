@@ -74,6 +74,13 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         return self.state_dir / "models"
 
+    @property
+    def models_used(self) -> list[str]:
+        """Names of the models that must have a price."""
+        outside = [each.model for each in self.frontier.upstreams if each.provider]
+        ours = [self.expert.model, self.retrieval.embedding_model]
+        return [*ours, self.ledger.baseline_model, *outside]
+
     def resolved(self, root: Path) -> Settings:
         """The same settings with every relative path made absolute against `root`."""
         router, retrieval = self.router, self.retrieval

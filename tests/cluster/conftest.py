@@ -1,79 +1,70 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator
 
 import pytest
 
 from serve_app.cluster import rollout
-from tests.cli.conftest import Outcome, Run, run
-from tests.cluster.api import Api, kubeconfig, serving
-from tests.cluster.house import furnish
+from serve_app.cluster.kube import Kube
+from tests.cli.conftest import Run, run
+from tests.cluster import plane as planes
+from tests.cluster.machine import Head, Kubelet, address, serving
+from tests.cluster.objects import add_nodes, namespace, storage_class
+from tests.cluster.plane import Plane
+from tools.chart_binaries import helm
 
 __all__ = ["run"]
 
-Changes = Sequence[tuple[str, str]]
-Deploy = Callable[..., Outcome]
-
-MANIFESTS = Path(__file__).parent / "manifests" / "trivium.yaml"
-PRICES = """
-metered: {}
-compute: {}
-nodes:
-  g5.12xlarge: {usd_per_hour: 5.6, spot_usd_per_hour: 2.4, source: test, as_of: 2026-11-01}
-  m7i.2xlarge: {usd_per_hour: 0.4, source: test, as_of: 2026-10-01}
-"""
+# Those that KubeRay's operator looks after; in others RayServices are what tests say they are.
+OPERATED = ("kind", "gpu", "production", "live")
+OPERATOR = "quay.io/kuberay/operator:v1.6.1"
 
 
-@pytest.fixture
-def api() -> Api:
-    """A cluster with everything that Trivium needs, and an operator that brings it up."""
-    api = Api()
-    furnish(api)
-    return api
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """A real control plane with KubeRay, two nodes and a storage class."""
+    if reason := planes.missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("plane")
+    with planes.running(folder, ",".join(OPERATED)) as plane:
+        plane.apply(*map(namespace, OPERATED), storage_class("fast", default=True))
+        add_nodes(plane)
+        yield plane
 
 
-@pytest.fixture
-def address(api: Api) -> Iterator[str]:
-    yield from serving(api)
+@pytest.fixture(scope="session")
+def kube(plane: Plane) -> Kube:
+    """As the admin, in a namespace that tests replace."""
+    return Kube.connect(plane.kubeconfig(), None, "default")
 
 
-@pytest.fixture
-def config(address: str, tmp_path: Path) -> Path:
-    path = tmp_path / "kubeconfig"
-    path.write_text(kubeconfig(address), "utf-8")
-    return path
+@pytest.fixture(scope="session")
+def kubelet(kube: Kube, plane: Plane) -> Iterator[Kubelet]:
+    """Pods that are placed run; KubeRay's own too."""
+    kubelet = Kubelet(kube, address() or "198.18.0.1")
+    where = ["-n", "kuberay-system"]
+    deployment = "deployment/kuberay-operator"
+    plane.kubectl(*where, "set", "image", deployment, f"*={OPERATOR}")
+    with kubelet.running():
+        plane.kubectl(*where, "wait", "--for=condition=Available", deployment)
+        yield kubelet
 
 
-@pytest.fixture
-def prices(tmp_path: Path) -> Path:
-    path = tmp_path / "prices.yaml"
-    path.write_text(PRICES, "utf-8")
-    return path
-
-
-@pytest.fixture
-def trivium(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`trivium` against that cluster; looks at it as often as it can."""
-    monkeypatch.setattr(rollout, "POLL_S", 0.0)
-
-    def call(*arguments: str) -> Outcome:
-        return run(*arguments, "--kubeconfig", str(config))
-
-    return call
+@pytest.fixture(scope="session")
+def head(kubelet: Kubelet) -> Iterator[Head]:
+    """Ray answers on the head pods."""
+    if not (host := address()):
+        pytest.skip("this machine has no address but the loopback, which the API server refuses")
+    head = Head()
+    with serving(head, host):
+        yield head
 
 
 @pytest.fixture
-def deploy(trivium: Run, tmp_path: Path) -> Deploy:
-    """`trivium deploy` of the manifests, some of whose texts are replaced."""
-
-    def call(*arguments: str, command: str = "deploy", change: Changes = ()) -> Outcome:
-        text = MANIFESTS.read_text("utf-8")
-        for old, new in change:
-            assert old in text
-            text = text.replace(old, new)
-        path = tmp_path / "manifests.yaml"
-        path.write_text(text, "utf-8")
-        return trivium(command, "--manifests", str(path), *arguments)
-
-    return call
+def trivium(run: Run, plane: Plane, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`trivium` against that cluster, as the admin; looks at it as often as it can."""
+    monkeypatch.setattr(rollout, "POLL_S", 0.1)
+    monkeypatch.setenv("PATH", f"{helm().parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig()))
+    return run

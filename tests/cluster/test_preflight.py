@@ -1,252 +1,306 @@
-"""What stands in the way is said before anything is changed, all at once, each with its remedy."""
+"""What stands in the way is said before anything is changed: each against a real refusal."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.cli.conftest import Run
-from tests.cluster import house
-from tests.cluster.api import Api, kubeconfig
-from tests.cluster.conftest import MANIFESTS, Deploy
+from tests.cli.conftest import Outcome, Run
+from tests.cluster.machine import Kubelet
+from tests.cluster.objects import (
+    GPU_TAINT,
+    custom_kinds,
+    named,
+    namespace,
+    quota,
+    secret,
+    storage_class,
+)
+from tests.cluster.plane import Plane
+from tests.cluster.waiting import until
+from tests.helm.chart import CHART, of_profile
 
-SECRET = ("v1", "secrets", "trivium", "trivium-secrets")
+Check = Callable[..., Outcome]
+Failed = Callable[..., list[tuple[str, str, str]]]
+SPACE = "checked"  # KubeRay's operator does not look at it
 
 
-def findings(deploy: Deploy, *arguments: str, **more: Any) -> list[tuple[str, str, str]]:
+@pytest.fixture(scope="module")
+def space(plane: Plane, kubelet: Kubelet) -> str:
+    plane.apply(namespace(SPACE))
+    return SPACE
+
+
+@pytest.fixture
+def preflight(trivium: Run, space: str) -> Check:
+    """`trivium k8s preflight` of a profile; its values file may be one's own."""
+
+    def call(*arguments: str, profile: str = "kind", command: str = "preflight") -> Outcome:
+        chart = ["--chart", str(CHART), *of_profile(profile)]
+        return trivium("k8s", command, "--namespace", space, *chart, *arguments)
+
+    return call
+
+
+@pytest.fixture
+def failed(preflight: Check) -> Failed:
     """(check, sentence, remedy) of what failed."""
-    told = json.loads(deploy("--yes", "--json", *arguments, **more).out)
-    found = told["preflight"]
-    return [(e["check"], e["message"], e["remedy"]) for e in found if e["level"] == "failed"]
+
+    def call(*arguments: str, **more: Any) -> list[tuple[str, str, str]]:
+        found = json.loads(preflight("--json", *arguments, **more).out)["preflight"]
+        return [(e["check"], e["message"], e["remedy"]) for e in found if e["level"] == "failed"]
+
+    return call
 
 
-def test_everything_is_said_at_once_and_nothing_changed(api: Api, deploy: Deploy) -> None:
-    del api.kinds["ray.io/v1"]
-    del api.objects[SECRET]
-    api.put(house.operator("1.4.2"))
-    done = deploy("--yes")
+@pytest.fixture
+def with_secrets(plane: Plane, space: str) -> Iterator[None]:
+    """What the profile of GPUs reads."""
+    name = ["-n", space, "secret/trivium"]
+    plane.apply(secret("trivium", space, **{"postgres-password": "none", "hf-token": "none"}))
+    yield
+    plane.kubectl("delete", *name)
+
+
+def values(folder: Path, given: object) -> list[str]:
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    return ["-f", str(path)]
+
+
+def test_nothing_stands_in_the_way_of_the_smallest_profile(preflight: Check) -> None:
+    done = preflight()
+    assert done.code == 0, done.err
+    assert "nothing stands in the way" in done.out
+
+
+def test_everything_is_said_at_once_and_nothing_changed(preflight: Check, plane: Plane) -> None:
+    done = preflight(
+        *("--set", "httpRoute.enabled=true", "--set", "httpRoute.hostnames={a.example.com}"),
+        *("--set", "httpRoute.parentRefs[0].name=front", "--yes"),
+        profile="gpu",
+        command="install",
+    )
     assert done.code == 1
     for sentence in (
-        "the cluster does not know RayService of ray.io/v1",
-        "install the KubeRay operator",
-        "is 1.4, 1.6 is needed",
-        "there is no secret trivium-secrets",
-        "3 of 8 findings stand in the way; nothing was changed",
+        "the cluster does not know HTTPRoute of gateway.networking.k8s.io/v1",
+        "or take an Ingress instead",
+        "there is no secret trivium",
+        "--from-literal=hf-token=… --from-literal=postgres-password=…",
+        "stand in the way; nothing was changed",
     ):
         assert sentence in done.err
-    assert api.applied == []
+    assert plane.kubectl("-n", SPACE, "get", "rayservices,configmaps", "-o", "name").split() == [
+        "configmap/kube-root-ca.crt"
+    ]
 
 
-def test_a_crd_of_another_version(api: Api, deploy: Deploy) -> None:
-    api.kinds["ray.io/v1alpha1"] = api.kinds.pop("ray.io/v1")
-    [(check, sentence, _)] = findings(deploy)
-    assert check == "kinds"
-    assert sentence.endswith("(of ray.io it serves ray.io/v1alpha1)")
+def test_settings_are_read_by_their_own_models(failed: Failed, tmp_path: Path) -> None:
+    table: Any = {"metered": {}, "compute": {"someone-else": {}}}
+    [(check, sentence, _)] = failed(*values(tmp_path, {"prices": table}))
+    assert check == "settings"
+    assert "prices.yaml: compute.someone-else" in sentence
 
 
-def test_a_route_needs_the_gateway_api(deploy: Deploy) -> None:
-    route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: front}"
-    [(check, sentence, remedy)] = findings(deploy, change=[("# What", f"{route}\n---\n#")])
-    assert (check, sentence) == (
-        "kinds",
-        "the cluster does not know HTTPRoute of gateway.networking.k8s.io/v1",
-    )
-    assert "take an Ingress instead" in remedy
+def test_no_operator_or_an_old_one(failed: Failed, plane: Plane, kubelet: Kubelet) -> None:
+    where = ["-n", "kuberay-system"]
+    deployment = "deployment/kuberay-operator"
+
+    def runs(image: str) -> None:
+        plane.kubectl(*where, "set", "image", deployment, f"*={image}")
+        plane.kubectl(*where, "rollout", "status", deployment, "--timeout=30s")
+
+    runs("quay.io/kuberay/operator:v1.4.2")
+    try:
+        [(check, sentence, remedy)] = failed()
+        assert check == "operator"
+        assert sentence == "the KubeRay operator in kuberay-system is 1.4, 1.6 is needed"
+        assert remedy.startswith("helm upgrade --install kuberay-operator")
+        plane.kubectl(*where, "scale", deployment, "--replicas=0")
+        until(lambda: plane.kubectl(*where, "get", "pods", "-o", "name"), lambda names: not names)
+        [(_, sentence, _)] = failed()
+        assert sentence == "the KubeRay operator in kuberay-system is not up"
+    finally:
+        plane.kubectl(*where, "scale", deployment, "--replicas=1")
+        runs("quay.io/kuberay/operator:v1.6.1")
 
 
-def test_an_incremental_upgrade_needs_a_gateway_class(api: Api, deploy: Deploy) -> None:
-    options = "{ clusterUpgradeOptions: { gatewayClassName: istio } }"
-    asked = [("  serveConfigV2: |", f"  upgradeStrategy: {options}\n  serveConfigV2: |")]
-    [(check, sentence, remedy)] = findings(deploy, change=asked)
-    assert (check, remedy) == (
-        "gateway",
-        "install the Gateway API CRDs, or upgrade with strategy NewCluster",
-    )
+def test_an_incremental_upgrade_needs_a_gateway_class(failed: Failed, plane: Plane) -> None:
+    asked = ["--set", "upgrade.strategy=NewClusterWithIncrementalUpgrade"]
+    asked += ["--set", "upgrade.gatewayClassName=istio", "--set", "ray.autoscaling=true"]
+    [(check, _, remedy)] = failed(*asked)
+    assert check == "gateway"
+    assert remedy == "install the Gateway API CRDs, or upgrade with strategy NewCluster"
+    [crd] = [e for e in custom_kinds() if e["spec"]["names"]["kind"] == "GatewayClass"]
     version = "gateway.networking.k8s.io/v1"
-    api.kinds[version] = {"gatewayclasses": ("GatewayClass", False)}
-    api.put(house.named(version, "GatewayClass", "envoy"))
-    [(_, sentence, remedy)] = findings(deploy, change=asked)
-    assert sentence == "there is no GatewayClass istio"
-    assert remedy.startswith("name one that is there (envoy)")
-    api.put(house.named(version, "GatewayClass", "istio"))
-    assert findings(deploy, change=asked) == []
+    plane.apply(crd)
+    try:
+        plane.await_kinds(version, "gatewayclasses")
+        plane.apply(named(version, "GatewayClass", "envoy", spec={}))
+        [(_, sentence, remedy)] = failed(*asked)
+        assert sentence == "there is no GatewayClass istio"
+        assert remedy.startswith("name one that is there (envoy)")
+    finally:
+        plane.kubectl("delete", "crd", crd["metadata"]["name"])
 
 
-def test_no_operator(api: Api, deploy: Deploy) -> None:
-    del api.objects["apps/v1", "deployments", "kuberay-system", "kuberay-operator"]
-    [(check, sentence, remedy)] = findings(deploy)
-    assert (check, sentence) == ("operator", "no KubeRay operator runs in this cluster")
-    assert remedy.startswith("helm upgrade --install kuberay-operator")
-
-
-def test_an_operator_that_is_down(api: Api, deploy: Deploy) -> None:
-    thing = house.operator("1.7.0")
-    thing["status"] = {}
-    api.put(thing)
-    [(_, sentence, remedy)] = findings(deploy)
-    assert sentence == "the KubeRay operator in kuberay-system is not up"
-    assert "describe deployment kuberay-operator" in remedy
-
-
-def test_no_gpu_nodes(api: Api, deploy: Deploy) -> None:
-    del api.objects["v1", "nodes", "", "gpu-1"]
-    [(check, sentence, remedy)] = findings(deploy)
-    assert check == "gpus"
-    assert sentence == "trivium gpu asks for 1 × 2 nvidia.com/gpu, there is room for 0"
-    assert remedy.startswith("no node offers nvidia.com/gpu: add GPU nodes")
-    api.operator = house.gets_a_node
-    assert deploy("--yes", "--ignore", "gpus").code == 0
-
-
-def test_gpu_nodes_that_would_come_are_only_warned_of(api: Api, deploy: Deploy) -> None:
-    del api.objects["v1", "nodes", "", "gpu-1"]
-    api.kinds["karpenter.sh/v1"] = {"nodepools": ("NodePool", False)}
-    api.operator = house.gets_a_node
-    done = deploy("--yes")
-    assert done.code == 0, done.err
-    assert "Karpenter may add nodes" in done.err
-
-
-def test_gpu_nodes_that_let_nobody_in(deploy: Deploy) -> None:
-    [(_, _, remedy)] = findings(deploy, change=[("gpu: a10g", "gpu: h100")])
+def test_gpus(failed: Failed, preflight: Check, plane: Plane, with_secrets: None) -> None:
+    assert failed(profile="gpu") == []
+    lacks = "trivium gpu asks for 1 × 2 nvidia.com/gpu, there is room for 0"
+    own = ["--set", "workers.gpu.nodeSelector.card=h100"]
+    [(check, sentence, remedy)] = failed(*own, profile="gpu")
+    assert (check, sentence) == ("gpus", lacks)
     assert remedy == "match node selector and tolerations to your GPU nodes: gpu-1"
-    taint = "tolerations: [{ key: nvidia.com/gpu, operator: Exists, effect: NoSchedule }]"
-    [(_, _, remedy)] = findings(deploy, change=[(taint, "tolerations: []")])
-    assert remedy == "match node selector and tolerations to your GPU nodes: gpu-1"
-
-
-def test_gpus_that_others_hold(api: Api, deploy: Deploy) -> None:
-    other = house.named("v1", "Pod", "training", "research")
-    limits = {"nvidia.com/gpu": "3"}
-    other["spec"] = {"nodeName": "gpu-1", "containers": [{"resources": {"limits": limits}}]}
-    api.put(other)
-    [(_, sentence, remedy)] = findings(deploy)
-    assert sentence.endswith("there is room for 0")
-    assert "end what else holds GPUs" in remedy
-
-
-def test_the_pods_that_are_replaced_hold_nothing_against_an_upgrade(deploy: Deploy) -> None:
-    # Two pods of two GPUs each are all that the node has; one of them runs already.
-    deploy("--yes")
-    done = deploy("--yes", change=[("replicas: 1", "replicas: 2")])
-    assert done.code == 0, done.err
-
-
-def test_an_empty_group_needs_a_place_for_its_first_pod(api: Api, deploy: Deploy) -> None:
-    del api.objects["v1", "nodes", "", "gpu-1"]
-    empty = [("replicas: 1", "replicas: 0"), ("minReplicas: 1", "minReplicas: 0")]
-    [(check, _, _)] = findings(deploy, change=empty)
-    assert check == "gpus"
-
-
-def test_a_secret_without_its_key(api: Api, deploy: Deploy) -> None:
-    api.objects[SECRET]["data"] = {"ledger-pasword": "eA=="}
-    [(check, sentence, remedy)] = findings(deploy)
-    assert (check, sentence) == ("secrets", "secret trivium-secrets has no key ledger-password")
-    assert remedy == "add it to the secret; it has: ledger-pasword"
-
-
-def test_a_missing_secret_comes_with_the_command_that_makes_it(api: Api, deploy: Deploy) -> None:
-    del api.objects[SECRET]
-    [(_, _, remedy)] = findings(deploy)
-    make = "kubectl -n trivium create secret generic trivium-secrets"
-    assert remedy == f"{make} --from-literal=ledger-password=…"
-
-
-def test_secrets_that_come_from_elsewhere_are_not_missed(api: Api, deploy: Deploy) -> None:
-    del api.objects[SECRET]
-    api.kinds["external-secrets.io/v1"] = {"externalsecrets": ("ExternalSecret", True)}
-    made = "kind: ExternalSecret\nmetadata: {name: any}\nspec: {target: {name: trivium-secrets}}"
-    text = f"apiVersion: external-secrets.io/v1\n{made}\n---\n#"
-    assert findings(deploy, change=[("# What", text)]) == []
-
-
-def test_an_unknown_storage_class(api: Api, deploy: Deploy) -> None:
-    [(check, sentence, remedy)] = findings(deploy, change=[("Name: fast", "Name: faster")])
-    assert check == "storage"
-    assert (
-        sentence == "volume claim trivium-models asks for storage class faster, which is not there"
-    )
-    assert remedy == "name one that is there: fast"
-
-
-def test_a_claim_without_class_needs_a_default_one(deploy: Deploy) -> None:
-    [(_, sentence, _)] = findings(deploy, change=[("  storageClassName: fast\n", "")])
-    assert "the cluster has no default one" in sentence
-
-
-def test_a_quota_that_is_used_up(api: Api, deploy: Deploy) -> None:
-    quota = house.named("v1", "ResourceQuota", "team", "trivium")
-    quota["spec"] = {"hard": {"requests.nvidia.com/gpu": "4", "pods": "10"}}
-    quota["status"] = {"used": {"requests.nvidia.com/gpu": "3", "pods": "1"}}
-    api.put(quota)
-    [(check, sentence, _)] = findings(deploy)
-    assert check == "quota"
-    assert sentence == "quota team leaves 1 requests.nvidia.com/gpu, 2 are asked for"
-
-
-def test_missing_rights_are_named(api: Api, deploy: Deploy) -> None:
-    api.denied = {("patch", "rayservices"), ("get", "services/proxy")}
-    assert {sentence for _, sentence, _ in findings(deploy)} == {
-        "you may not patch rayservices.ray.io in namespace trivium",
-        "you may not get services/proxy in namespace trivium",
+    many = ["--set", "workers.gpu.gpu.count=8"]
+    [(_, _, remedy)] = failed(*many, profile="gpu")
+    assert remedy == "add GPU nodes, ask for fewer replicas, or end what else holds GPUs"
+    kind = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "other", "namespace": "default"},
     }
-    assert api.applied == []
+    limits = {"limits": {"nvidia.com/gpu": "3"}}
+    container = {"name": "a", "image": "a", "resources": limits}
+    tolerations = [{"key": GPU_TAINT["key"], "operator": "Exists"}]
+    plane.apply({**kind, "spec": {"containers": [container], "tolerations": tolerations}})
+    try:
+        until(lambda: failed(profile="gpu"), bool)
+        [(_, sentence, _)] = failed(profile="gpu")
+        assert sentence == lacks
+        assert preflight("--ignore", "gpus", profile="gpu").code == 0
+    finally:
+        plane.kubectl("delete", "pod", "other", "--force", "--grace-period=0")
 
 
-def test_what_may_not_be_looked_at_stops_nothing(api: Api, deploy: Deploy) -> None:
-    api.denied = {("list", "nodes")}
-    done = deploy("--yes")
-    assert done.code == 0, done.err
-    assert "cannot be checked: nodes is forbidden" in done.err
+def test_a_secret_without_its_key(failed: Failed, plane: Plane, with_secrets: None) -> None:
+    asked = ["--set", "secrets.env.HF_TOKEN=token"]
+    [(check, sentence, remedy)] = failed(*asked, profile="gpu")
+    assert (check, sentence) == ("secrets", "secret trivium has no key token")
+    assert remedy == "add it to the secret; it has: hf-token, postgres-password"
 
 
-def test_no_namespace(api: Api, deploy: Deploy) -> None:
-    del api.objects["v1", "namespaces", "", "trivium"]
-    [(check, _, remedy)] = findings(deploy)
-    assert (check, remedy) == ("namespace", "kubectl create namespace trivium")
+def test_storage_classes(failed: Failed, plane: Plane) -> None:
+    claim = ["--set", "state.claim.enabled=true", "--set", "state.claim.size=1Gi"]
+    faster = [*claim, "--set", "state.claim.storageClass=faster"]
+    [(check, sentence, remedy)] = failed(*faster)
+    assert check == "storage"
+    assert sentence.endswith("asks for storage class faster, which is not there")
+    assert remedy == "name one that is there: fast"
+    plane.apply(storage_class("fast", default=False))
+    try:
+        [(_, sentence, _)] = failed(*claim)
+        assert "the cluster has no default one" in sentence
+    finally:
+        plane.apply(storage_class("fast", default=True))
 
 
-def test_nobody_answers(run: Run, tmp_path: Path) -> None:
-    config = tmp_path / "kubeconfig"
-    config.write_text(kubeconfig("http://127.0.0.1:9"), "utf-8")
-    done = run("deploy", "--manifests", str(MANIFESTS), "--yes", "--kubeconfig", str(config))
+def test_a_quota_that_is_used_up(failed: Failed, plane: Plane, space: str) -> None:
+    plane.apply(quota("team", space, **{"requests.memory": "4Gi", "pods": "10"}))
+    look = ["-n", space, "get", "resourcequota", "team", "-o", "jsonpath={.status.used}"]
+    until(lambda: plane.kubectl(*look), bool)
+    try:
+        [(check, sentence, _)] = failed()
+    finally:
+        plane.kubectl("-n", space, "delete", "resourcequota", "team")
+    assert check == "quota"
+    assert sentence.startswith("quota team leaves 4.29497e+09 requests.memory, 9.66368e+09 are")
+
+
+def test_missing_rights_are_named(trivium: Run, plane: Plane, space: str) -> None:
+    reads = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}
+    writes = {**reads, "verbs": ["create", "patch", "update", "delete"]}
+    most = {**writes, "apiGroups": ["", "apps", "batch", "networking.k8s.io", "policy"]}
+    rbac = "rbac.authorization.k8s.io/v1"
+    role = named(rbac, "Role", "dev", space, rules=[reads, most])
+    bound = {"apiGroup": rbac.partition("/")[0], "kind": "User", "name": "dev"}
+    binding = named(
+        rbac,
+        "RoleBinding",
+        "dev",
+        space,
+        subjects=[bound],
+        roleRef={**bound, "kind": "Role"},
+    )
+    plane.apply(role, binding)
+    login = ["--kubeconfig", str(plane.kubeconfig("dev"))]
+    chart = ["--chart", str(CHART), *of_profile("kind")]
+    done = trivium("k8s", "preflight", "--namespace", space, *chart, *login)
     assert done.code == 1
-    assert "the Kubernetes API at http://127.0.0.1:9 does not answer" in done.err
-    assert "--context" in done.err
+    assert "you may not create, patch rayservices.ray.io in namespace checked" in done.err
+    # What may not be looked at stops nothing.
+    assert "cannot be checked" in done.err
 
 
-def test_an_expired_login(deploy: Deploy, config: Path) -> None:
-    config.write_text(config.read_text("utf-8").replace("test-token", "old-token"), "utf-8")
-    done = deploy("--yes")
+def test_pods_that_the_namespace_does_not_let_in(failed: Failed, tmp_path: Path) -> None:
+    host = {"name": "host", "hostPath": {"path": "/"}}
+    [(check, sentence, remedy)] = failed(*values(tmp_path, {"ray": {"extraVolumes": [host]}}))
+    assert check == "admission"
+    assert 'a pod of trivium head: pods "trivium-preflight-' in sentence
+    assert 'violates PodSecurity "restricted:latest": restricted volume types' in sentence
+    assert remedy.startswith("kubectl label --overwrite namespace checked")
+
+
+def test_fields_of_others_and_fields_that_cannot_change(
+    failed: Failed, preflight: Check, plane: Plane, space: str
+) -> None:
+    claim = named("v1", "PersistentVolumeClaim", "trivium-state", space)
+    asks = {"requests": {"storage": "1Gi"}}
+    claim["spec"] = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": asks}
+    theirs = named("v1", "ConfigMap", "trivium-config", space, data={"settings.yaml": "theirs"})
+    plane.apply(claim, theirs)
+    asked = ["--set", "state.claim.enabled=true", "--set", "state.claim.size=1Gi"]
+    try:
+        found = [sentence for _, sentence, _ in failed(*asked)]
+        [sentence] = [each for each in found if each.startswith("ConfigMap/trivium-config: ")]
+        assert "belongs to another manager: .data.settings.yaml" in sentence
+        assert 'conflict with "kubectl"' in sentence
+        assert "--force-conflicts" in sentence
+        [(check, sentence, remedy)] = failed(*asked, "--force-conflicts")
+        assert check == "admission"
+        assert sentence.startswith("PersistentVolumeClaim/trivium-state: ")
+        assert remedy.startswith("keep the value as it was, or delete the object")
+    finally:
+        plane.kubectl("-n", space, "delete", "pvc/trivium-state", "cm/trivium-config")
+
+
+def test_no_namespace(trivium: Run) -> None:
+    chart = ["--chart", str(CHART), *of_profile("kind")]
+    told = json.loads(trivium("k8s", "preflight", "-n", "nowhere", "--json", *chart).out)
+    [found] = [each for each in told["preflight"] if each["level"] == "failed"]
+    assert (found["check"], found["remedy"]) == ("namespace", "kubectl create namespace nowhere")
+
+
+def test_a_cluster_that_does_not_answer_and_one_that_does_not_know_you(
+    preflight: Check, plane: Plane, tmp_path: Path
+) -> None:
+    config = tmp_path / "kubeconfig"
+    text = plane.kubeconfig().read_text(encoding="utf-8")
+    config.write_text(text.replace(plane.address, "https://127.0.0.1:9"), encoding="utf-8")
+    done = preflight("--kubeconfig", str(config))
+    assert done.code == 1
+    assert "the Kubernetes API at https://127.0.0.1:9 does not answer" in done.err
+    config.write_text(text.replace("token: admin", "token: expired"), encoding="utf-8")
+    done = preflight("--kubeconfig", str(config))
     assert done.code == 1
     assert "log in again" in done.err
-
-
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("{", "m.yaml:1: not valid YAML"),
-        ("", "there is nothing in it to deploy"),
-        ("kind: Secret", "object 1 has no apiVersion, kind and metadata.name"),
-        ("apiVersion: v1\nkind: Secret\nmetadata: {name: a}", "there is no RayService"),
-    ],
-)
-def test_manifests_that_are_none(
-    text: str, sentence: str, trivium: Run, tmp_path: Path, api: Api
-) -> None:
-    path = tmp_path / "m.yaml"
-    path.write_text(text, "utf-8")
-    done = trivium("deploy", "--manifests", str(path), "--yes")
-    assert done.code == 2
-    assert sentence in done.err
-    assert api.applied == []
-
-
-def test_an_unusable_kubeconfig(run: Run, tmp_path: Path) -> None:
-    done = run("deploy", "--kubeconfig", str(tmp_path / "none"), "--manifests", str(MANIFESTS))
+    done = preflight("--kubeconfig", str(tmp_path / "none"))
     assert done.code == 2
     assert "no cluster to talk to" in done.err
+
+
+def test_helm_refuses_in_its_own_words_or_is_not_there(
+    preflight: Check, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = preflight("--set", "upgrade.strategy=Never")
+    assert done.code == 2
+    assert "cannot be rendered" in done.err
+    assert "strategy" in done.err
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = preflight()
+    assert done.code == 2
+    assert "helm is not on PATH" in done.err

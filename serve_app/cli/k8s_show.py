@@ -1,4 +1,4 @@
-"""How the deploying commands show what they found: tables, diffs, and progress as it comes."""
+"""How `trivium k8s …` shows what they found: tables, diffs, and progress as it comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from serve_app.cli.console import errors, out
 from serve_app.cluster.diff import Change
 from serve_app.cluster.findings import Finding
-from serve_app.cluster.prices import Costs
+from serve_app.cluster.prices import UNLABELLED, Costs
 from serve_app.cluster.status import Status
 
 _MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]"}
@@ -73,17 +73,19 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 def status(found: Status) -> Group:
     """One release as people read it."""
-    colour = "green" if found.state == "ready" else "yellow"
+    colour = "green" if found.state == "ready" else "red" if found.state.isupper() else "yellow"
     head = f"[bold]{escape(found.release)}[/bold] is [{colour}]{found.state}[/{colour}]"
     groups = Table("pods", "ready", "least", "most")
     for each in found.groups:
         bounds = ("" if n is None else str(n) for n in (each.least, each.most))
         groups.add_row(escape(each.name), f"{each.ready}/{each.pods}", *bounds)
-    served = Table("deployment", "status", "replicas", "requests")
-    for one in found.deployments:
-        replicas = "" if one.replicas is None else "{}/{}".format(*one.replicas)
-        requests = "" if one.requests is None else f"{one.requests:g}"
-        served.add_row(escape(one.name), one.status, replicas, requests)
+    served = Table("application", "deployment", "status", "replicas", "requests")
+    for app in found.applications:
+        served.add_row(escape(app.name), "", app.status)
+        for one in app.deployments:
+            counts = ("?" if n is None else str(n) for n in one.replicas or ())
+            requests = "" if one.requests is None else f"{one.requests:g}"
+            served.add_row("", escape(one.name), one.status, "/".join(counts), requests)
     lines = [f"[red]{escape(str(each))}[/red]" for each in found.troubles]
     lines += [f"[yellow]{escape(each)}[/yellow]" for each in found.notes]
     return Group(head, groups, served, escape(money(found.costs)), *lines)
@@ -104,8 +106,10 @@ def money(costs: Costs) -> str:
     each = costs.usd_per_gpu_second
     second = "" if each is None else f" · ${each:.6f} per GPU-second"
     hour = f"${costs.usd_per_hour:.2f} per hour"
-    if costs.missing:
-        hour = f"cost per hour unknown: the price table lacks {', '.join(costs.missing)}"
+    lacks = [f"the price table lacks {', '.join(costs.missing)}"] if costs.missing else []
+    lacks += [UNLABELLED.format(name) for name in costs.unlabelled]
+    if lacks:
+        hour = f"cost per hour unknown: {'; '.join(lacks)}"
     return f"GPUs: {held} · {hour}{second}"
 
 
@@ -116,7 +120,7 @@ def status_data(found: Status) -> dict[str, Any]:
         "state": found.state,
         "cluster": found.cluster,
         "groups": [asdict(each) for each in found.groups],
-        "deployments": [asdict(each) for each in found.deployments],
+        "applications": [asdict(each) for each in found.applications],
         **money_data(found.costs),
         "troubles": [{**asdict(each), "remedy": each.remedy} for each in found.troubles],
         "notes": found.notes,
@@ -127,9 +131,10 @@ def money_data(costs: Costs) -> dict[str, Any]:
     """GPUs and dollars for machines; sums are null where a price is missing."""
     return {
         "gpus": dict(costs.gpus),
-        "usd_per_hour": None if costs.missing else round(costs.usd_per_hour, 6),
+        "usd_per_hour": None if costs.missing or costs.unlabelled else round(costs.usd_per_hour, 6),
         "usd_per_gpu_second": costs.usd_per_gpu_second,
         "missing_prices": costs.missing,
+        "unlabelled_nodes": costs.unlabelled,
         "nodes": [
             {"name": n.name, "price": n.row, "spot": n.spot, "usd_per_hour": n.usd_per_hour}
             for n in costs.nodes

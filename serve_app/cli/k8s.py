@@ -1,4 +1,4 @@
-"""`trivium deploy`, `upgrade`, `rollback` and `status`: Trivium on Kubernetes."""
+"""`trivium k8s …`: Trivium on Kubernetes, installed by Helm, looked at before and after."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from serve_app.cli import cluster_show as show
+from serve_app.cli import k8s_release as releases
+from serve_app.cli import k8s_show as show
 from serve_app.cli.client import Json
-from serve_app.cli.cluster_roll import Wishes, roll
 from serve_app.cli.console import out
-from serve_app.cluster import manifests
+from serve_app.cli.k8s_release import Wishes
 from serve_app.cluster import prices as cluster_prices
 from serve_app.cluster import stack as cluster_stack
 from serve_app.cluster import status as cluster_status
+from serve_app.cluster.findings import Plan
+from serve_app.cluster.helm import Helm, Source
 from serve_app.cluster.kube import Kube
 from serve_app.cluster.preflight import CHECKS
-from serve_app.cluster.revisions import Revisions
-from serve_app.errors import NotFound
 from serve_app.ledger.prices import PriceTable
 
 _WHERE, _WHAT = "Where", "What"
@@ -40,7 +40,13 @@ Kubeconfig = Annotated[
 Context = Annotated[
     str | None, typer.Option(help="Of the kubeconfig; default: its own.", rich_help_panel=_WHERE)
 ]
-Chart = Annotated[str, typer.Option(help="Folder or address of the chart.", rich_help_panel=_WHAT)]
+Chart = Annotated[
+    str, typer.Option(help="Folder, archive or oci:// address.", rich_help_panel=_WHAT)
+]
+Version = Annotated[
+    str | None,
+    typer.Option("--version", help="Of a chart with an address.", rich_help_panel=_WHAT),
+]
 Values = Annotated[
     list[Path] | None,
     typer.Option("--values", "-f", help="Values file; repeat for more.", rich_help_panel=_WHAT),
@@ -49,25 +55,16 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="One value, key=value; repeat.", rich_help_panel=_WHAT),
 ]
-Manifests = Annotated[
-    Path | None,
-    typer.Option(
-        "--manifests",
-        metavar="FILE",
-        help="Rendered manifests instead of a chart, needs no helm; - reads standard input.",
-        rich_help_panel=_WHAT,
-    ),
-]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before applying.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after checks and diff.")]
 Timeout = Annotated[float, typer.Option(min=1, help="Most seconds to wait until it serves.")]
 Force = Annotated[
-    bool, typer.Option("--force-conflicts", help="Take fields that other managers own.")
+    bool, typer.Option("--force-conflicts", help="Take fields that others own (Helm 4).")
 ]
 GoBack = Annotated[
     bool,
     typer.Option(
-        "--rollback-on-failure", "--atomic", help="If it fails, re-apply the last good revision."
+        "--rollback-on-failure", "--atomic", help="If it fails, go back to the last good revision."
     ),
 ]
 NoAsk = Annotated[
@@ -87,18 +84,62 @@ Prices = Annotated[
 
 _NAME = "trivium"  # of namespace and release
 _PRICES = Path("configs/prices.yaml")
-UPGRADE = (
-    "Bring a release that is there up to date: [bold]trivium deploy[/bold], which refuses to "
-    "install.\n\n[bold]Example:[/bold] trivium upgrade -f mine.yaml --rollback-on-failure --yes"
+_UPGRADE = (
+    "Bring a release that is there up to date: [bold]trivium k8s install[/bold], which refuses "
+    "where there is none.\n\n[bold]Example:[/bold] trivium k8s upgrade -f mine.yaml "
+    "--rollback-on-failure --yes"
+)
+
+k8s = typer.Typer(
+    help="Trivium on Kubernetes: checks before, Helm, and what runs.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 
-def deploy(
-    called: typer.Context,
+@k8s.command()
+def preflight(
     chart: Chart = "helm/trivium",
+    version: Version = None,
     values: Values = None,
     set_: Set = None,
-    rendered: Manifests = None,
+    namespace: Namespace = _NAME,
+    release: Release = _NAME,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+    force_conflicts: Force = False,
+    ignore: Ignore = None,
+    as_json: Json = False,
+) -> None:
+    """May it be installed here? Each "no" comes with its remedy; nothing is changed.
+
+    Settings by their own models, CRDs, operator, GPUs, secrets, storage, quota, rights, and what
+    the API server says to a dry run of every object and pod. Exits 1 if something stands in the
+    way.
+
+    [bold]Example:[/bold] trivium k8s preflight -f helm/trivium/values-gpu.yaml
+    """
+    kube = Kube.connect(kubeconfig, context, namespace)
+    helm = Helm(release, namespace, kubeconfig, context)
+    text = helm.render(Source(chart, version, values or (), set_ or ()), kube.versions())
+    wanted = releases.objects(kube, text, chart)
+    found = releases.checked(
+        Plan(kube, release, wanted, helm.takes(force_conflicts)), ignore or (), as_json
+    )
+    if as_json:
+        print(json.dumps({"state": "ok", **show.as_data(found, [])}))
+    else:
+        out.print(f"[green]nothing stands in the way[/green] ({len(found)} findings)")
+
+
+@k8s.command("upgrade", help=_UPGRADE)
+@k8s.command()
+def install(
+    called: typer.Context,
+    chart: Chart = "helm/trivium",
+    version: Version = None,
+    values: Values = None,
+    set_: Set = None,
     namespace: Namespace = _NAME,
     release: Release = _NAME,
     kubeconfig: Kubeconfig = None,
@@ -112,46 +153,40 @@ def deploy(
     ignore: Ignore = None,
     as_json: Json = False,
 ) -> None:
-    """Put Trivium on a cluster, or bring the release that is there up to date.
+    """Install a release by Helm, or bring the one that is there up to date.
 
-    Checks first (CRDs, operator, GPUs, secrets, storage, quota, rights), each "no" with its remedy;
-    then shows what would change, asks, applies server-side and waits until every road answers. What
-    keeps it from starting is shown: the event, message or log line that matters. Every deployment
-    is a revision that [bold]trivium rollback[/bold] returns to. Exits 1 if it does not serve.
+    The preflight first; then what would change is shown, you are asked, Helm installs, and every
+    road has to answer. What keeps it from starting is said: the event, message or log line that
+    matters; Helm is stopped where waiting does not help. Exits 1 if it does not serve.
 
     [bold]Examples:[/bold]
 
-    trivium deploy -f helm/trivium/values-gpu.yaml --dry-run
+    trivium k8s install -f helm/trivium/values-gpu.yaml --dry-run
 
-    trivium deploy -f mine.yaml --set ledger.database=postgresql://trivium@db/trivium --yes
-
-    helm template trivium helm/trivium | trivium deploy --manifests - --yes --json
-
-    trivium upgrade -f mine.yaml --rollback-on-failure --yes
+    trivium k8s install -f mine.yaml --set ledger.database=postgresql://trivium@db/trivium --yes
     """
     kube = Kube.connect(kubeconfig, context, namespace)
-    if called.info_name == "upgrade" and not Revisions(kube, release).all():
-        raise NotFound(
-            f"there is no release {release} in namespace {namespace} to upgrade: use trivium deploy"
-        )
-    objects = (
-        manifests.from_file(rendered)
-        if rendered
-        else manifests.render(chart, release, namespace, values or (), set_ or (), kube.versions())
+    helm = Helm(release, namespace, kubeconfig, context)
+    source = Source(chart, version, values or (), set_ or ())
+    fresh = called.info_name == "install"
+    if not fresh:
+        helm.require()
+    wanted = releases.objects(kube, helm.render(source, kube.versions()), chart)
+    found = releases.checked(
+        Plan(kube, release, wanted, helm.takes(force_conflicts)), ignore or (), as_json
     )
-    wishes = Wishes(
-        yes=yes,
-        dry_run=dry_run,
-        timeout_s=timeout,
-        force=force_conflicts,
-        go_back=rollback_on_failure,
-        ask=not no_ask,
-        as_json=as_json,
-        ignored=ignore or (),
+    wishes = Wishes(yes, dry_run, timeout, rollback_on_failure, not no_ask, as_json)
+    releases.change(
+        kube,
+        helm,
+        wanted,
+        lambda: helm.upgrade(source, timeout, fresh, force_conflicts, rollback_on_failure),
+        wishes,
+        found,
     )
-    roll(kube, release, objects, called.info_name or "deploy", wishes, check=True)
 
 
+@k8s.command()
 def rollback(
     revision: Annotated[
         int | None, typer.Argument(help="Default: the last good one before the current.")
@@ -166,24 +201,19 @@ def rollback(
     no_ask: NoAsk = False,
     as_json: Json = False,
 ) -> None:
-    """Apply a former revision again, as a new one; fields that others took are taken back.
+    """Go back to a former revision, by Helm; fields that others took are taken back.
 
-    [bold]Example:[/bold] trivium rollback --yes
+    [bold]Example:[/bold] trivium k8s rollback --yes
     """
     kube = Kube.connect(kubeconfig, context, namespace)
-    former = Revisions(kube, release).before(revision)
-    wishes = Wishes(
-        yes=yes,
-        dry_run=dry_run,
-        timeout_s=timeout,
-        force=True,
-        go_back=False,
-        ask=not no_ask,
-        as_json=as_json,
-    )
-    roll(kube, release, former.objects, f"rollback to {former.number}", wishes, check=False)
+    helm = Helm(release, namespace, kubeconfig, context)
+    former = helm.before(revision).number
+    wanted = releases.objects(kube, helm.manifest(former), f"revision {former}")
+    wishes = Wishes(yes, dry_run, timeout, False, not no_ask, as_json)
+    releases.change(kube, helm, wanted, lambda: helm.rollback(former, timeout), wishes)
 
 
+@k8s.command()
 def status(
     namespace: Namespace = _NAME,
     release: Release = _NAME,
@@ -197,9 +227,10 @@ def status(
 ) -> None:
     """Replicas, queues, GPUs and dollars per hour of a release; and what is wrong with it.
 
-    Exits 1 if it is not ready.
+    Ready means that its applications serve what was asked for, not only that pods are. Exits 1 if
+    it is not ready.
 
-    [bold]Example:[/bold] trivium status --namespace trivium --watch
+    [bold]Example:[/bold] trivium k8s status --namespace trivium --watch
     """
     kube, table = Kube.connect(kubeconfig, context, namespace), PriceTable.load(prices)
     found = cluster_status.read(kube, release, table)
@@ -238,9 +269,9 @@ def machines(
     service = cluster_stack.service(kube, release)
     pods = cluster_stack.pods(kube, release, cluster_stack.clusters(service))
     found = cluster_prices.costs(kube, pods, table)
-    expert = cluster_stack.expert(service)
     written = None
     if write:
+        expert = cluster_stack.expert(kube, service)
         price = cluster_prices.replica(expert, found)
         written = cluster_prices.write(kube, service, expert.model, price)
     if as_json:
