@@ -20,6 +20,8 @@ _REMEDIES = {
     "pod-security.kubernetes.io/enforce=baseline, or leave out what the standard forbids",
     "immutable": "keep the value as it was, or delete the object (and what it holds) first",
     "are forbidden": "keep the value as it was, or delete the object (and what it holds) first",
+    "field not declared in schema": "its CRDs are older than the chart's: bring the operator up to "
+    "date, or name its version in your values",
     "PriorityClass": "create the priority class, or name one that is there",
     "RuntimeClass": "create the runtime class, or name one that is there",
 }
