@@ -130,9 +130,10 @@ def _state(kube: Kube, release: str, ask: bool) -> tuple[str, list[Trouble]]:
     """What is still waited for, empty when nothing is, and what is wrong."""
     service = stack.service(kube, release)
     waiting = _waiting(service)
-    if not waiting and (late := serving.lagging(kube, service)):
-        waiting = f"Serve has not been told yet of {', '.join(late)}"
-    if not waiting and ask:
+    late = [] if _starting(service) else serving.lagging(kube, service)
+    if late:
+        waiting = f"a change of {', '.join(late)} is on its way"
+    elif not waiting and ask:
         waiting = _roads(kube, service)
     if not waiting:
         return "", []
@@ -140,7 +141,7 @@ def _state(kube: Kube, release: str, ask: bool) -> tuple[str, list[Trouble]]:
     coming = stack.upcoming(service)
     pods = stack.pods(kube, release, stack.clusters(coming))
     troubles = trouble.find(kube, coming, pods)
-    if not _taken_up(service):
+    if late or not _taken_up(service):
         troubles = [replace(each, fatal=False) for each in troubles]  # of what was there before
     return f"{sum(map(stack.is_ready, pods))}/{len(pods)} pods ready · {waiting}", troubles
 
@@ -151,7 +152,7 @@ def _waiting(service: Object) -> str:
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     if not _taken_up(service):
         return "waiting for the KubeRay operator to take it up"
-    if (status.get("pendingServiceStatus") or {}).get("rayClusterName"):
+    if _starting(service):
         return "the new cluster starts"
     apps = serving.told(service)
     if starting := [f"{app.name} is {app.status}" for app in apps if not app.up]:
@@ -162,6 +163,12 @@ def _waiting(service: Object) -> str:
     if (conditions.get("UpgradeInProgress") or {}).get("status") == "True":
         return "traffic moves to the new cluster"
     return "" if apps else "the application is not there yet"
+
+
+def _starting(service: Object) -> bool:
+    """Whether a cluster is on its way beside the one that serves, or before there is one."""
+    status = service.get("status") or {}
+    return bool((status.get("pendingServiceStatus") or {}).get("rayClusterName"))
 
 
 def _taken_up(service: Object) -> bool:

@@ -109,23 +109,27 @@ def read(kube: Kube, service: Object, notes: list[str]) -> list[Application]:
 
 
 def lagging(kube: Kube, service: Object) -> list[str]:
-    """Applications that Serve was told of otherwise than the RayService says: that is on its way.
+    """Applications of which the RayService's status is of before: what it says is not so now.
 
-    The RayService's status may be of before. Where the dashboard cannot be asked it is believed.
+    Serve has not been told of its latest config yet, or has another status by now. Where the
+    dashboard cannot be asked the RayService is believed.
     """
     try:
         [cluster, *_] = stack.clusters(service)
-        page = kube.proxy(
-            f"{cluster}-head-svc", _DASHBOARD, _APPLICATIONS, headers=_token(kube, cluster)
-        )
-        has = {
-            name: app["deployed_app_config"]
-            for name, app in json.loads(page)["applications"].items()
-        }
+        token = _token(kube, cluster)
+        page = kube.proxy(f"{cluster}-head-svc", _DASHBOARD, _APPLICATIONS, headers=token)
+        has = json.loads(page)["applications"]
     except (TriviumError, ValueError, KeyError):
         return []
+    said = {each.name: each.status for each in told(service)}
     wanted = yaml_text(service["spec"]["serveConfigV2"], "serveConfigV2")["applications"]
-    return [each["name"] for each in wanted if _told(each) != _told(has.get(each["name"]) or {})]
+    return [
+        each["name"]
+        for each in wanted
+        if (now := has.get(each["name"])) is None
+        or now["status"] != said.get(each["name"])
+        or _told(now["deployed_app_config"] or {}) != _told(each)
+    ]
 
 
 def _told(app: Mapping[str, Any]) -> tuple[Any, Any]:
