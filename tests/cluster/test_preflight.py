@@ -52,7 +52,9 @@ def failed(preflight: Check) -> Failed:
     """(check, sentence, remedy) of what failed."""
 
     def call(*arguments: str, **more: Any) -> list[tuple[str, str, str]]:
-        found = json.loads(preflight("--json", *arguments, **more).out)["preflight"]
+        done = preflight("--json", *arguments, **more)
+        assert done.out, done.err
+        found = json.loads(done.out)["preflight"]
         return [(e["check"], e["message"], e["remedy"]) for e in found if e["level"] == "failed"]
 
     return call
