@@ -15,15 +15,13 @@ import datetime
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from serve_app.errors import InvalidRequest, NotFound, SettingsError, Unavailable
 from serve_app.expert.admission import Candidate
+from serve_app.storage import Store
 
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
@@ -34,31 +32,37 @@ Scores = Mapping[str, float]  # every one is better the higher it is
 Json = dict[str, Any]
 
 
+class Damaged(Unavailable):
+    """The store answers, and what it holds is not what was released."""
+
+
 class Registry:
     """The releases under a root.
 
     Args:
         root: A folder, or an fsspec URL such as `s3://bucket/adapters`.
+
+    Raises:
+        SettingsError: fsspec knows no such kind of store, or its package is not installed.
+
+    Nothing is read before the first call. Every method raises `Unavailable` when the store cannot
+    be reached, refuses the credentials, or has no such bucket.
     """
 
     def __init__(self, root: str) -> None:
-        try:
-            self._fs, self._root = fsspec.core.url_to_fs(root)
-        except (ValueError, ImportError) as error:
-            raise SettingsError(f"{root}: fsspec cannot open it: {error}") from None
+        self._store = Store(root)
 
     def names(self) -> list[str]:
-        return [name for name in self._folders(self._root) if self.versions(name)]
+        return [name for name in self._store.folders() if self.versions(name)]
 
     def versions(self, name: str) -> list[int]:
         """Complete versions, ascending."""
-        folder = self._path(name)
-        numbers = sorted(int(each) for each in self._folders(folder) if each.isdigit())
-        return [n for n in numbers if self._fs.exists(self._path(name, n, MANIFEST))]
+        numbers = sorted(int(each) for each in self._store.folders(name) if each.isdigit())
+        return [n for n in numbers if self._store.exists(f"{name}/{n}/{MANIFEST}")]
 
     def manifest(self, name: str, version: int) -> Json:
         """Raises `NotFound` when there is no such version."""
-        found = self._read(self._path(name, version, MANIFEST))
+        found = self._read(f"{name}/{version}/{MANIFEST}")
         if found is None:
             versions = self.versions(name)
             if not versions:
@@ -70,7 +74,7 @@ class Registry:
 
     def current(self, name: str) -> Json:
         """`version` (None where none is promoted) and `history`, oldest first."""
-        return self._read(self._path(name, CURRENT)) or {"version": None, "history": []}
+        return self._read(f"{name}/{CURRENT}") or {"version": None, "history": []}
 
     def serving(self) -> dict[str, list[int]]:
         """Versions of each name that is promoted: the current one, then earlier ones.
@@ -79,10 +83,10 @@ class Registry:
         listing and one small read for each name: cheap enough to look again every few seconds.
         """
         found: dict[str, list[int]] = {}
-        for name in self._folders(self._root):
+        for name in self._store.folders():
             try:
                 state = self.current(name)
-            except Unavailable:
+            except Damaged:
                 found[name] = []
                 continue
             if state["version"] is not None:
@@ -96,15 +100,15 @@ class Registry:
 
         Raises:
             NotFound: There is no such version.
-            Unavailable: The manifest names a file that is not there.
+            Damaged: The manifest names a file that is not there.
         """
         file = self.manifest(name, version)["contract"]
         if file is None:
             return None
         try:
-            content: bytes = self._fs.cat_file(self._path(name, version, file))
+            content = self._store.read(f"{name}/{version}/{file}")
         except FileNotFoundError:
-            raise Unavailable(f"{name} version {version}: its contract {file} is gone") from None
+            raise Damaged(f"{name} version {version}: its contract {file} is gone") from None
         return file, content
 
     def fetch(self, name: str, version: int, target: Path) -> Json:
@@ -112,24 +116,22 @@ class Registry:
 
         Raises:
             NotFound: There is no such version.
-            Unavailable: A file is missing, is not what it was, or lies outside the version.
+            Damaged: A file is missing, is not what it was, or lies outside the version.
         """
         manifest = self.manifest(name, version)
         for file, wanted in manifest["files"].items():
             local = target / file
             if not local.resolve().is_relative_to(target.resolve()):
-                raise Unavailable(f"{name} version {version}: {file} lies outside of it")
+                raise Damaged(f"{name} version {version}: {file} lies outside of it")
             local.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._fs.get_file(self._path(name, version, file), str(local))
+                self._store.download(f"{name}/{version}/{file}", local)
             except FileNotFoundError:
-                raise Unavailable(f"{name} version {version}: {file} is missing") from None
-            except OSError as error:
-                raise Unavailable(f"{name} version {version}: {file}: {error}") from None
+                raise Damaged(f"{name} version {version}: {file} is missing") from None
             with local.open("rb") as copied:
                 found = hashlib.file_digest(copied, "sha256").hexdigest()
             if found != wanted:
-                raise Unavailable(
+                raise Damaged(
                     f"{name} version {version}: {file} is not what was released "
                     f"(SHA-256 {found[:12]}, and {wanted[:12]} was)"
                 )
@@ -153,7 +155,7 @@ class Registry:
         """
         if not NAME.fullmatch(name):
             raise SettingsError(f"{name!r} is no name for an adapter: use a-z, 0-9, - and _")
-        taken = [int(each) for each in self._folders(self._path(name)) if each.isdigit()]
+        taken = [int(each) for each in self._store.folders(name) if each.isdigit()]
         version = max(taken, default=0) + 1
         recipe = candidate.recipe
         manifest = {
@@ -175,15 +177,14 @@ class Registry:
         }
         try:
             for file in candidate.files:
-                self._fs.makedirs(self._parent(self._path(name, version, file)), exist_ok=True)
-                self._fs.put_file(str(candidate.folder / file), self._path(name, version, file))
+                self._store.upload(candidate.folder / file, f"{name}/{version}/{file}")
             if contract:
-                self._fs.pipe_file(self._path(name, version, contract[0]), contract[1])
-            self._write(self._path(name, version, MANIFEST), manifest)
+                self._store.write(f"{name}/{version}/{contract[0]}", contract[1])
+            self._write(f"{name}/{version}/{MANIFEST}", manifest)
         except BaseException as error:
             with contextlib.suppress(Exception):
-                self._fs.rm(self._path(name, version), recursive=True)
-            if isinstance(error, OSError):
+                self._store.remove(f"{name}/{version}")
+            if isinstance(error, OSError | Unavailable):
                 raise Unavailable(f"{name} version {version} was not added: {error}") from None
             raise
         return manifest
@@ -192,9 +193,7 @@ class Registry:
         """Copy a name's folder in from another registry, its pointer last."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         for path in sorted(paths, key=lambda each: each.name == CURRENT):
-            target = self._path(name, *path.relative_to(folder).parts)
-            self._fs.makedirs(self._parent(target), exist_ok=True)
-            self._fs.put_file(str(path), target)
+            self._store.upload(path, f"{name}/{path.relative_to(folder).as_posix()}")
 
     def promote(self, name: str, version: int, tolerance: float, *, dry_run: bool = False) -> Json:
         """Let a version serve, if no score falls against what serves now.
@@ -247,41 +246,19 @@ class Registry:
     def _point(self, name: str, version: int | None, state: Json, action: str) -> None:
         event = {"action": action, "version": version, "date": _now()}
         pointer = {"version": version, "history": [*state["history"], event]}
-        self._write(self._path(name, CURRENT), pointer)
-
-    def _folders(self, path: str) -> list[str]:
-        try:
-            found = self._fs.ls(path, detail=True, refresh=True)
-        except FileNotFoundError:
-            return []
-        folders = [each["name"] for each in found if each["type"] == "directory"]
-        return sorted(each.rstrip("/").rpartition("/")[2] for each in folders)
-
-    def _path(self, *parts: str | int) -> str:
-        return "/".join([self._root.rstrip("/"), *map(str, parts)])
-
-    def _parent(self, path: str) -> str:
-        return path.rpartition("/")[0]
+        self._write(f"{name}/{CURRENT}", pointer)
 
     def _read(self, path: str) -> Json | None:
         try:
-            found: Json = json.loads(self._fs.cat_file(path))
+            found: Json = json.loads(self._store.read(path))
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise Unavailable(f"{path} is damaged: {error}") from None
+            raise Damaged(f"{self._store.root}/{path} is damaged: {error}") from None
         return found
 
     def _write(self, path: str, record: Json) -> None:
-        """As one step where the file system can rename, or writes whole objects."""
-        aside = f"{path}.{uuid.uuid4().hex}"
-        try:
-            self._fs.pipe_file(aside, (json.dumps(record, indent=2) + "\n").encode())
-            self._fs.mv(aside, path)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._fs.rm(aside)
-            raise
+        self._store.write(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def gate(what: str, now: Scores, then: Scores, tolerance: float) -> dict[str, list[float]]:

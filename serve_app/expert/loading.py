@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 
 from serve_app.domain import Release
 from serve_app.errors import AdapterUnusable, NotFound, Unavailable
-from serve_app.expert.adapters import Registry
+from serve_app.expert.adapters import Damaged, Registry
 from serve_app.expert.admission import WEIGHTS
 from serve_app.expert.base import Base
 from serve_app.settings import ExpertSettings
+
+log = logging.getLogger(__name__)
 
 
 class Shelf:
@@ -47,6 +50,8 @@ class Shelf:
     def take(self, release: Release) -> Path:
         """The folder of a release, fetched if it is not here. Blocking.
 
+        While the registry cannot be read, a copy that is here already serves.
+
         Raises:
             AdapterUnusable: It is damaged, is not there, or does not fit this engine.
         """
@@ -58,11 +63,20 @@ class Shelf:
             target = self._folder / f"{release}-{digest[:12]}"
             if not target.is_dir():
                 self._fetch(release, target)
-        except (NotFound, Unavailable) as error:
+        except (NotFound, Damaged, AdapterUnusable) as error:
             raise AdapterUnusable(error.message) from None
+        except Unavailable as error:
+            return self._kept(release, error)
         except OSError as error:
             raise AdapterUnusable(f"{release} cannot be kept here: {error.strerror}") from None
         return target
+
+    def _kept(self, release: Release, error: Unavailable) -> Path:
+        copies = sorted(self._folder.glob(f"{release}-*"), key=lambda path: path.stat().st_mtime)
+        if not copies:
+            raise AdapterUnusable(error.message) from None
+        log.warning("the copy of %s that is here serves: %s", release, error)
+        return copies[-1]
 
     def _fetch(self, release: Release, target: Path) -> None:
         """Whole or not at all, whoever else fetches it, and whenever this process is killed."""

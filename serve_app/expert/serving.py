@@ -24,7 +24,7 @@ from serve_app.errors import (
     TriviumError,
     Unavailable,
 )
-from serve_app.expert.adapters import NAME, Registry
+from serve_app.expert.adapters import NAME, Damaged, Registry
 from serve_app.expert.contracts import Contract, parse
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ class Adapters:
 
     Attributes:
         tried: Set once the registry was looked at, with success or not; nobody waits any longer.
+        trouble: Why the registry could not be read the last time; what served then serves on, and
+            before the first time that is the base alone. `None` when it could.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Adapters:
         self._refused: dict[str, _Refused] = {}
         self._pinned: dict[Release, Adapter] = {}
         self._looked = registry is None
+        self.trouble: str | None = None
         self.tried = asyncio.Event()
         if registry is None:
             self.tried.set()
@@ -119,10 +122,21 @@ class Adapters:
             try:
                 await self.refresh()
             except Exception as error:
-                # Whatever serves goes on serving.
-                log.warning("the adapters' registry cannot be read: %s", error)
+                self._cannot_read(str(error))
+            else:
+                self.trouble = None
             self.tried.set()
             await asyncio.sleep(self._poll_s)
+
+    def _cannot_read(self, reason: str) -> None:
+        if reason != self.trouble:  # once, not every few seconds
+            serves = ", ".join(str(each.release) for each in self._current.values())
+            log.warning(
+                "the adapters' registry cannot be read, and %s: %s",
+                f"{serves} serve on" if serves else "the base alone serves",
+                reason,
+            )
+        self.trouble = reason
 
     async def refresh(self) -> None:
         """Take over what was promoted or rolled back since the last time.
@@ -175,7 +189,7 @@ class Adapters:
     async def _prepared(self, release: Release) -> Adapter:
         try:
             adapter = await self._read(release)
-        except (NotFound, SettingsError, Unavailable) as error:
+        except (NotFound, SettingsError, Damaged) as error:
             raise AdapterUnusable(error.message) from None
         try:
             await self._prepare(adapter)

@@ -175,11 +175,18 @@ def create_app(services: Services) -> FastAPI:
         status = {
             "status": "ready" if not waiting else "warming up",
             "waiting_for": waiting,
-            "refused": services.readiness.refused,
+            "refused": {**services.readiness.refused, **_unread(services.adapters)},
         }
         return JSONResponse(status, 503 if waiting else 200)
 
     return app
+
+
+def _unread(adapters: Adapters) -> dict[str, str]:
+    """That no adapter is known, where it is so: the base answers, and the log says why."""
+    if adapters.trouble is None:
+        return {}
+    return {"adapters": "their registry cannot be read; what served before it serves on"}
 
 
 _FIRST_LOOK_S = 10.0

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval.formats import SUFFIXES
+from serve_app.storage import within
 
 MAX_BYTES = 100 * 1024 * 1024
+_LIST_S = 120.0  # a bucket of half a million files
+_READ_S = 300.0  # the largest file over a slow line
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,12 @@ class File:
         Raises:
             UnprocessableDocument: It cannot be read, or is larger than `MAX_BYTES`.
         """
-        import fsspec
-
         if self.size > MAX_BYTES:
             raise self._too_large()
         try:
-            with fsspec.open(self.url, "rb") as stream:
-                data: bytes = stream.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UnprocessableDocument(f"{self.url}: cannot be read: {reason}") from None
+            data = within(_READ_S, _content, self.url)
+        except Exception as error:  # each store's client has errors of its own
+            raise UnprocessableDocument(f"{self.url}: cannot be read: {_why(error)}") from None
         if len(data) > MAX_BYTES:
             raise self._too_large()
         return data
@@ -65,26 +64,43 @@ def discover(arguments: Sequence[str]) -> list[File]:
 
 
 def _urls(argument: str) -> list[tuple[str, int]]:
+    try:
+        sized, what = within(_LIST_S, _listed, argument)
+    except Exception as error:
+        raise UnprocessableDocument(f"{argument}: cannot be listed: {_why(error)}") from None
+    if not sized:
+        raise UnprocessableDocument(f"{argument}: {what}")
+    return sized
+
+
+def _listed(argument: str) -> tuple[list[tuple[str, int]], str]:
+    """Files with their sizes, and what is missing where there are none."""
     import fsspec
 
-    try:
-        files, path = fsspec.core.url_to_fs(argument)
-        if any(character in path for character in "*?["):
-            urls = [each for each in sorted(files.glob(path)) if files.isfile(each)]
-            what = "no file matches it"
-        elif files.isdir(path):
-            urls = [each for each in sorted(files.find(path)) if _readable(each)]
-            what = f"no {', '.join(SUFFIXES)} files below it"
-        else:
-            urls = [path] if files.exists(path) else []
-            what = "no such file or folder"
-        sized = [(each, int(files.info(each).get("size") or 0)) for each in urls]
-    except (OSError, ValueError, ImportError) as error:
-        raise UnprocessableDocument(f"{argument}: cannot be listed: {error}") from None
-    if not urls:
-        raise UnprocessableDocument(f"{argument}: {what}")
+    files, path = fsspec.core.url_to_fs(argument)
+    if any(character in path for character in "*?["):
+        urls = [each for each in sorted(files.glob(path)) if files.isfile(each)]
+        what = "no file matches it"
+    elif files.isdir(path):
+        urls = [each for each in sorted(files.find(path)) if _readable(each)]
+        what = f"no {', '.join(SUFFIXES)} files below it"
+    else:
+        urls = [path] if files.exists(path) else []
+        what = "no such file or folder"
     whole = files.unstrip_protocol if "://" in argument else str
-    return [(str(whole(url)), size) for url, size in sized]
+    return [(str(whole(url)), int(files.info(url).get("size") or 0)) for url in urls], what
+
+
+def _content(url: str) -> bytes:
+    import fsspec
+
+    with fsspec.open(url, "rb") as stream:
+        data: bytes = stream.read(MAX_BYTES + 1)
+    return data
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _source(argument: str) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import fsspec
-
-from serve_app.errors import SettingsError, Unavailable
+from serve_app.errors import Unavailable
+from serve_app.storage import Store
 
 FILE = "canary-history.jsonl"  # beside the versions of an adapter
 
@@ -20,10 +19,8 @@ class History:
     """
 
     def __init__(self, path: str) -> None:
-        try:
-            self._fs, self._path = fsspec.core.url_to_fs(path)
-        except (ValueError, ImportError) as error:
-            raise SettingsError(f"{path}: fsspec cannot open it: {error}") from None
+        folder, _, self._file = path.rpartition("/")
+        self._store = Store(folder or ".")
 
     @classmethod
     def of(cls, registry: str, adapter: str) -> History:
@@ -31,14 +28,14 @@ class History:
         return cls(f"{registry.rstrip('/')}/{adapter}/{FILE}")
 
     def records(self) -> list[dict[str, Any]]:
-        """Raises `Unavailable` when the file is damaged."""
+        """Raises `Unavailable` when the file is damaged or its store cannot be read."""
         try:
-            lines = self._fs.cat_file(self._path).decode("utf-8").splitlines()
+            lines = self._store.read(self._file).decode("utf-8").splitlines()
             return [json.loads(line) for line in lines if line.strip()]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"{self._path} cannot be read: {error}") from None
+        except ValueError as error:
+            raise Unavailable(f"{self._store.root}/{self._file} is damaged: {error}") from None
 
     def add(self, record: dict[str, Any]) -> None:
         """Write the whole file anew: object stores cannot append.
@@ -47,8 +44,4 @@ class History:
             Unavailable: It cannot be written.
         """
         lines = [json.dumps(each, ensure_ascii=False) for each in (*self.records(), record)]
-        try:
-            self._fs.makedirs(self._path.rpartition("/")[0], exist_ok=True)
-            self._fs.pipe_file(self._path, ("\n".join(lines) + "\n").encode())
-        except OSError as error:
-            raise Unavailable(f"{self._path} cannot be written: {error}") from None
+        self._store.write(self._file, ("\n".join(lines) + "\n").encode())
