@@ -1,0 +1,102 @@
+"""Two replicas behind the expert's request router, in a Serve of their own: who answers what?
+
+Prints JSON: for each group of questions the replicas that answered them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import ray
+from ray import serve
+
+from serve_app.domain import Delta, Generation, Message, Release, RequestContext
+from serve_app.expert.placement import request_routing
+from serve_app.handles import Remote
+from serve_app.settings import ExpertSettings, Scaling
+
+EXPERT = ExpertSettings(scaling=Scaling(max_replicas=2))
+DOCUMENTS = [f"Document {n}. " + f"Sentence of document {n}. " * 200 for n in range(8)]
+HOUSE, OTHER = Release("house", 1), Release("other", 1)
+
+
+class Expert:
+    """Answers with its own name; the answer to "wait" then goes on until the caller leaves."""
+
+    def __init__(self) -> None:
+        self._name = uuid.uuid4().hex[:6]
+        # As the expert's: Serve then knows which replica has which adapter.
+        self._load = serve.multiplexed(max_num_models_per_replica=4)(_loaded)
+
+    async def generate(
+        self, context: RequestContext, generation: Generation
+    ) -> AsyncIterator[Delta]:
+        if generation.adapter:
+            await self._load(str(generation.adapter))
+        yield Delta(self._name)
+        if generation.messages[-1].content == "wait":
+            await asyncio.Event().wait()
+
+
+async def _loaded(adapter: str) -> str:
+    return adapter
+
+
+def asked(expert: Remote, *texts: str, adapter: Release | None = None) -> AsyncGenerator[Delta]:
+    generation = Generation(tuple(Message("user", text) for text in texts), 8, adapter=adapter)
+    context = RequestContext("test", time.time() + 60)
+    named = str(adapter) if adapter else ""
+    return expert.stream("generate", context, generation, replica_with=named)
+
+
+async def who(expert: Remote, *texts: str, adapter: Release | None = None) -> str:
+    """The replica that answers."""
+    async with aclosing(asked(expert, *texts, adapter=adapter)) as answer:
+        return (await anext(answer)).text
+
+
+async def at_once(expert: Remote, adapter: Release | None) -> list[str]:
+    """The replicas of twelve answers to the same document, none of which ends before the last."""
+    held = [asked(expert, DOCUMENTS[0], "wait", adapter=adapter) for _ in range(12)]
+    found = [(await anext(each)).text for each in held]
+    for each in held:
+        await each.aclose()
+    return found
+
+
+async def main(expert: Remote) -> None:
+    told: dict[str, object] = {}
+    # Both replicas are known before anything is counted.
+    async with asyncio.timeout(60):
+        while len({await who(expert, "hello") for _ in range(8)}) < 2:
+            pass
+    told["documents"] = [
+        [await who(expert, document, f"question {n}") for n in range(6)] for document in DOCUMENTS
+    ]
+    told["adapters"] = [
+        [await who(expert, DOCUMENTS[n], adapter=adapter) for n in range(4)]
+        for adapter in (HOUSE, OTHER)
+    ]
+    told["under load"] = await at_once(expert, None)
+    told["adapter under load"] = await at_once(expert, HOUSE)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
+    deployment = serve.deployment(
+        Expert,
+        num_replicas=2,
+        max_ongoing_requests=64,
+        ray_actor_options={"num_cpus": 0.1},
+        **request_routing(EXPERT),
+    )
+    handle = serve.run(deployment.bind(), name="trivium", route_prefix=None)
+    asyncio.run(main(Remote(handle, "expert", 60)))
+    serve.shutdown()
+    ray.shutdown()
