@@ -77,6 +77,15 @@ def train_expert(
     seed: Annotated[
         int, typer.Option(min=0, help="Same seed, same adapter.", rich_help_panel=_LEARNING)
     ] = _DEFAULT.seed,
+    four_bit: Annotated[
+        bool | None,
+        typer.Option(
+            "--four-bit/--no-four-bit",
+            help="Hold the base in 4 bits: 8B then trains on one GPU of 24 GB; default: "
+            "expert.training.four_bit.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -87,7 +96,10 @@ def train_expert(
     ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 25,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and count everything, time one pack, stop.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check and count everything, say what memory it takes, stop."
+        ),
     ] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
@@ -115,14 +127,20 @@ def train_expert(
         raise SettingsError(
             f"--batch {batch} cannot be shared by {workers} workers: a multiple can"
         )
-    chosen = Hyperparameters(rank, learning_rate, epochs, batch, max_tokens, seed)
+    training_settings = settings.expert.training
+    four_bit = training_settings.four_bit if four_bit is None else four_bit
+    if four_bit and settings.expert.accelerator == "cpu":
+        raise SettingsError("a base in 4 bits needs a GPU: set expert.accelerator to gpu")
+    chosen = Hyperparameters(rank, learning_rate, epochs, batch, max_tokens, seed, four_bit)
     with errors.status("checking the data"):
         plan = training.plan(base_of(settings, base), data, valid, output, chosen, licence, start)
-    machine = training.Machine(workers, settings.expert.accelerator, save_every)
+    machine = training.Machine(
+        workers, settings.expert.accelerator, save_every, training_settings.checkpointing
+    )
     if dry_run:
         with errors.status("timing a pack"):
-            seconds = training.estimate(plan, machine)
-        _show_plan(plan, seconds, as_json)
+            seconds = training.seconds(plan, machine)
+        _show_plan(plan, training.needs(plan, machine), seconds, as_json)
         return
     if plan.finished:
         record = json.loads((output / "recipe.json").read_text(encoding="utf-8"))
@@ -206,14 +224,11 @@ def _progress(total: int) -> Iterator[Any]:
         yield on_report
 
 
-def _show_plan(plan: Any, seconds: float | None, as_json: bool) -> None:
+def _show_plan(plan: Any, memory: Any, seconds: float | None, as_json: bool) -> None:
     recipe, packs = plan.recipe, {"train": len(plan.train), "valid": len(plan.valid)}
     if as_json:
-        print(
-            json.dumps(
-                {"dry_run": True, **recipe.record(), "packs": packs, "estimated_seconds": seconds}
-            )
-        )
+        estimated = {"estimated_bytes": memory.total, "estimated_seconds": seconds}
+        print(json.dumps({"dry_run": True, **recipe.record(), "packs": packs, **estimated}))
         return
     for name in ("train", "valid"):
         data = getattr(recipe, name)
@@ -222,11 +237,16 @@ def _show_plan(plan: Any, seconds: float | None, as_json: bool) -> None:
             f"in {packs[name]:,} packs  {data.file}"
         )
     took = (
-        "not estimated: this machine has no GPU"
+        "its time not estimated on this machine"
         if seconds is None
         else f"about {_duration(seconds)}"
     )
     out.print(f"{recipe.steps:,} steps, {took}, from {recipe.base['name']}")
+    out.print(
+        f"each worker needs about {memory.total / 1e9:.1f} GB: {memory.weights / 1e9:.1f} for the "
+        f"base, {memory.adapter / 1e9:.1f} for the adapter and its optimizer, "
+        f"{memory.activations / 1e9:.1f} for a pack"
+    )
 
 
 def _show(output: Path, record: dict[str, Any], as_json: bool) -> None:

@@ -22,6 +22,7 @@ class Hyperparameters:
     Attributes:
         batch: Packs in an optimizer step, over all workers.
         max_tokens: Longest example, and the size of a pack.
+        four_bit: Whether the base is held in 4 bits (NF4) while it is trained on.
         alpha: LoRA's scale; twice the rank, so that another rank wants no other learning rate.
     """
 
@@ -31,6 +32,7 @@ class Hyperparameters:
     batch: int = 2
     max_tokens: int = 1024
     seed: int = 0
+    four_bit: bool = False
     warmup: float = 0.03  # share of all steps; then the learning rate falls along a cosine
 
     @property
@@ -99,11 +101,17 @@ class Recipe:
             "base": self.base["weights_sha256"],
             "train": self.train.sha256,
             "valid": self.valid.sha256,
-            "hyperparameters": asdict(self.hyperparameters),
+            "hyperparameters": self._turned(),
             "licence": self.licence,
             # Only where there is one: recipes from before keep their ids.
             **({"start": self.start} if self.start else {}),
         }
+
+    def _turned(self) -> dict[str, Any]:
+        turned = asdict(self.hyperparameters)
+        if not turned["four_bit"]:  # recipes from before keep their ids
+            del turned["four_bit"]
+        return turned
 
 
 def _data_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import SettingsError, TriviumError, Unavailable
-from serve_app.expert import curves, tokens
+from serve_app.expert import curves, memory, tokens
 from serve_app.expert.admission import CONFIG, WEIGHTS, Limits, admit
 from serve_app.expert.base import Base
 from serve_app.expert.examples import Example, read_examples, refuse_leaks
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
     from serve_app.expert.worker import Job
+
+_TIMED = 2 << 30  # bytes of weights: half a billion parameters on a CPU
 
 Report = Callable[[dict[str, float]], None]  # an entry of the log: step and loss, or valid_loss
 
@@ -60,11 +62,14 @@ class Machine:
     Attributes:
         workers: Processes that share each step; on GPUs, one each.
         accelerator: `cpu` or `gpu`.
+        checkpointing: Whether activations are computed again rather than kept: a third more time,
+            a tenth of their memory.
     """
 
     workers: int
     accelerator: str
     save_every: int
+    checkpointing: bool = False
 
 
 def plan(
@@ -108,11 +113,17 @@ def plan(
     return Plan(base, recipe, train_packs, valid_packs, output, start)
 
 
-def estimate(plan: Plan, machine: Machine) -> float | None:
-    """Seconds that training will take, from one pack timed here; None if there is no such GPU."""
+def seconds(plan: Plan, machine: Machine) -> float | None:
+    """That training will take, from one pack timed here.
+
+    None where that would be no estimate: there is no such GPU, or the base is too large for this
+    machine to run it for the sake of a number.
+    """
     import torch
 
     if machine.accelerator == "gpu" and not torch.cuda.is_available():
+        return None
+    if machine.accelerator == "cpu" and needs(plan, machine).weights > _TIMED:
         return None
     from serve_app.expert import worker
 
@@ -120,6 +131,16 @@ def estimate(plan: Plan, machine: Machine) -> float | None:
     chosen = plan.recipe.hyperparameters
     read = len(plan.valid) * (chosen.epochs + 1) / 3  # forward only
     return each * (len(plan.train) * chosen.epochs + read) / machine.workers
+
+
+def needs(plan: Plan, machine: Machine) -> memory.Memory:
+    """The memory that each worker will need; no weight is read for it."""
+    return memory.of_training(
+        plan.base.folder,
+        plan.recipe.hyperparameters,
+        checkpointing=machine.checkpointing,
+        width=4 if machine.accelerator == "cpu" else 2,
+    )
 
 
 def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
@@ -187,6 +208,7 @@ def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
         workers=machine.workers,
         save_every=machine.save_every,
         use_cpu=on_cpu,
+        checkpointing=machine.checkpointing,
         # Ray gives a worker one thread for the one CPU it asks for.
         threads=max(1, (os.cpu_count() or 1) // machine.workers) if on_cpu else None,
         reports=reports,

@@ -19,9 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
@@ -43,6 +49,7 @@ class Job:
         start: Folder of the adapter to go on from; None begins with new weights.
         workers: That share a step.
         save_every: Optimizer steps between checkpoints.
+        checkpointing: Whether activations are computed again in the backward pass and not kept.
         threads: Of torch, on the CPU; None leaves them alone.
         reports: Takes each entry of the log (`ray.util.queue.Queue`).
     """
@@ -57,6 +64,7 @@ class Job:
     workers: int
     save_every: int
     use_cpu: bool
+    checkpointing: bool = False
     threads: int | None = None
     reports: Any = None
 
@@ -120,9 +128,12 @@ def _train(job: Job, work: Work) -> Trainer:
 
 def _model(job: Job) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
-        job.base, dtype=_dtype(job), attn_implementation="sdpa"
+        job.base, dtype=_dtype(job), attn_implementation="sdpa", **_quantized(job)
     )
     model.config.use_cache = False
+    if job.hyperparameters.four_bit:
+        # Norms in float32; whether activations are kept is the Trainer's to say.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if job.start:
         adapted = PeftModel.from_pretrained(model, job.start, is_trainable=True)
         # A bare name would be looked up on the hub whenever a checkpoint is saved.
@@ -136,6 +147,20 @@ def _model(job: Job) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)
+
+
+def _quantized(job: Job) -> dict[str, Any]:
+    """How the base is loaded in 4 bits, each worker's on its own GPU (QLoRA's way)."""
+    if not job.hyperparameters.four_bit:
+        return {}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    here = int(os.environ.get("LOCAL_RANK", "0"))
+    return {"quantization_config": config, "device_map": {"": here}}
 
 
 def _dtype(job: Job) -> torch.dtype:
@@ -176,6 +201,8 @@ def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
         report_to="none",
         remove_unused_columns=False,
         bf16=_dtype(job) is torch.bfloat16,
+        gradient_checkpointing=job.checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if job.checkpointing else None,
         dataloader_pin_memory=not job.use_cpu,
         use_cpu=job.use_cpu,
         ddp_find_unused_parameters=False,

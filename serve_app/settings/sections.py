@@ -122,6 +122,18 @@ class LoraSettings(Section):
         return self
 
 
+class TrainingSettings(Section):
+    """How adapters are trained; a base of 8B on one GPU of 24 GB wants both.
+
+    Attributes:
+        checkpointing: Compute activations again in the backward pass instead of keeping them.
+        four_bit: Hold the base in 4 bits (needs a GPU).
+    """
+
+    checkpointing: bool = False
+    four_bit: bool = False
+
+
 class ExpertSettings(Section):
     """The model vLLM serves. `engine` is passed to vLLM as it is (`AsyncEngineArgs`).
 
@@ -129,6 +141,7 @@ class ExpertSettings(Section):
         max_output_tokens: Of an answer for which the caller sets no bound. A caller's own may be as
             large as `engine.max_model_len`; the answer ends where the context does.
         adapters: Where trained adapters are released: a folder in `state_dir`, or an fsspec URL.
+        training: Memory against time, for a base that is large for its GPU.
         training_workers: Processes that train an adapter together; on GPUs, one each.
         lora: Whether and how they are served.
     """
@@ -140,6 +153,7 @@ class ExpertSettings(Section):
     engine: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
     adapters: str = "adapters"
+    training: TrainingSettings = TrainingSettings()
     training_workers: int = Field(default=1, ge=1)
     lora: LoraSettings = LoraSettings()
 
