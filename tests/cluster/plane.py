@@ -32,12 +32,15 @@ FOLDER = Path(os.environ.get("CLUSTER", ROOT.parent / "shared" / "cluster"))
 _PROGRAMS = {"etcd": "etcd", "kuberay-operator": "kuberay-operator"}
 _PROGRAMS |= dict.fromkeys(("apiserver", "controller-manager", "scheduler"), "kube")
 _START_S = 60.0
+_MOST_S = 240.0  # of one kubectl: the CRDs are four megabytes, and others may use the machine too
 # Users by token. Only the admin may do anything; tests give `dev` what it may do.
 _USERS = {"admin": "system:masters", "dev": "developers"}
 
 
 def missing() -> str:
     """Why there can be no control plane here; empty where there can."""
+    if shutil.which("setpriv") is None:
+        return "no setpriv: the control plane is made of Linux programs"
     for archive in sorted(set(_PROGRAMS.values())):
         if not (FOLDER / "programs" / f"{archive}.xz").is_file():
             return f"no {archive} in {FOLDER}/programs: name their folder with CLUSTER=…"
@@ -75,7 +78,7 @@ class Plane:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=_MOST_S,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -189,7 +192,8 @@ def _program(name: str) -> Path:
 def _started(folder: Path, name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(_program(name)), *arguments],
+            # A test run that is killed leaves nothing behind.
+            ["setpriv", "--pdeathsig", "TERM", str(_program(name)), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-_MOST_S = 30.0
+_MOST_S = 60.0
 
 
 def until(look: Callable[[], T], holds: Callable[[T], object]) -> T:
