@@ -181,7 +181,6 @@ def through_serve(data: Path | None) -> dict[str, Any]:
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
-    from serve_app.app import router_config
     from serve_app.domain import Message, RequestContext
     from serve_app.gateway.roads import RemoteRouter
     from serve_app.handles import Remote
@@ -198,10 +197,16 @@ def through_serve(data: Path | None) -> dict[str, Any]:
             name="Router",
             num_replicas=2,
             max_ongoing_requests=256,
-            user_config=router_config(own),
+            user_config={"router": own.router.model_dump(mode="json", exclude_defaults=True)},
             request_router_config=RequestRouterConfig(request_router_class=Lanes),
             ray_actor_options={"num_cpus": 1},
-        ).bind(own.router, models.router_encoder(own), serve.deployment(Nobody).bind(), None)
+        ).bind(
+            own.router,
+            models.router_encoder(own),
+            models.router_heads(own),
+            serve.deployment(Nobody).bind(),
+            None,
+        )
         serve.run(router, name="bench", route_prefix=None)
 
         async def load(queries: Sequence[str], callers: int) -> tuple[list[float], float]:

@@ -38,13 +38,11 @@ def router_encoder(settings: Settings) -> Path:
 
 
 def router_heads(settings: Settings) -> Path:
-    """File of the router's heads: one given, one trained here, or the one that comes along.
+    """File of the router's heads where none is given: trained here, or the one that comes along.
 
     The name of one trained here holds the hash of what it is trained on, and of how heads are read.
     """
     router = settings.router
-    if router.heads:
-        return router.heads
     if not router.examples:
         return heads.SHIPPED
     digest = hashlib.sha256(heads.FORMAT.encode())

@@ -166,6 +166,21 @@ def test_environment_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPa
     assert (settings.gateway.port, settings.gateway.host) == (9001, "0.0.0.0")
 
 
+def test_what_serve_hands_over_holds_and_the_environment_says_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A process has its environment for life: a change that reaches it must not lose against that.
+    monkeypatch.setenv("TRIVIUM_LEDGER__PASSWORD", SECRET)
+    monkeypatch.setenv("TRIVIUM_LEDGER__RETENTION_DAYS", "5")
+    monkeypatch.setenv("TRIVIUM_ROUTER__POLICY", "policy.yaml")
+    made = from_args({"ledger": {"retention_days": 7}})
+    assert made.ledger.password.get_secret_value() == SECRET
+    assert made.ledger.retention_days == 7
+    assert made.router.policy == Path("policy.yaml")
+    given = {"value_usd": 1}
+    assert from_args({"router": {"policy": given}}).router.policy == given
+
+
 def test_wrong_value_in_the_environment_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIVIUM_GATEWAY__PORT", "many")
     with pytest.raises(SettingsError, match=r"gateway\.port"):

@@ -26,6 +26,9 @@ INSTEAD = {
     "gateway.port": "pods listen on 8000",
     "gateway.first_key": "put it into secrets.env.TRIVIUM_GATEWAY__FIRST_KEY",
     "gateway.scaling": "set scaling.gateway",
+    "router.heads": "set heads.source",
+    "router.heads_sha256": "set heads.sha256",
+    "router.policy": "set policy",
     "router.scaling": "set scaling.router",
     "expert.scaling": "set scaling.expert",
     "expert.lora.cache": "it is in the volume of `state`",
@@ -50,7 +53,7 @@ def of(name: str) -> Json:
     made = _plain(whole, whole.pop("$defs", {}), "")
     if name == "Settings":
         # So many that no message should list them, as those of sections do.
-        names = {each: {} for each in sorted(engine_arguments())}
+        names: Json = {each: {} for each in sorted(engine_arguments())}
         expert = made["properties"]["expert"]["properties"]
         expert["engine"] |= {"properties": names, "additionalProperties": False}
         # An overlay takes a variable of the defaults out with null.

@@ -17,8 +17,9 @@ from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
+from serve_app.router.fetching import fetch
 from serve_app.router.heads import OUT_OF_SCOPE, SHIPPED, Heads
-from serve_app.router.policy import DEFAULT, load_policy
+from serve_app.router.policy import load_policy
 from serve_app.router.rows import Row, read_rows
 from serve_app.router.semantic import SemanticRouter
 from serve_app.settings import Settings, load
@@ -124,12 +125,12 @@ def offline_router(config: Path, heads: Path | None, policy: Path | None) -> Sem
     """The router in this process, without a cluster; prepares what is missing."""
     settings: Settings = load(config if config.is_file() else None).resolved(Path.cwd())
     if heads is not None:
-        own = {"heads": heads, "examples": (), "intents": {}}
-        settings = settings.model_copy(update={"router": settings.router.model_copy(update=own)})
-    loaded = load_policy(policy or settings.router.policy or DEFAULT)
+        settings = settings.model_copy(update={"router": settings.router.with_heads(heads)})
+    loaded = load_policy(policy or settings.router.policy)
     encoder = steps.encoder(settings, threads=1)
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
-    trained = Heads.load(models.router_heads(settings))
+    router = settings.router
+    trained = fetch(router.heads or str(models.router_heads(settings)), router.heads_sha256)
     loaded.require(trained)
     return SemanticRouter(encoder, trained, loaded)
 

@@ -28,7 +28,7 @@ from serve_app.settings import Settings
 
 # On a laptop more than cores: the deployments are many, and most of them wait most of the time.
 _LOGICAL_CPUS = max(8, os.cpu_count() or 1)
-_RECONFIGURE_S = 60.0
+_IN_FORCE_S = 1800.0  # weights may have to be fetched
 _STARTS = 2
 _FIRST_FIGURES_S = 30.0
 
@@ -72,10 +72,13 @@ class RunFile:
     def of(cls, settings: Settings) -> RunFile:
         return cls(settings.state_dir / "run.json")
 
-    def write(self, url: str, addresses: Addresses | None = None) -> None:
+    def write(
+        self, url: str, config: Path | None = None, addresses: Addresses | None = None
+    ) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         me = psutil.Process()
         record = {"pid": me.pid, "created": me.create_time(), "url": url}
+        record |= {"config": str(config.resolve())} if config else {}
         record |= addresses._asdict() if addresses else {}
         self.path.write_text(json.dumps(record), encoding="utf-8")
 
@@ -94,6 +97,11 @@ class RunFile:
             return None
         record = json.loads(self.path.read_text(encoding="utf-8"))
         return Addresses(record["dashboard"], record["ray"]) if "ray" in record else None
+
+    def config(self) -> Path | None:
+        """The settings file of the running stack; `None` where it has none."""
+        record = json.loads(self.path.read_text(encoding="utf-8"))
+        return Path(record["config"]) if "config" in record else None
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -197,98 +205,103 @@ def joined(settings: Settings) -> Iterator[bool]:
 def deploy(settings: Settings, dashboard: str, on_progress: Callable[[str], None]) -> None:
     """Deploy by Serve's REST API, as KubeRay does, and return when every replica is up.
 
-    The application is built in a worker of Ray's: this process never loads vLLM.
+    The applications are built in workers of Ray's: this process never loads vLLM.
 
     Raises:
-        Unavailable: The application cannot be built or a deployment does not start; says why.
+        SettingsError: Policy, prices or heads are bad; nothing was handed over.
+        Unavailable: An application cannot be built or a deployment does not start; says why.
     """
-    body = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": settings.gateway.host, "port": settings.gateway.port},
-        "applications": [
-            {
-                "name": "trivium",
-                "route_prefix": "/",
-                "import_path": "serve_app.app:build",
-                "args": settings.to_args(),
-            }
-        ],
-    }
+    http = {"host": settings.gateway.host, "port": settings.gateway.port}
+    _serve(dashboard, {"proxy_location": "HeadOnly", "http_options": http}, settings, on_progress)
+
+
+def reload(settings: Settings, dashboard: str, on_progress: Callable[[str], None]) -> None:
+    """Give a running stack its settings anew, and return when they are in force.
+
+    Raises:
+        SettingsError, Unavailable: As `deploy`.
+    """
+    details = _client(dashboard).get_serve_details()
+    kept = {name: details[name] for name in ("proxy_location", "http_options")}
+    _serve(dashboard, kept, settings, on_progress)
+
+
+def gateway_config(dashboard: str) -> dict[str, Any]:
+    """Settings of the running gateway, as plain data.
+
+    Raises:
+        Unavailable: There is none.
+    """
+    found = _client(dashboard).get_serve_details()["applications"].get("trivium", {})
+    told = found.get("deployed_app_config") or {}
+    config = next((d for d in told.get("deployments", ()) if d["name"] == "Gateway"), None)
+    if config is None:
+        raise Unavailable("the application is not deployed; start it again: trivium up")
+    settings: dict[str, Any] = config["user_config"]["gateway"]
+    return settings
+
+
+def _client(dashboard: str) -> Any:
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
     # Ray's own client: it knows the token that guards the dashboard.
-    serve = ServeSubmissionClient(f"http://{dashboard}")
-    serve.deploy_applications(body)
-    while True:
-        state = serve.get_serve_details()["applications"].get("trivium", {})
-        deployments = state.get("deployments", {})
-        match state.get("status"):
-            case "RUNNING":
-                return
-            case "DEPLOY_FAILED" | "UNHEALTHY":
-                broken = [d["message"] for d in deployments.values() if d["status"] != "HEALTHY"]
-                raise Unavailable(f"it does not start: {_reason([*broken, state['message']])}")
-        waiting = [name for name, d in deployments.items() if d["status"] != "HEALTHY"]
-        on_progress(", ".join(waiting) or "the application")
+    return ServeSubmissionClient(f"http://{dashboard}")
+
+
+def _serve(
+    dashboard: str,
+    options: dict[str, Any],
+    settings: Settings,
+    on_progress: Callable[[str], None],
+) -> None:
+    from serve_app.serve_config import applications, checked
+
+    wanted = applications(checked(settings))
+    serve = _client(dashboard)
+    serve.deploy_applications({**options, "applications": wanted})
+    deadline = time.monotonic() + _IN_FORCE_S
+    while waiting := _unfinished(serve.get_serve_details()["applications"], wanted):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{', '.join(waiting)}: not there after {_IN_FORCE_S:.0f} s")
+        on_progress(", ".join(waiting))
         time.sleep(0.25)
 
 
-def reload_policy(dashboard: str, settings: Settings) -> None:
-    """Hand the running replicas their heads and policy; return when they have them.
-
-    The router decides by both; the frontier lets nothing out that the policy's pins keep.
+def _unfinished(told: dict[str, Any], wanted: list[dict[str, Any]]) -> list[str]:
+    """What does not serve as wanted yet.
 
     Raises:
-        SettingsError: Heads or policy are bad; nothing was handed over.
-        Unavailable: The application is gone, or does not come back to health.
+        Unavailable: It never will; says why.
     """
-    from serve_app.app import pins_config, router_config
+    waiting: list[str] = []
+    for app in wanted:
+        state = told.get(app["name"], {})
+        deployments = state.get("deployments", {})
+        if state.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+            broken = [d["message"] for d in deployments.values() if d["status"] != "HEALTHY"]
+            raise Unavailable(f"it does not start: {_reason([*broken, state['message']])}")
+        names = [
+            each["name"]
+            for each in app["deployments"]
+            if not _serves(deployments.get(each["name"]), each)
+        ]
+        if not names and state.get("status") != "RUNNING":
+            names = [f"the application {app['name']}"]
+        waiting += names
+    return waiting
 
-    _reconfigure(dashboard, {"Router": router_config(settings), "Frontier": pins_config(settings)})
+
+def _serves(deployment: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+    """Whether a deployment is up, under the settings that were handed over."""
+    if deployment is None or deployment["status"] != "HEALTHY":
+        return False
+    given = deployment["deployment_config"].get("user_config")
+    return bool(given == wanted.get("user_config"))
 
 
 def set_environment() -> None:
     """For a process that may start Ray; before anything else: Ray and gRPC read it on import."""
     os.environ.update({k: v for k, v in RAY_ENVIRONMENT.items() if k not in os.environ})
-
-
-def _reconfigure(dashboard: str, configs: dict[str, dict[str, Any]]) -> None:
-    """Give deployments, by their names, a new `user_config` each."""
-    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
-
-    serve = ServeSubmissionClient(f"http://{dashboard}")
-    details = serve.get_serve_details()
-    running = details["applications"].get("trivium", {}).get("deployed_app_config")
-    if not running:
-        raise Unavailable("the application is not deployed; start it again: trivium up")
-    others = [d for d in running.get("deployments", []) if d["name"] not in configs]
-    changed = [{"name": name, "user_config": config} for name, config in configs.items()]
-    serve.deploy_applications(
-        {
-            "proxy_location": details["proxy_location"],
-            "http_options": details["http_options"],
-            "applications": [
-                {
-                    **running,
-                    "deployments": [*others, *changed],
-                }
-            ],
-        }
-    )
-    deadline = time.monotonic() + _RECONFIGURE_S
-    while time.monotonic() < deadline:
-        state = serve.get_serve_details()["applications"]["trivium"]
-        now = {name: state["deployments"][name] for name in configs}
-        waiting = [
-            name
-            for name, config in configs.items()
-            if now[name]["deployment_config"].get("user_config") != config
-            or now[name]["status"] != "HEALTHY"
-        ]
-        if not waiting and state["status"] == "RUNNING":
-            return
-        time.sleep(0.1)
-    raise Unavailable(f"{', '.join(waiting)} not healthy {_RECONFIGURE_S:.0f} s after the change")
 
 
 def _reason(messages: list[str]) -> str:

@@ -60,7 +60,7 @@ def up(
     url = f"http://{settings.gateway.host}:{settings.gateway.port}"
     local.check_port(settings.gateway.host, settings.gateway.port)
     run_file = local.RunFile.of(settings)
-    run_file.write(url)
+    run_file.write(url, config)
     try:
         # Entered in order, so that Ctrl-C at any point ends what has been started so far.
         with local.interruptible(), contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def up(
                 _seed(settings)
             with errors.status("starting Ray") as status:
                 addresses = stack.enter_context(local.cluster(settings))
-                run_file.write(url, addresses)
+                run_file.write(url, config, addresses)
                 local.deploy(
                     settings, addresses.dashboard, lambda names: status.update(f"starting {names}")
                 )
@@ -102,7 +102,10 @@ def down(config: Config = Path("configs/local.yaml")) -> None:
 
 
 def reload(
-    config: Config = Path("configs/local.yaml"),
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-f", help="Settings file; the one that `up` was given, if none."),
+    ] = None,
     heads: Annotated[
         Path | None, typer.Option(help="Router heads to take instead of the settings'.")
     ] = None,
@@ -110,26 +113,34 @@ def reload(
         Path | None, typer.Option(help="Router policy to take instead of the settings'.")
     ] = None,
 ) -> None:
-    """Give a running stack new router heads and a new policy, without dropping a request.
+    """Give a running stack its settings anew, without dropping a request.
 
-    Both are checked first: bad ones are refused and the old ones stay in force.
+    They are checked first: bad ones are refused and the old ones stay in force. Limits, prices,
+    policy, heads, time-outs and providers reach the running replicas; a change of what those cannot
+    change (models, addresses, the engine) brings new replicas before the old ones leave.
 
     [bold]Example:[/bold] trivium reload --policy my-policy.yaml
     """
-    settings = _settings(config, None)
-    addresses = local.RunFile.of(settings).addresses()
+    settings = _settings(config or Path("configs/local.yaml"), None)
+    run_file = local.RunFile.of(settings)
+    addresses = run_file.addresses()
     if addresses is None:
         raise SettingsError("nothing is running here; start it: trivium up")
+    if config is None:
+        settings = _settings(run_file.config(), None)
     own = settings.router
     if heads is not None:
-        own = own.model_copy(update={"heads": heads.resolve(), "examples": (), "intents": {}})
+        own = own.with_heads(heads.resolve())
     if policy is not None:
         own = own.model_copy(update={"policy": policy.resolve()})
     settings = settings.model_copy(update={"router": own})
-    steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
-    with errors.status("handing them to the replicas"):
-        local.reload_policy(addresses.dashboard, settings)
-    out.print("the router has its new heads and policy, and the frontier its pins")
+    steps.prepare(settings, models.missing(settings))
+    settings = opening.as_running(settings, local.gateway_config(addresses.dashboard))
+    with errors.status("handing them to the replicas") as status:
+        local.reload(
+            settings, addresses.dashboard, lambda names: status.update(f"waiting for {names}")
+        )
+    out.print("the new settings are in force")
 
 
 def prepare(config: Config = Path("configs/local.yaml")) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 
 from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
-from serve_app.errors import AdapterUnusable
+from serve_app.errors import AdapterUnusable, SettingsError
 from serve_app.expert.engine import llm_config
 from serve_app.expert.loading import Shelf
 from serve_app.settings import ExpertSettings
@@ -33,6 +34,7 @@ class ExpertServer:
         from serve_app.expert.server import ChatServer
 
         tracing.configure(otlp_endpoint, "expert")
+        _require(model_source)
         self._model = settings.model
         self._server = await ChatServer.started(llm_config(settings, model_source, otlp_endpoint))
         self._load = self._loader(settings, model_source)
@@ -102,6 +104,15 @@ class ExpertServer:
             generation = Generation((prompt,), max_tokens=8)
             async for _ in self._server.deltas(generation, self._model, {}):
                 pass
+
+
+def _require(model_source: str) -> None:
+    """Raises `SettingsError` where a folder is meant and there is none: vLLM would ask a hub."""
+    folder = Path(model_source)
+    if folder.is_absolute() and not folder.is_dir():
+        raise SettingsError(
+            f"{folder}: there is no model; run `trivium prepare`, or mend expert.model_source"
+        )
 
 
 async def _off(adapter: str) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,32 +56,15 @@ class Services:
 
 
 def create_app(services: Services) -> FastAPI:
-    """The application of one gateway replica."""
+    """The application of one gateway replica, under settings that do not change."""
     gateway = services.settings.gateway
     admission = Admission(gateway.max_concurrent_requests)
     started = int(time.time())
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async def serve_adapters() -> None:
-            await services.readiness.warm_up()
-            await services.adapters.watch()
-
-        working = asyncio.create_task(serve_adapters())
-        # A replica that joins knows the adapters before its first request. At a stack's first start
-        # the expert takes longer than this, and `/readyz` says so.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(services.adapters.tried.wait(), _FIRST_LOOK_S)
-        yield
-        working.cancel()
-        await services.keys.close()
-        await services.book.close()
 
     app = FastAPI(
         title="Trivium",
         version=__version__,
         description="One OpenAI-compatible endpoint, three roads.",
-        lifespan=lifespan,
         docs_url=None,  # of `pages`, which loads nothing from elsewhere
         redoc_url=None,
         responses=openapi.ERRORS,
@@ -189,7 +169,6 @@ def _unread(adapters: Adapters) -> dict[str, str]:
     return {"adapters": "their registry cannot be read; what served before it serves on"}
 
 
-_FIRST_LOOK_S = 10.0
 _EXPOSED = [  # what scripts of other origins may read, beside the body
     "x-request-id",
     "retry-after",

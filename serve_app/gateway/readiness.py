@@ -25,16 +25,23 @@ _TOKENS = 16  # no provider refuses so many
 class Readiness:
     """Asks one question per road until each has been answered. `waiting` names the others.
 
+    Args:
+        before: Under the settings before these. Whoever was ready is: only roads that could not
+            answer as they were set up are asked again, and nobody waits for them.
+
     Attributes:
         refused: Roads that cannot answer as they are set up, and why: as found at the start.
     """
 
-    def __init__(self, accounting: Accounting, collection: str) -> None:
+    def __init__(
+        self, accounting: Accounting, collection: str, before: Readiness | None = None
+    ) -> None:
         self._accounting = accounting
         self._collection = collection
         # `None` is the router: no pinned question passes through it.
-        self._pending: list[Route | None] = [None, *Route]
-        self.refused: dict[str, str] = {}
+        self._pending: list[Route | None] = [*before._pending] if before else [None, *Route]
+        self._again = [Route(road) for road in before.refused] if before else []
+        self.refused: dict[str, str] = dict(before.refused) if before else {}
 
     @property
     def waiting(self) -> list[str]:
@@ -54,6 +61,12 @@ class Readiness:
                 continue
             self._pending.pop(0)
         log.info("ready: every road has answered, or said why it does not")
+        for road in self._again:
+            del self.refused[road.value]
+            try:
+                await self._settle(road)
+            except Exception as error:
+                self._refuse(road, getattr(error, "message", repr(error)))
 
     async def _settle(self, road: Route | None) -> None:
         """Return when a road has answered, or cannot as it is set up while others can."""

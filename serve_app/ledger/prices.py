@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -105,18 +105,22 @@ class PriceTable:
         self.gpus = dict(gpus or {})
 
     @classmethod
-    def load(cls, path: Path, machines: Path | None = None) -> PriceTable:
+    def load(cls, prices: Path | Mapping[str, Any], machines: Path | None = None) -> PriceTable:
         """Read `prices.yaml`, and follow the file of what machines cost now.
+
+        Args:
+            prices: The file, or what it would hold.
 
         Raises:
             SettingsError: The file is missing or a row is not a price; names the row.
         """
+        place = prices if isinstance(prices, Path) else "ledger.prices"
         try:
-            table = _Table.model_validate(yaml_file(path))
+            table = _Table.model_validate(yaml_file(prices) if isinstance(prices, Path) else prices)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             row = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{path}: {row}: {first['msg']}") from None
+            raise SettingsError(f"{place}: {row}: {first['msg']}") from None
         now = machines and Machines(machines)
         return cls(table.metered, table.compute, now or None, table.nodes, table.gpus)
 

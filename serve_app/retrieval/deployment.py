@@ -1,39 +1,53 @@
-"""The retriever as a Serve deployment."""
+"""The retriever as a Serve deployment.
+
+How it ranks and how long it waits are its `user_config`; where the store is and which models embed
+are fixed when a replica is made.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, SettingsError
 from serve_app.retrieval import index
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
-from serve_app.settings import RetrievalSettings
+from serve_app.settings import RetrievalSettings, from_args
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
+
+log = logging.getLogger(__name__)
 
 
 class RetrieverServer:
     """Evidence for queries, and the way in for documents.
 
     With Milvus Lite this replica owns the file: a bulk run reaches it through `on_store`.
+
+    Args:
+        fixed: Where the store is and which models there are (`{"retrieval": …}`), as long as the
+            replica lives; the store's token comes from the environment.
+        model_paths: Folders of embedding models, by their names in the settings.
     """
 
     def __init__(
         self,
-        settings: RetrievalSettings,
+        fixed: Mapping[str, Any],
         model_paths: Mapping[str, str],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
+        settings = from_args(fixed).retrieval
         self._metrics = IndexMetrics()
+        self._configured = False
         models = EmbeddingModels(settings.embedding_model, model_paths)
         with loading(models.default):
             models.model(models.default)(["warm up"])
@@ -43,16 +57,26 @@ class RetrieverServer:
                 reranker = CrossEncoder(settings.rerank_model)
         self._store = MilvusStore.of(settings)
         self._retriever = Retriever(
-            self._store,
-            models,
-            settings.chunk_tokens,
-            Rules(
-                (settings.dense_weight, settings.sparse_weight),
-                settings.half_life_s,
-                settings.max_collections,
-            ),
-            reranker,
+            self._store, models, settings.chunk_tokens, _rules(settings), reranker
         )
+
+    async def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Take new settings (`{"retrieval": …}`), or go on with the old ones.
+
+        Raises:
+            SettingsError: They are bad and there are no old ones.
+        """
+        try:
+            settings = from_args(config).retrieval
+        except SettingsError:
+            if not self._configured:
+                raise
+            log.exception("the retriever's new settings are bad; the old ones stay in force")
+            return
+        self._configured = True
+        self._store.be_patient(settings.timeout_s)
+        self._retriever.chunk_tokens = settings.chunk_tokens
+        self._retriever.rules = _rules(settings)
 
     async def search(
         self, context: RequestContext, collection: str, query: SearchQuery
@@ -121,3 +145,8 @@ class RetrieverServer:
             raise InvalidRequest(f"{method!r} is not for others to call on the store")
         async with asyncio.timeout(context.deadline - time.time()):
             return await getattr(self._store, method)(*args)
+
+
+def _rules(settings: RetrievalSettings) -> Rules:
+    weights = (settings.dense_weight, settings.sparse_weight)
+    return Rules(weights, settings.half_life_s, settings.max_collections)

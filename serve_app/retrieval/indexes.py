@@ -59,10 +59,13 @@ class Indexes:
     def __init__(self, milvus: Milvus) -> None:
         self._milvus = milvus
         self._client = milvus.client
-        self._timeout = milvus.timeout_s
         self._in_force: dict[str, tuple[float, Index]] = {}
         self._bm25: bool | None = None
         self._owners: dict[str, str] = {}  # by the index's name; they do not change
+
+    @property
+    def _timeout(self) -> float:
+        return self._milvus.timeout_s
 
     async def index(self, collection: str) -> Index:
         """The index in force; one that was replaced is noticed within a second.

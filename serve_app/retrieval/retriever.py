@@ -73,8 +73,9 @@ class Rules:
 class Retriever:
     """Documents in, evidence out.
 
-    Args:
+    Attributes:
         chunk_tokens: Upper bound of a chunk in new collections.
+        rules: May be exchanged at any time.
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Retriever:
     ) -> None:
         self._store = store
         self._models = models
-        self._chunk_tokens = chunk_tokens
-        self._rules = rules
+        self.chunk_tokens = chunk_tokens
+        self.rules = rules
         self._reranker = reranker
         self._nearness = Nearness()
         self._queries: dict[str, Together] = {}  # by embedding model
@@ -160,7 +161,7 @@ class Retriever:
             hits = await self._found(source, tenant, query, vector)
             hits = await self._in_force(source, tenant, hits)
             if query.recent:
-                hits = ranking.recent_first(hits, time.time(), self._rules.half_life_s)
+                hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:
                 hits = await self._reranked(query.text, hits)
         if query.diversity:
@@ -233,17 +234,17 @@ class Retriever:
         default = self._models.default
         dimension = self._models.model(default).dimension
         async with self._making:  # one at a time: each counts those before it
-            if await self._store.owned(tenant) >= self._rules.max_collections:
+            if await self._store.owned(tenant) >= self.rules.max_collections:
                 with contextlib.suppress(NotFound):
                     return await self._store.index(collection)
                 raise TooManyCollections(
                     f"there is no collection {collection!r}, and your tenant has made "
-                    f"{self._rules.max_collections}, which is the limit "
+                    f"{self.rules.max_collections}, which is the limit "
                     "(retrieval.max_collections): use one of them",
                     param="collection",
                 )
             return await self._store.ensure(
-                collection, default, dimension, self._chunk_tokens, tenant
+                collection, default, dimension, self.chunk_tokens, tenant
             )
 
     async def _found(
@@ -269,7 +270,7 @@ class Retriever:
             return await near()
         if query.mode == "sparse":
             return await worded()
-        return ranking.fuse(await asyncio.gather(near(), worded()), self._rules.weights)
+        return ranking.fuse(await asyncio.gather(near(), worded()), self.rules.weights)
 
     async def _in_force(self, source: Index, tenant: str, hits: list[Hit]) -> list[Hit]:
         """Without what a newer version of its series hides."""

@@ -61,6 +61,10 @@ class MilvusStore(Indexes):
         """Whether it is Milvus Lite, which computes in this process."""
         return self._milvus.embedded
 
+    def be_patient(self, timeout_s: float) -> None:
+        """Wait so long for each answer of Milvus from now on."""
+        self._milvus.timeout_s = timeout_s
+
     async def upsert(self, index: Index, rows: Sequence[tuple[Row, Vector]]) -> None:
         """Write rows with their embeddings.
 
@@ -90,7 +94,9 @@ class MilvusStore(Indexes):
         with translated():
             for start in range(0, len(keys), _PAGE):
                 await self._client.delete(
-                    index.name, ids=list(keys[start : start + _PAGE]), timeout=self._timeout
+                    index.name,
+                    ids=list(keys[start : start + _PAGE]),
+                    timeout=self._timeout,
                 )
 
     async def known(

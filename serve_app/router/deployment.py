@@ -1,13 +1,13 @@
 """The router as a Serve deployment: a pool of CPU replicas that decide in batches.
 
-Heads and policy are its `user_config`: Serve hands a changed one to the running replicas, which
-swap both between two batches. One that cannot be loaded is logged, and the old one stays.
+Its settings are its `user_config`, heads and policy among them: Serve hands changed ones to the
+running replicas, which swap all between two batches. What cannot be loaded is logged, and the old
+stays.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -26,75 +26,76 @@ from serve_app.handles import Remote
 from serve_app.pins import Pin
 from serve_app.router.classifier import GenerativeClassifier
 from serve_app.router.encoder import Encoder
-from serve_app.router.heads import Heads
-from serve_app.router.policy import DEFAULT, load_policy, parse_policy
+from serve_app.router.fetching import fetch
+from serve_app.router.policy import load_policy
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
-from serve_app.settings import RouterSettings
+from serve_app.settings import RouterSettings, from_args
 from serve_app.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
+_FETCH_S = 60.0
+
 Asked = tuple[Turns, str]
 
 
-def user_config(heads: Path, policy: Path | None) -> dict[str, Any]:
-    """What a replica is configured with, checked.
-
-    The digest makes new heads under an old name a change.
-
-    Raises:
-        SettingsError: The heads or the policy are bad.
-    """
-    loaded = load_policy(policy or DEFAULT)
-    loaded.require(Heads.load(heads))
-    return {
-        "heads": str(heads),
-        "sha256": hashlib.sha256(heads.read_bytes()).hexdigest(),
-        "policy": loaded.model_dump(mode="json"),
-    }
-
-
 class RouterServer:
-    """Decides. Batches whatever is waiting while the previous batch runs; never waits for more."""
+    """Decides. Batches whatever is waiting while the previous batch runs; never waits for more.
+
+    Args:
+        fixed: Settings of the encoder, which hold as long as the replica lives.
+        encoder: Folder of the encoder.
+        heads: File of those that hold where the settings name none.
+    """
 
     def __init__(
         self,
-        settings: RouterSettings,
+        fixed: RouterSettings,
         encoder: Path,
+        heads: Path,
         expert: DeploymentHandle[Any],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "router")
-        self._settings = settings
-        self._encoder = Encoder(encoder, max_tokens=settings.max_tokens, threads=settings.threads)
-        self._classifier = GenerativeClassifier(Remote(expert, "expert", settings.timeout_s))
+        if not encoder.is_dir():
+            raise SettingsError(f"{encoder} is not prepared; run `trivium prepare`")
+        self._encoder = Encoder(encoder, max_tokens=fixed.max_tokens, threads=fixed.threads)
+        self._heads = heads
+        self._expert = expert
+        self._classifier: GenerativeClassifier | None = None
         self._router: SemanticRouter | None = None
-        self._batched.set_max_batch_size(settings.max_batch_size)
-        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Take new heads and a new policy, or go on with the old ones.
+        """Take new settings (`{"router": …}`), or go on with the old ones.
 
         Raises:
             SettingsError: They are bad and there are no old ones.
         """
         try:
-            router = SemanticRouter(
-                self._encoder,
-                await asyncio.to_thread(Heads.load, Path(config["heads"])),
-                parse_policy(config["policy"], "policy"),
-            )
-            router.policy.require(router.heads)
-            size = self._settings.max_batch_size
-            warm = [Turns("warm up")] * size
-            await asyncio.to_thread(router.decide, warm, ["default"] * size)
-        except SettingsError:
+            settings = from_args(config).router
+            async with asyncio.timeout(_FETCH_S):
+                router = await self._made(settings)
+        except (SettingsError, TimeoutError):
             if self._router is None:
                 raise
-            log.exception("the new heads or policy are bad; the old ones stay in force")
+            log.exception("the router's new settings are bad; the old ones stay in force")
             return
+        self._batched.set_max_batch_size(settings.max_batch_size)
+        self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
+        self._classifier = GenerativeClassifier(Remote(self._expert, "expert", settings.timeout_s))
         self._router = router
+
+    async def _made(self, settings: RouterSettings) -> SemanticRouter:
+        """A router that is warm."""
+        place = settings.heads or str(self._heads)
+        heads = await asyncio.to_thread(fetch, place, settings.heads_sha256)
+        router = SemanticRouter(self._encoder, heads, load_policy(settings.policy))
+        router.policy.require(router.heads)
+        size = settings.max_batch_size
+        warm = [Turns("warm up")] * size
+        await asyncio.to_thread(router.decide, warm, ["default"] * size)
+        return router
 
     async def decide(
         self, context: RequestContext, asked: Sequence[tuple[RequestContext, Turns]]
@@ -159,6 +160,7 @@ class RouterServer:
         self, context: RequestContext, asked: Turns, first: Decision
     ) -> Decision:
         assert self._router is not None
+        assert self._classifier is not None
         stage = self._router.policy.second_stage
         started = time.perf_counter()
         opinion = await self._classifier.classify(context, asked, stage.timeout_s)

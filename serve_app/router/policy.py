@@ -258,13 +258,28 @@ class Policy(_Part):
         return f"{text} ({shares[route]:.2f})"
 
 
-def load_policy(path: Path) -> Policy:
-    """Read a policy.
+def load_policy(policy: Path | Mapping[str, Any] | None) -> Policy:
+    """A policy.
+
+    Args:
+        policy: A file, or what it would hold; `None` is the one that comes along.
 
     Raises:
         SettingsError: The file is missing, not YAML, or a key is wrong; says which and why.
     """
+    if isinstance(policy, Mapping):
+        return parse_policy(policy, "router.policy")
+    path = policy or DEFAULT
     return parse_policy(yaml_file(path, "the policy "), str(path))
+
+
+def pins(policy: Path | Mapping[str, Any] | None) -> Pins:
+    """The pins of a policy, as parts of the house have them that do not route.
+
+    Raises:
+        SettingsError: As `load_policy`.
+    """
+    return load_policy(policy).all_pins
 
 
 def parse_policy(data: Any, source: str) -> Policy:

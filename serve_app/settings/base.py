@@ -28,7 +28,12 @@ class Section(BaseModel):
 
 
 class Scaling(Section):
-    """Replicas, queues and resources of one deployment (Ray Serve's own terms)."""
+    """Replicas, queues and resources of one deployment (Ray Serve's own terms).
+
+    Attributes:
+        max_surge_percent: While a change replaces replicas, so many new ones come before old ones
+            leave. 0 where there is no room for both: the old ones leave first.
+    """
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=1, ge=1)
@@ -37,6 +42,7 @@ class Scaling(Section):
     max_queued_requests: int = Field(default=128, ge=-1)
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float = Field(default=0, ge=0)
+    max_surge_percent: int = Field(default=100, ge=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> Scaling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -50,6 +50,7 @@ class LedgerSettings(Section):
             refuse.
         retention_days: How long answers and their calls are kept; reports go back no further.
             `null` keeps them for ever.
+        prices: The price table: a YAML file, or what it would hold.
         machines: What our own machines cost now, as `trivium cost machines` writes it; it may come
             and change at any time. Without it, and where it says nothing, the price table holds.
     """
@@ -59,7 +60,7 @@ class LedgerSettings(Section):
     limits: tuple[LimitSettings, ...] = ()
     at_limit: Literal["degrade", "refuse"] = "degrade"
     retention_days: int | None = Field(default=400, ge=1)
-    prices: Path = Path("configs/prices.yaml")
+    prices: dict[str, Any] | Path = Path("configs/prices.yaml")
     machines: Path | None = None
     baseline_model: str = "gpt-4.1"
     baseline_context_tokens: int = Field(default=1200, ge=0)
@@ -76,5 +77,7 @@ class LedgerSettings(Section):
         """The same with paths made absolute."""
         inside = "://" not in self.database
         database = str(state / self.database) if inside else self.database
-        paths = {"prices": root / self.prices, "machines": self.machines and root / self.machines}
-        return self.model_copy(update={"database": database, **paths})
+        prices = root / self.prices if isinstance(self.prices, Path) else self.prices
+        machines = self.machines and root / self.machines
+        update = {"database": database, "prices": prices, "machines": machines}
+        return self.model_copy(update=update)

@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from serve_app.errors import SettingsError
 from serve_app.plain_data import line_of, yaml_text
-from serve_app.settings.tree import Environment, Settings
+from serve_app.settings.tree import Environment, Settings, conventional
 
 
 def load(path: Path | None) -> Settings:
@@ -57,17 +57,21 @@ def from_text(text: str, source: str) -> Settings:
 
 
 def from_args(args: Mapping[str, Any]) -> Settings:
-    """Settings from plain data, as `build(args)` receives them.
+    """Settings from plain data, as Serve hands them to replicas.
+
+    What is given holds. The environment, which a process has for life, says the rest: secrets, and
+    what nobody set.
 
     Raises:
         SettingsError: As `load`, without a line number.
     """
     try:
-        return Settings(**dict(args))
+        given = _Alone(**_over(_over(conventional(), Environment(Settings)()), args))
     except ValidationError as error:
         raise SettingsError(_explain(error, "args", None)) from None
     except SourceError as error:
         raise SettingsError(f"environment: {error.__cause__ or error}") from None
+    return Settings.model_construct(given.model_fields_set, **dict(given))
 
 
 class _Alone(Settings):
@@ -82,6 +86,16 @@ class _Alone(Settings):
         **kwargs: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, section by section; what is above hides what is below."""
+    both = {**below, **above}
+    for name in below.keys() & above.keys():
+        under, over = below[name], above[name]
+        if isinstance(under, Mapping) and isinstance(over, Mapping):
+            both[name] = _over(under, over)
+    return both
 
 
 def _explain(error: ValidationError, source: str, text: str | None) -> str:

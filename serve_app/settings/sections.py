@@ -22,6 +22,11 @@ from serve_app.settings.base import Scaling, Seconds, Section
 _CONVERSATION_TOKENS = 1024
 
 
+def _placed(root: Path, place: str) -> str:
+    """A path made absolute against `root`; an address as it is."""
+    return place if "://" in place else str(root / place)
+
+
 class Intent(Section):
     """A task declared by what people say when they want it.
 
@@ -50,16 +55,19 @@ class RouterSettings(Section):
     """The router. Its heads come with Trivium, from a file, or are trained here at set-up.
 
     Attributes:
-        heads: A file that `trivium train router` wrote; `None` takes those that come along.
+        heads: A file that `trivium train router` wrote, or an fsspec URL of one; `None` takes those
+            that come along.
+        heads_sha256: Of that file, in hex. Another file under the same name is a change by it.
         examples: Labelled rows (JSONL) to train this installation's own heads on.
         intents: Tasks beside the three roads; they need `examples` of the roads to stand out from.
-        policy: YAML; `None` takes the one that comes along.
+        policy: A YAML file, or what it would hold; `None` takes the one that comes along.
     """
 
-    heads: Path | None = None
+    heads: str | None = None
+    heads_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     examples: tuple[Path, ...] = ()
     intents: dict[str, Intent] = Field(default_factory=dict)
-    policy: Path | None = None
+    policy: dict[str, Any] | Path | None = None
     max_tokens: int = Field(default=128, ge=8, le=512)
     threads: int = Field(default=1, ge=1)
     max_batch_size: int = Field(default=32, ge=1)
@@ -71,11 +79,23 @@ class RouterSettings(Section):
     def _trainable(self) -> RouterSettings:
         if self.heads and (self.examples or self.intents):
             raise ValueError("heads is a finished file: leave examples and intents out, or heads")
+        if self.heads_sha256 and not self.heads:
+            raise ValueError("heads_sha256 is of a file: name it in heads")
         if self.intents and not self.examples:
             raise ValueError(
                 "intents need examples of the roads beside them, e.g. configs/demo/routes.jsonl"
             )
         return self
+
+    def with_heads(self, path: Path) -> RouterSettings:
+        """The same with the heads of a file."""
+        update: dict[str, Any] = {
+            "heads": str(path),
+            "heads_sha256": None,
+            "examples": (),
+            "intents": {},
+        }
+        return self.model_copy(update=update)
 
     def resolved(self, root: Path) -> RouterSettings:
         """The same with every relative path made absolute against `root`."""
@@ -87,10 +107,10 @@ class RouterSettings(Section):
         }
         return self.model_copy(
             update={
-                "heads": self.heads and root / self.heads,
+                "heads": self.heads and _placed(root, self.heads),
                 "examples": tuple(root / path for path in self.examples),
                 "intents": intents,
-                "policy": self.policy and root / self.policy,
+                "policy": root / self.policy if isinstance(self.policy, Path) else self.policy,
             }
         )
 
@@ -176,7 +196,10 @@ class ExpertSettings(Section):
         except SettingsError as error:
             raise ValueError(str(error)) from None
 
-    scaling: Scaling = Scaling(num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64)
+    # One machine seldom has room for a second engine.
+    scaling: Scaling = Scaling(
+        num_cpus=1.0, max_ongoing_requests=64, max_queued_requests=64, max_surge_percent=0
+    )
 
     @model_validator(mode="after")
     def _one_worker(self) -> ExpertSettings:

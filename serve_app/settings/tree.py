@@ -67,8 +67,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment overrides the file; conventional variables come last."""
-        conventional = InitSettingsSource(settings_cls, _conventional())
-        return Environment(settings_cls), init_settings, conventional
+        last = InitSettingsSource(settings_cls, conventional())
+        return Environment(settings_cls), init_settings, last
 
     @property
     def models_dir(self) -> Path:
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         )
 
     def to_args(self) -> dict[str, Any]:
-        """Plain data for `serve_app.app:build`, as a RayService carries it. Holds no secrets."""
+        """The same as plain data, without secrets: those come from the environment."""
         return self.model_dump(mode="json", exclude=_SECRETS, exclude_defaults=True)
 
 
@@ -152,7 +152,7 @@ _SECRETS: Any = {
 }
 
 
-def _conventional() -> dict[str, Any]:
+def conventional() -> dict[str, Any]:
     """Settings from variables that other tools define."""
     found: dict[str, Any] = {}
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":

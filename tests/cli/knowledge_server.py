@@ -12,17 +12,17 @@ import uvicorn
 
 from serve_app import models
 from serve_app.retrieval.deployment import RetrieverServer
-from serve_app.settings import RetrievalSettings
 from tests.fixtures import House
 
 
-def house(settings: RetrievalSettings) -> House:
+def house(**retrieval: Any) -> House:
     """A house whose knowledge is real."""
     made = House()
-    made.knowledge = cast(Any, RetrieverServer(settings, models.embedding_models(), None))
+    server = RetrieverServer({"retrieval": retrieval}, models.embedding_models(), None)
+    made.knowledge = cast(Any, server)
     return made
 
 
 if __name__ == "__main__":
-    app = house(RetrievalSettings(milvus_uri=sys.argv[2])).app
+    app = house(milvus_uri=sys.argv[2]).app
     uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", lifespan="off")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import ray
 
-from serve_app.settings import RetrievalSettings
 from tests.cli.conftest import Run, Serve
 from tests.cli.knowledge_server import house
 
@@ -77,7 +76,7 @@ def test_milvus_that_is_not_there_is_said_in_a_sentence(
 
 
 def test_search_without_milvus_is_said_in_a_sentence(run: Run, serve: Serve) -> None:
-    url = serve(house(RetrievalSettings(milvus_uri=NOWHERE, timeout_s=2)))
+    url = serve(house(milvus_uri=NOWHERE, timeout_s=2))
     done = run("search", "tents", "--url", url)
     assert done.code == 1
     assert "the knowledge base is not reachable" in done.err
@@ -86,7 +85,7 @@ def test_search_without_milvus_is_said_in_a_sentence(run: Run, serve: Serve) -> 
 def test_document_that_the_server_refuses_is_named_and_the_others_are_sent(
     run: Run, serve: Serve, tmp_path: Path
 ) -> None:
-    gateway = house(RetrievalSettings(milvus_uri=str(tmp_path / "milvus.db")))
+    gateway = house(milvus_uri=str(tmp_path / "milvus.db"))
     url = serve(gateway)
     files = tmp_path / "files"
     files.mkdir()

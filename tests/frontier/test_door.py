@@ -13,7 +13,9 @@ import pytest
 from serve_app.domain import Generation, Message
 from serve_app.errors import RoadBarred, SettingsError, Unavailable
 from serve_app.frontier.deployment import FrontierServer
-from serve_app.settings import FrontierSettings
+from serve_app.plain_data import yaml_file
+from serve_app.router.policy import DEFAULT
+from serve_app.router.policy import pins as pins_of
 from tests.fixtures import context
 from tests.frontier.wire import ASK, KEY, Recorder
 
@@ -29,9 +31,17 @@ async def door(
     """The frontier's proxy with pins of everybody and of tenants, and what its provider got."""
     async with Recorder.listening("openai") as recorder:
         upstream = {"provider": "openai", "model": "m", "api_key": KEY, "base_url": recorder.url}
-        server = FrontierServer(FrontierSettings.model_validate(upstream), None)
-        await server.reconfigure({"everybody": list(pins), "tenants": tenants})
+        server = FrontierServer(pins_of, None)
+        await server.reconfigure(config(upstream, *pins, **tenants))
         yield server, recorder
+
+
+def config(
+    upstream: dict[str, Any], *pins: dict[str, Any], **tenants: list[dict[str, Any]]
+) -> dict[str, Any]:
+    own = {tenant: {"pins": theirs} for tenant, theirs in tenants.items()}
+    policy = {**yaml_file(DEFAULT), "pins": list(pins), "tenants": own}
+    return {"frontier": upstream, "router": {"policy": policy}}
 
 
 async def ask(server: FrontierServer, generation: Generation = ASK, tenant: str = "default") -> str:
@@ -74,23 +84,31 @@ async def test_caller_that_did_not_look_for_intents_does_not_leave(
 
 
 async def test_nothing_leaves_before_the_pins_are_known() -> None:
-    server = FrontierServer(FrontierSettings(), None)
+    server = FrontierServer(pins_of, None)
     with pytest.raises(Unavailable, match="not known yet"):
         await ask(server)
 
 
-async def test_new_pins_hold_at_once_and_bad_ones_change_nothing(
+async def test_new_settings_hold_at_once_and_bad_ones_change_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with door() as (server, recorder):
-        await server.reconfigure({"everybody": [PIN]})
-        await server.reconfigure({"everybody": [{"name": "bad", "never": ["mars"]}]})
-        assert "old ones stay" in caplog.text
+    async with door() as (server, recorder), Recorder.listening("openai") as other:
+        there = {"provider": "openai", "model": "m", "api_key": KEY, "base_url": other.url}
+        under_way = server.generate(context(), ASK)
+        first = await anext(under_way)
+        await server.reconfigure(config(there, PIN))
+        await server.reconfigure(config(there, {"name": "bad", "never": ["mars"]}))
+        await server.reconfigure(config({**there, "provider": "mars"}))
+        assert caplog.text.count("old ones stay") == 2
         with pytest.raises(RoadBarred):
             await ask(server, SECRET)
-        assert recorder.received == []
+        assert await ask(server) == "Héllo"
+        # What had begun has gone on to where it was sent.
+        rest = [delta.text async for delta in under_way]
+        assert "".join([first.text, *rest]) == "Héllo"
+        assert (len(recorder.received), len(other.received)) == (1, 1)
     with pytest.raises(SettingsError):
-        await FrontierServer(FrontierSettings(), None).reconfigure({"everybody": [{}]})
+        await FrontierServer(pins_of, None).reconfigure(config({}, {}))
 
 
 async def test_log_names_the_pin_and_not_the_text(caplog: pytest.LogCaptureFixture) -> None:

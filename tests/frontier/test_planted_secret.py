@@ -39,8 +39,9 @@ from serve_app.orchestration.run import Question
 from serve_app.pins import Pin
 from serve_app.router.heads import SHIPPED, Heads, Signals
 from serve_app.router.policy import DEFAULT, Policy, parse_policy
+from serve_app.router.policy import pins as pins_of
 from serve_app.router.turns import Turns
-from serve_app.settings import FrontierSettings, OrchestrationSettings
+from serve_app.settings import OrchestrationSettings
 from tests.fixtures import (
     EXPERT,
     FRONTIER,
@@ -229,8 +230,9 @@ async def houses(*pins: dict[str, Any]) -> AsyncIterator[tuple[list[Roads], list
         made = []
         for number, (first, *others) in enumerate(orders):
             settings = {**first, "fallbacks": others, "retries": 1, "circuit": {"failures": 1}}
-            door = FrontierServer(FrontierSettings.model_validate(settings), None)
-            await door.reconfigure({"everybody": list(pins)})
+            door = FrontierServer(pins_of, None)
+            held = {"policy": policy.model_dump(mode="json")}
+            await door.reconfigure({"frontier": settings, "router": held})
             hedged = len(others) if number % 2 else 0
             made.append(Roads(door, 1 + hedged, policy, number))
         yield made, recorders

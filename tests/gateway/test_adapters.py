@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -76,16 +75,3 @@ async def test_adherence_is_counted_by_adapter_and_outcome() -> None:
     broken = await ask(house, "trivium/expert:letters")
     assert broken.headers["x-trivium-degraded"] == "expert-format"
     assert house.metrics.formats == [(LETTERS.release, "kept"), (LETTERS.release, "broken")]
-
-
-async def test_gateway_joins_once_it_has_looked_at_its_adapters() -> None:
-    house = House(adapters=[HOUSE])
-    house.adapters.tried.clear()
-    app = house.app
-    lifespan = app.router.lifespan_context(app)
-    joining = asyncio.ensure_future(lifespan.__aenter__())
-    await asyncio.wait([joining], timeout=0.1)
-    assert not joining.done()
-    house.adapters.tried.set()
-    await joining
-    await lifespan.__aexit__(None, None, None)

@@ -19,7 +19,6 @@ from serve_app.domain import RequestContext, Route
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
-from serve_app.settings import RetrievalSettings
 from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision
 
 pytestmark = [
@@ -85,8 +84,8 @@ class World:
 
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> RetrieverServer:
-    settings = RetrievalSettings(milvus_uri=str(tmp_path_factory.mktemp("milvus") / "two.db"))
-    return RetrieverServer(settings, models.embedding_models(), None)
+    uri = str(tmp_path_factory.mktemp("milvus") / "two.db")
+    return RetrieverServer({"retrieval": {"milvus_uri": uri}}, models.embedding_models(), None)
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["quote", "model"])

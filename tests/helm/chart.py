@@ -59,10 +59,17 @@ def one(manifests: tuple[Json, ...], kind: str, name: str = "trivium") -> Json:
     return found
 
 
-def arguments(manifests: tuple[Json, ...]) -> Json:
-    """What `serve_app.app:build` is called with."""
+def settings_file(manifests: tuple[Json, ...]) -> Json:
+    """The settings of the release, as commands beside it read them."""
+    config = one(manifests, "ConfigMap", "trivium-config")
+    found: Json = yaml.safe_load(config["data"]["settings.yaml"])
+    return found
+
+
+def applications(manifests: tuple[Json, ...]) -> list[Json]:
+    """What Ray Serve is told."""
     config = yaml.safe_load(one(manifests, "RayService")["spec"]["serveConfigV2"])
-    found: Json = config["applications"][0]["args"]
+    found: list[Json] = config["applications"]
     return found
 
 

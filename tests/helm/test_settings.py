@@ -9,7 +9,7 @@ import yaml
 
 from serve_app.ledger.prices import PriceTable
 from serve_app.settings import Settings, from_args, load
-from tests.helm.chart import PROFILES, ROOT, Json, arguments, of_profile, one, render
+from tests.helm.chart import PROFILES, ROOT, Json, of_profile, one, render, settings_file
 
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
@@ -21,7 +21,7 @@ def keys(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(profile: str, *more: str) -> Settings:
-    return from_args(arguments(render(*of_profile(profile), *more)))
+    return from_args(settings_file(render(*of_profile(profile), *more)))
 
 
 def plain(settings: Settings) -> Json:
@@ -68,19 +68,13 @@ def test_the_kind_profile_serves_what_a_laptop_does() -> None:
     assert there.engine["max_model_len"] == laptop.engine["max_model_len"]
 
 
-def test_the_settings_file_beside_it_says_the_same() -> None:
-    manifests = render(*of_profile("production"))
-    config = one(manifests, "ConfigMap", "trivium-config")["data"]
-    assert yaml.safe_load(config["settings.yaml"]) == arguments(manifests)
-
-
 def test_prices_of_the_values_replace_the_images(tmp_path: Path) -> None:
     table = (ROOT / "configs" / "prices.yaml").read_text(encoding="utf-8")
     values = tmp_path / "values.yaml"
     given = {"prices": yaml.safe_load(table)}
     values.write_text(yaml.safe_dump(given, default_flow_style=False), encoding="utf-8")
     manifests = render("-f", str(values))
-    assert arguments(manifests)["ledger"]["prices"] == "/etc/trivium/prices.yaml"
+    PriceTable.load(settings_file(manifests)["ledger"]["prices"]).require("gpt-4.1")
     file = tmp_path / "prices.yaml"
     file.write_text(one(manifests, "ConfigMap", "trivium-config")["data"]["prices.yaml"])
     PriceTable.load(file).require("gpt-4.1")
@@ -99,7 +93,7 @@ def test_large_numbers_stay_numbers() -> None:
 
 def test_milvus_in_the_chart_is_the_one_that_is_asked() -> None:
     manifests = render(*of_profile("gpu"))
-    assert arguments(manifests)["retrieval"]["milvus_uri"] == "http://trivium-milvus:19530"
+    assert settings_file(manifests)["retrieval"]["milvus_uri"] == "http://trivium-milvus:19530"
     assert one(manifests, "Service", "trivium-milvus")["spec"]["ports"][0]["port"] == 19530
 
 
@@ -136,7 +130,7 @@ CARDS = {"l4": ("fp8", "TRITON_ATTN", 2), "a10g": ("auto", None, 2), "h100": ("f
 def test_a_card_gets_what_it_can_do(profile: str, card: str) -> None:
     cache, attention, gpus = CARDS[card]
     manifests = render(*of_profile(profile), *of_profile(f"gpu-{card}"))
-    engine = from_args(arguments(manifests)).expert.engine
+    engine = from_args(settings_file(manifests)).expert.engine
     assert engine["kv_cache_dtype"] == cache
     assert engine.get("attention_backend") == attention
     assert engine["tensor_parallel_size"] == gpus

@@ -15,7 +15,7 @@ import uvicorn
 
 from serve_app.domain import Delta, Usage
 from serve_app.frontier.deployment import FrontierServer
-from serve_app.settings import FrontierSettings
+from serve_app.router.policy import pins
 from tests.fixtures import FRONTIER, House, ScriptedModel
 
 
@@ -26,8 +26,8 @@ def frontier(named: str) -> Any:
         case "hang":
             return ScriptedModel(asyncio.Event())
     upstream = {"provider": "openai", "model": FRONTIER, "base_url": named, "api_key": "k"}
-    server = FrontierServer(FrontierSettings.model_validate(upstream), None)
-    asyncio.run(server.reconfigure({}))  # no pins
+    server = FrontierServer(pins, None)
+    asyncio.run(server.reconfigure({"frontier": upstream}))
     return server
 
 

@@ -16,15 +16,14 @@ from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.retrieval.index import Row
 from serve_app.retrieval.port import PATIENCE_S, Port, RemoteStore
-from serve_app.settings import RetrievalSettings
 from tests.fixtures import context
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def server(folder: Path, **more: str) -> RetrieverServer:
-    settings = RetrievalSettings(milvus_uri=str(folder / "milvus.db"), **more)  # type: ignore[arg-type]
-    return RetrieverServer(settings, models.embedding_models(), None)
+    store = {"milvus_uri": str(folder / "milvus.db"), **more}
+    return RetrieverServer({"retrieval": store}, models.embedding_models(), None)
 
 
 async def test_others_reach_the_store_by_its_port_alone_and_in_time(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ async def test_questions_are_answered_while_milvus_is_dead_and_looked_up_when_it
 ) -> None:
     async with service(milvus) as uri:
         settings = RetrievalSettings(milvus_uri=uri)
-        server: Any = InProcess(RetrieverServer(settings, models.embedding_models(), None))
+        made = RetrieverServer({"retrieval": {"milvus_uri": uri}}, models.embedding_models(), None)
+        server: Any = InProcess(made)
         house = House(
             router=FixedRouter(decision(Route.KNOWLEDGE)),
             knowledge=RemoteKnowledge(Remote(server, "knowledge", settings.timeout_s)),

@@ -23,13 +23,25 @@ http://{{ include "trivium.fullname" . }}-collector:4318/v1/traces
 {{- $state := include "trivium.stateDir" . }}
 state_dir: {{ $state }}
 gateway: { scaling: {{ toJson .Values.scaling.gateway }} }
-router: { scaling: {{ toJson .Values.scaling.router }} }
+router:
+  scaling: {{ toJson .Values.scaling.router }}
+  {{- with .Values.policy }}
+  policy: {{ toJson . }}
+  {{- end }}
+  {{- with .Values.heads }}
+  {{- if .source }}
+  heads: {{ .source | quote }}
+  {{- with .sha256 }}
+  heads_sha256: {{ . | quote }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
 expert: { scaling: {{ toJson .Values.scaling.expert }}, lora: { cache: {{ $state }}/adapter-cache } }
 retrieval: { scaling: {{ toJson .Values.scaling.retrieval }}, milvus_uri: {{ include "trivium.milvusUri" . | quote }} }
 frontier: { scaling: {{ toJson .Values.scaling.frontier }} }
 ledger:
   database: {{ default (printf "%s/ledger.db" $state) .Values.ledger.database | quote }}
-  prices: {{ empty .Values.prices | ternary "/opt/trivium/configs/prices.yaml" "/etc/trivium/prices.yaml" }}
+  prices: {{ .Values.prices | default "/opt/trivium/configs/prices.yaml" | toJson }}
   {{- if .Values.machinePrices.enabled }}
   machines: /etc/trivium-machines/machines.yaml
   {{- end }}
@@ -38,18 +50,18 @@ telemetry: { otlp_traces_endpoint: {{ . | quote }} }
 {{- end }}
 {{- end }}
 
-{{/* The whole tree, as `serve_app.app:build` takes it. */}}
-{{- define "trivium.args" -}}
-{{- $args := deepCopy .Values.settings }}
-{{- range $name, $value := dig "expert" "environment" dict $args }}
-  {{- if kindIs "invalid" $value }}{{ $_ := unset $args.expert.environment $name }}{{ end }}
+{{/* The whole tree, as `trivium --config` takes it. */}}
+{{- define "trivium.settings" -}}
+{{- $settings := deepCopy .Values.settings }}
+{{- range $name, $value := dig "expert" "environment" dict $settings }}
+  {{- if kindIs "invalid" $value }}{{ $_ := unset $settings.expert.environment $name }}{{ end }}
 {{- end }}
-{{- $adapters := dig "expert" "adapters" "adapters" $args }}
+{{- $adapters := dig "expert" "adapters" "adapters" $settings }}
 {{- if not (or (contains "://" $adapters) (hasPrefix "/" $adapters)) }}
   {{- $adapters = printf "%s/%s" (include "trivium.stateDir" .) $adapters }}
 {{- end }}
-{{- $args = mergeOverwrite $args (include "trivium.derived" . | fromYaml) (dict "expert" (dict "adapters" $adapters)) }}
-{{- toYaml $args }}
+{{- $settings = mergeOverwrite $settings (include "trivium.derived" . | fromYaml) (dict "expert" (dict "adapters" $adapters)) }}
+{{- toYaml $settings }}
 {{- end }}
 
 {{/* What `trivium prepare` makes depends on this much of them: pods that have something else are replaced. */}}
@@ -57,20 +69,4 @@ telemetry: { otlp_traces_endpoint: {{ . | quote }} }
 {{- $router := default dict .Values.settings.router }}
 {{- $expert := default dict .Values.settings.expert }}
 {{- list $expert.model $expert.model_source $router.examples $router.intents | toJson | sha256sum | trunc 16 }}
-{{- end }}
-
-{{/* serveConfigV2: what KubeRay hands to Serve's REST API. */}}
-{{- define "trivium.serveConfig" -}}
-proxy_location: EveryNode
-http_options:
-  host: 0.0.0.0
-  port: 8000
-  # Longer than load balancers keep idle connections (60 s): the side that closes must not be this one.
-  keep_alive_timeout_s: 90
-applications:
-  - name: trivium
-    route_prefix: /
-    import_path: serve_app.app:build
-    args:
-      {{- include "trivium.args" . | nindent 6 }}
 {{- end }}

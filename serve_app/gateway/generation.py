@@ -1,0 +1,254 @@
+"""A gateway's application under one version of the settings, and what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from serve_app.domain import Generation, Message, RequestContext, Route
+from serve_app.errors import SettingsError
+from serve_app.expert.adapters import Registry
+from serve_app.expert.serving import Adapter, Adapters
+from serve_app.gateway.accounting import Accounting
+from serve_app.gateway.chat import Chat
+from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.metering import Metering
+from serve_app.gateway.readiness import Readiness
+from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
+from serve_app.gateway.timing import Timed
+from serve_app.gateway.watch import Watch
+from serve_app.handles import Remote
+from serve_app.ledger.accounts import Accounts
+from serve_app.ledger.book import Book
+from serve_app.ledger.database import Database
+from serve_app.ledger.keys import Keys
+from serve_app.ledger.limits import Limit
+from serve_app.ledger.meter import CostMeter
+from serve_app.ledger.prices import PriceTable
+from serve_app.orchestration.graph import Orchestrator
+from serve_app.orchestration.knowledge import KnowledgeNodes
+from serve_app.orchestration.nodes import Nodes
+from serve_app.settings import LedgerSettings, Settings
+from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics
+
+log = logging.getLogger(__name__)
+
+_FIRST_LOOK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The deployments that a gateway calls."""
+
+    router: DeploymentHandle[Any]
+    expert: DeploymentHandle[Any]
+    retriever: DeploymentHandle[Any]
+    frontier: DeploymentHandle[Any]
+
+
+class _Ledger:
+    """What writes to the ledger."""
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        password = settings.password.get_secret_value()
+        self.database = Database(settings.database, password)
+        limits = [Limit.of(each) for each in settings.limits]
+        self.book = Book(self.database, limits, retention_days=settings.retention_days)
+        # A house whose limits are spent starts all the same, and says so to those who ask.
+        self.unlimited = Book(self.database)
+        # Connections of its own: a flood of keys must not hold up what answers cost.
+        self.keys = Keys(Database(settings.database, password))
+
+    async def close(self) -> None:
+        await self.keys.close()
+        await self.unlimited.close()
+        await self.book.close()
+
+
+class Running:
+    """One version of the settings in force, from `start` to `close`.
+
+    Args:
+        before: The version that this one follows.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        peers: Peers,
+        metrics: GatewayMetrics,
+        standing: StandingMetrics,
+        before: Running | None,
+    ) -> None:
+        self.settings = settings
+        self.peers = peers
+        # The ledger may be away just now: what is known of it holds.
+        self._migrated = (
+            before is not None and before.settings.ledger.database == settings.ledger.database
+        )
+        same = before is not None and before.settings.expert == settings.expert
+        self.adapters: Adapters = before.adapters if before and same else self._adapters()
+        self._ledger = _Ledger(settings.ledger)
+        self.services: Services = self._services(
+            metrics, before.services.readiness if before else None
+        )
+        registry = settings.expert.adapters if settings.expert.lora.enabled else None
+        ledger = self._ledger
+        self._watch = Watch(ledger.database, ledger.book, self.adapters, registry, standing)
+        self._working: list[asyncio.Task[None]] = []
+        self.app: ASGIApp = create_app(self.services)
+
+    async def start(self) -> None:
+        """Return when it can answer.
+
+        Raises:
+            SettingsError: The ledger cannot be used; nothing is left open.
+        """
+        if not self._migrated:
+            try:
+                await self._ledger.database.migrate()
+            except SettingsError:
+                await self.close()
+                raise
+        self._working = [asyncio.create_task(self._look()), asyncio.create_task(self._watch.run())]
+        # A replica that joins knows the adapters before its first request. At a stack's first start
+        # the expert takes longer than this, and `/readyz` says so.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.adapters.tried.wait(), _FIRST_LOOK_S)
+
+    def retire(self) -> None:
+        """End what is done in the background: another one does it now."""
+        for task in self._working:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Write what is left to be written, and let the ledger go."""
+        await asyncio.gather(*self._working, return_exceptions=True)
+        await self._ledger.close()
+
+    async def _look(self) -> None:
+        await self.services.readiness.warm_up()
+        await self.adapters.watch()
+
+    def _services(self, metrics: GatewayMetrics, readiness: Readiness | None) -> Services:
+        settings, ledger = self.settings, self._ledger
+        router, retriever = settings.router, settings.retrieval
+        prices = _prices(settings)
+        decider = RemoteRouter(
+            Remote(self.peers.router, "router", router.timeout_s),
+            router.scaling.max_replicas,
+            router.max_batch_size,
+            settings.expert.model,
+        )
+        knowledge = RemoteKnowledge(Remote(self.peers.retriever, "knowledge", retriever.timeout_s))
+        orchestrator = Orchestrator(
+            self._nodes(decider, metrics), _knowledge_nodes(settings, knowledge)
+        )
+        meter = CostMeter(
+            prices, settings.ledger.baseline_model, settings.ledger.baseline_context_tokens
+        )
+        accounts = Accounts(ledger.book, prices, metrics.overclaimed)
+        unlimited = Accounts(ledger.unlimited, prices, metrics.overclaimed)
+        gateway = settings.gateway
+        return Services(
+            settings=settings,
+            chat=Chat(Accounting(orchestrator, accounts, meter, metrics), gateway.keep_alive_s),
+            database=ledger.database,
+            book=ledger.book,
+            keys=ledger.keys,
+            router=decider,
+            knowledge=knowledge,
+            readiness=Readiness(
+                Accounting(orchestrator, unlimited, meter, metrics),
+                retriever.collection,
+                readiness,
+            ),
+            adapters=self.adapters,
+            metering=Metering(
+                accounts, gateway.places, gateway.request_timeout_s, retriever.embedding_model
+            ),
+            metrics=metrics,
+        )
+
+    def _expert(self) -> RemoteModel:
+        return RemoteModel(
+            Remote(self.peers.expert, "expert", self.settings.gateway.request_timeout_s)
+        )
+
+    def _nodes(self, router: RemoteRouter, metrics: GatewayMetrics) -> Nodes:
+        settings = self.settings
+        expert, frontier = settings.expert, settings.frontier
+        outside = RemoteModel(Remote(self.peers.frontier, "frontier", frontier.timeout_s))
+        models = [each.model for each in frontier.upstreams if each.provider]
+        return Nodes(
+            router,
+            Timed(self._expert(), expert.model, metrics),
+            Timed(outside, frontier.model, metrics),
+            models={
+                Route.EXPERT: ([expert.model], expert.max_output_tokens),
+                Route.FRONTIER: (models, frontier.max_output_tokens),
+            },
+            fallbacks=settings.orchestration.fallbacks,
+            most={Route.EXPERT: expert.most_output_tokens},
+            verify=settings.orchestration.verify,
+            refuse=settings.ledger.at_limit == "refuse",
+            say_so=settings.orchestration.without_knowledge == "say so",
+            hedge_after_s=frontier.hedge_after_s,
+            adapters=self.adapters,
+        )
+
+    def _adapters(self) -> Adapters:
+        """The adapters of the registry; a version serves once it has answered."""
+        expert, model = self.settings.expert, self._expert()
+        patience_s = self.settings.gateway.request_timeout_s
+
+        async def prepare(adapter: Adapter) -> None:
+            context = RequestContext("adapter", time.time() + patience_s)
+            structured = adapter.contract and adapter.contract.structured
+            asked = Generation(
+                (Message("user", "Hello"),),
+                max_tokens=1,
+                # The engine compiles the contract's grammar, which no request waits for then.
+                options={"structured_outputs": structured} if structured else {},
+                adapter=adapter.release,
+            )
+            async for _ in model.generate(context, asked):
+                pass
+
+        registry = Registry(expert.adapters) if expert.lora.enabled else None
+        return Adapters(registry, prepare, expert.lora.poll_s)
+
+
+def _prices(settings: Settings) -> PriceTable:
+    """The price table, which knows every model in use.
+
+    Raises:
+        SettingsError: It does not.
+    """
+    prices = PriceTable.load(settings.ledger.prices, settings.ledger.machines)
+    used = settings.models_used
+    for model in used:
+        prices.require(model)
+    if stale := prices.stale(used, datetime.now(UTC).date()):
+        log.warning("prices may have changed, read them again: %s", ", ".join(stale))
+    return prices
+
+
+def _knowledge_nodes(settings: Settings, knowledge: RemoteKnowledge) -> KnowledgeNodes:
+    retrieval = settings.retrieval
+    return KnowledgeNodes(
+        knowledge,
+        settings.orchestration,
+        top_k=retrieval.top_k,
+        min_relevance=retrieval.min_relevance,
+        whole_tokens=min(retrieval.whole_tokens, settings.expert.room_for_evidence()),
+        embeds=retrieval.embedding_model,
+    )
