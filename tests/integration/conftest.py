@@ -22,6 +22,7 @@ from tests.integration.collector import Collector
 
 ROOT = Path(__file__).parents[2]
 STATE = ROOT / ".trivium" / "test"
+PLANTED = "planted-secret-5d1f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Stack:
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The replica processes of a deployment."""
-        title = f"ray::ServeReplica:trivium:{deployment}"
+        app = "expert" if deployment == "Expert" else "trivium"
+        title = f"ray::ServeReplica:{app}:{deployment}"
         tree = psutil.Process(self.process.pid).children(recursive=True)
         found = []
         for process in tree:
@@ -53,11 +55,19 @@ class Stack:
                 continue
         return found
 
-    def cli(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a `trivium` command against this stack."""
+    def cli(
+        self, *args: str, stdin: str | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a `trivium` command against this stack; `more` are variables of its environment."""
         return subprocess.run(
             [sys.executable, "-m", "serve_app.cli", *args],
-            env={**self.environment, "TRIVIUM_URL": self.url, "NO_COLOR": "1", "COLUMNS": "200"},
+            env={
+                **self.environment,
+                **more,
+                "TRIVIUM_URL": self.url,
+                "NO_COLOR": "1",
+                "COLUMNS": "200",
+            },
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -101,6 +111,9 @@ def stack() -> Iterator[Stack]:
         **os.environ,
         "TRIVIUM_STATE_DIR": str(STATE),
         "TRIVIUM_EXPERT__LORA__POLL_S": "0.5",
+        # Of no use here: it is there to be searched for where it must not be.
+        "TRIVIUM_LEDGER__PASSWORD": PLANTED,
+        "TRIVIUM_FRONTIER__API_KEY": PLANTED,
         # Far above what the tests spend: it is there to be seen in the metrics.
         "TRIVIUM_LEDGER__LIMITS": '[{"of": "house", "per": "month", "usd": 1000}]',
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,

@@ -21,15 +21,17 @@ def main(dashboard: str, count: int) -> None:
 
     serve = ServeSubmissionClient(f"http://{dashboard}")
     details = serve.get_serve_details()
-    running = details["applications"]["trivium"]["deployed_app_config"]
-    others = [each for each in running.get("deployments", []) if each["name"] != "Gateway"]
-    replicas = {"min_replicas": count, "max_replicas": count}
-    scaled = {"name": "Gateway", "autoscaling_config": replicas}
+    running = [each["deployed_app_config"] for each in details["applications"].values()]
+    for application in running:
+        for deployment in application["deployments"]:
+            if deployment["name"] == "Gateway":
+                replicas = {"min_replicas": count, "max_replicas": count}
+                deployment["autoscaling_config"] |= replicas
     serve.deploy_applications(
         {
             "proxy_location": details["proxy_location"],
             "http_options": details["http_options"],
-            "applications": [{**running, "deployments": [*others, scaled]}],
+            "applications": running,
         }
     )
     deadline = time.monotonic() + _PATIENCE_S

@@ -15,19 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import openai
 import psutil
 import pytest
 import yaml
 
-from tests.helm.chart import CHART, of_profile, one, render
+from serve_app.router.policy import DEFAULT
+from tests.helm.chart import CHART, Json, of_profile, one, render
+from tests.integration.callers import repeated
 from tests.integration.conftest import ROOT, free_ports
-from tests.integration.draining import drained
+from tests.integration.draining import drained, streamed
 
 _READY_S = 420.0
 _PORTS = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
@@ -112,19 +116,24 @@ def here() -> Iterator[Here]:
     pod.run(
         *(str(settings) if part.endswith(settings.name) else part for part in prepare["command"])
     )
-    config = yaml.safe_load(pod.here(service["serveConfigV2"]))
     serve, dashboard, *others = free_ports(2 + len(_PORTS))
-    config["http_options"] |= {"host": "127.0.0.1", "port": serve}
-    (folder / "serve.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     process = _start_ray(pod, dashboard, others)
     try:
-        _deploy(process, pod, dashboard)
+        _deploy(process, pod, dashboard, _config(pod, serve))
         url = f"http://127.0.0.1:{serve}"
         _wait(process, url, pod, dashboard)
         yield Here(url, f"127.0.0.1:{dashboard}", pod)
     finally:
         _stop(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _config(pod: Pod, port: int, *more: str) -> Json:
+    """What Serve is told, with more of Helm's arguments."""
+    service = one(render(*of_profile("kind"), *more), "RayService")["spec"]
+    config: Json = yaml.safe_load(pod.here(service["serveConfigV2"]))
+    config["http_options"] |= {"host": "127.0.0.1", "port": port}
+    return config
 
 
 def _start_ray(pod: Pod, dashboard: int, others: list[int]) -> subprocess.Popen[bytes]:
@@ -153,9 +162,8 @@ def _serve(pod: Pod, dashboard: int) -> httpx.Client:
     return httpx.Client(base_url=f"http://127.0.0.1:{dashboard}", headers=headers, timeout=60)
 
 
-def _deploy(process: subprocess.Popen[bytes], pod: Pod, dashboard: int) -> None:
+def _deploy(process: subprocess.Popen[bytes], pod: Pod, dashboard: int, config: Json) -> None:
     """The config goes where KubeRay puts it: to Serve's REST API, once that is there."""
-    config = yaml.safe_load((pod.folder / "serve.yaml").read_text(encoding="utf-8"))
     deadline = time.monotonic() + 120
     with _serve(pod, dashboard) as http:
         while time.monotonic() < deadline and process.poll() is None:
@@ -178,9 +186,9 @@ def _wait(process: subprocess.Popen[bytes], url: str, pod: Pod, dashboard: int) 
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
                     return
-            applications = http.get("/api/serve/applications/").json()["applications"]
-            said = applications.get("trivium", {})
-            assert said.get("status") not in ("DEPLOY_FAILED", "UNHEALTHY"), said.get("message")
+            said = http.get("/api/serve/applications/").json()["applications"]
+            for each in said.values():
+                assert each["status"] not in ("DEPLOY_FAILED", "UNHEALTHY"), each["message"]
             time.sleep(0.5)
     raise AssertionError(f"not ready after {_READY_S:.0f} s: {said}")
 
@@ -232,6 +240,78 @@ def test_haproxy_passes_streams_and_refusals_on_as_they_are(gateway: str) -> Non
     assert (refused.status_code, refused.headers["x-request-id"]) == (404, "mine")
     assert refused.json()["error"]["code"] == "model_not_found"
     assert "haproxy" in {each.name() for each in psutil.process_iter()}
+
+
+def _deployments(here: Here) -> dict[str, Any]:
+    with _serve(here.pod, int(here.dashboard.rpartition(":")[2])) as http:
+        told = http.get("/api/serve/applications/").json()["applications"].values()
+    return {name: each for app in told for name, each in app["deployments"].items()}
+
+
+def _change(here: Here, *more: str) -> None:
+    """`helm upgrade` with more values, as far as Serve hears of it; returns when it is in force."""
+    config = _config(here.pod, int(here.url.rpartition(":")[2]), *more)
+    with _serve(here.pod, int(here.dashboard.rpartition(":")[2])) as http:
+        http.put("/api/serve/applications/", json=config).raise_for_status()
+    wanted = {
+        d["name"]: d.get("user_config") for a in config["applications"] for d in a["deployments"]
+    }
+    deadline = time.monotonic() + 60
+    waiting = set(wanted)
+    while waiting:
+        assert time.monotonic() < deadline, waiting
+        time.sleep(0.1)
+        waiting = {
+            name
+            for name, each in _deployments(here).items()
+            if each["status"] != "HEALTHY"
+            or each["deployment_config"].get("user_config") != wanted[name]
+        }
+
+
+@pytest.mark.timeout(400)
+def test_limits_and_policy_change_behind_haproxy_without_a_restart_or_a_lost_answer(
+    here: Here, tmp_path: Path
+) -> None:
+    client = openai.OpenAI(base_url=f"{here.url}/v1", api_key="none", max_retries=0, timeout=120)
+    outcomes: Counter[str] = Counter()
+
+    def stream() -> None:
+        outcomes[streamed(client)] += 1
+
+    def replicas() -> dict[str, list[str]]:
+        return {
+            name: [replica["actor_id"] for replica in each["replicas"]]
+            for name, each in _deployments(here).items()
+        }
+
+    before = replicas()
+    house = {"of": "house", "per": "month", "usd": 777}
+    values = tmp_path / "values.yaml"
+    policy = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+    policy["pins"] = [{"name": "house rule", "never": ["frontier"]}]
+    given = {"settings": {"ledger": {"limits": [house]}}, "policy": policy}
+    values.write_text(yaml.safe_dump(given), encoding="utf-8")
+    with repeated(*[stream] * 4):
+        while outcomes.total() < 4:
+            time.sleep(0.05)
+        for more in (
+            (),
+            ("-f", str(values)),
+            ("--set", "scaling.gateway.max_ongoing_requests=999"),
+        ):
+            _change(here, *more)
+        _change(here, "-f", str(values))
+        begun = outcomes.total()
+        while outcomes.total() < begun + 4:
+            time.sleep(0.05)
+    assert set(outcomes) == {"whole"}, outcomes
+    assert replicas() == before
+    told = httpx.get(f"{here.url}/v1/usage", timeout=20).json()["limits"]
+    assert [each["limit"] for each in told if each["unit"] == "usd"] == [777]
+    asked = {"query": "Plan the migration of our order database step by step, with rollbacks."}
+    made = httpx.post(f"{here.url}/v1/route", json=asked, timeout=20).json()
+    assert "frontier is barred (house rule)" in made["reason"]
 
 
 @pytest.mark.timeout(400)

@@ -1,7 +1,10 @@
-"""New heads and a new policy for the running router, under load."""
+"""New settings, heads and policies for a running stack, under load."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,13 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
+from serve_app.cli.local import RunFile
 from serve_app.router.heads import SHIPPED
 from serve_app.router.policy import DEFAULT
 from tests.integration.callers import repeated
-from tests.integration.conftest import Stack
+from tests.integration.conftest import PLANTED, ROOT, STATE, Stack
+from tests.integration.draining import streamed
 
 HARD = "Plan the migration of our order database without downtime, step by step, with rollbacks."
 CALLERS = 4
+DEPLOYMENTS = ("Gateway", "Router", "Retriever", "Frontier", "Expert")
 
 
 def policy(tmp_path: Path, **changes: Any) -> Path:
@@ -63,6 +69,59 @@ def test_new_heads_and_policy_are_taken_without_a_failed_request(
         assert decision(stack)["route"] == "frontier"
     assert set(statuses) == {200}
     assert sum(statuses.values()) > 20
+
+
+def limits(stack: Stack) -> list[float]:
+    """What the house may spend in a month, as it is told to a caller."""
+    with stack.http() as http:
+        told = http.get("/v1/usage").json()["limits"]
+    return [each["limit"] for each in told if each["unit"] == "usd"]
+
+
+@pytest.mark.usefixtures("restored")
+def test_changed_settings_reach_running_replicas_and_no_answer_is_lost(
+    stack: Stack, tmp_path: Path
+) -> None:
+    before = {name: stack.replicas(name) for name in DEPLOYMENTS}
+    outcomes: Counter[str] = Counter()
+    client = stack.openai()
+
+    def stream() -> None:
+        outcomes[streamed(client)] += 1
+
+    def house(usd: int) -> str:
+        return json.dumps([{"of": "house", "per": "month", "usd": usd}])
+
+    pinned = policy(tmp_path, pins=[{"name": "house rule", "never": ["frontier"]}])
+    with repeated(*[stream] * CALLERS):
+        for usd in (2000, 3000):
+            done = stack.cli("reload", TRIVIUM_LEDGER__LIMITS=house(usd))
+            assert done.returncode == 0, done.stderr
+            assert limits(stack) == [usd]
+        done = stack.cli("reload", "--policy", str(pinned))
+        assert done.returncode == 0, done.stderr
+        begun = outcomes.total()
+        while outcomes.total() < begun + CALLERS:
+            time.sleep(0.05)
+    assert set(outcomes) == {"whole"}, outcomes
+    assert {name: stack.replicas(name) for name in DEPLOYMENTS} == before
+    assert limits(stack) == [1000]
+
+
+def test_no_secret_is_in_what_ray_keeps() -> None:
+    addresses = RunFile(STATE / "run.json").addresses()
+    assert addresses is not None
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.kept", addresses.dashboard, addresses.ray],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    # It was looked at where Serve keeps its applications.
+    assert b"serve_app.app:trivium" in done.stdout
+    assert b"RouterServer" in done.stdout
+    assert PLANTED.encode() not in done.stdout
 
 
 @pytest.mark.usefixtures("restored")
