@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,9 @@ def test_activations_that_are_not_kept_change_no_loss(
 
     found = []
     for checkpointing in (False, True):
-        plan = planned(tiny, data, tmp_path / f"{checkpointing}")
+        chosen = replace(CHOSEN, epochs=1)
+        output = tmp_path / f"{checkpointing}"
+        plan = training.plan(find(str(tiny), "tiny"), *data, output, chosen, None)
         plan.work.folder.mkdir()
         worker.run(
             {"job": training._job(plan, training.Machine(1, "cpu", 50, checkpointing), None)}
