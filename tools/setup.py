@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import json
@@ -106,6 +107,18 @@ def check_machine() -> None:
         )
 
 
+def check_libraries(kind: str) -> None:
+    """vLLM for the CPU links with this library, which no package brings along."""
+    if kind == "cpu":
+        try:
+            ctypes.CDLL("libnuma.so.1")
+        except OSError:
+            raise Failure(
+                "the library libnuma.so.1 is missing: install it, on Debian and Ubuntu with "
+                "`sudo apt-get install libnuma1`"
+            ) from None
+
+
 def accelerator() -> str:
     kind = os.environ.get("TRIVIUM_ACCELERATOR", "").lower()
     if kind in FREE_GB:
@@ -135,8 +148,8 @@ def check_space(kind: str) -> None:
 def warn_without_compiler() -> None:
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         say(
-            "warning: there is no C++ compiler, so vLLM cannot use torch.compile "
-            "(`enforce_eager: false`); the default configuration does not"
+            "note: there is no C++ compiler; vLLM needs one, and Python's headers, only with "
+            "`enforce_eager: false`, which no configuration that comes along has for the CPU"
         )
 
 
@@ -374,6 +387,7 @@ def main(arguments: list[str]) -> None:
     check_python(arguments)
     check_machine()
     kind = accelerator()
+    check_libraries(kind)
     if not (options.lock or options.anew) and is_ready(kind):
         say(f"ready for {kind}")
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
+from ray._private.utils import get_num_cpus
 
 from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
@@ -126,11 +127,18 @@ def environment(settings: ExpertSettings) -> dict[str, str]:
     """Environment of the engine's process.
 
     On the CPU one core is left to everything else: OpenMP's threads wait for each other spinning,
-    and one that has to share its core holds up all of them. On a GPU what FlashInfer would compile
-    with nvcc, which neither image nor node has, is left to kernels that come with vLLM.
+    and one that has to share its core holds up all of them. An engine that is told to run eagerly
+    there compiles its sampler all the same, by a C++ compiler that need not be there. On a GPU what
+    FlashInfer would compile with nvcc, which neither image nor node has, is left to kernels that
+    come with vLLM.
     """
-    threads = str(max(1, (os.cpu_count() or 1) - 1))
-    ours = {"OMP_NUM_THREADS": threads} if settings.accelerator == "cpu" else _WITHOUT_NVCC
+    if settings.accelerator != "cpu":
+        return {**_WITHOUT_NVCC, **settings.environment}
+    # A container's CPUs may be fewer than the machine's.
+    cores = min(os.cpu_count() or 1, get_num_cpus(override_docker_cpu_warning=True))
+    ours = {"OMP_NUM_THREADS": str(max(1, int(cores) - 1))}
+    if settings.engine.get("enforce_eager"):
+        ours["TORCH_COMPILE_DISABLE"] = "1"
     return {**ours, **settings.environment}
 
 
