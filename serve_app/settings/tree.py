@@ -31,13 +31,19 @@ from serve_app.settings.sections import (
 
 
 class Settings(BaseSettings):
-    """The whole tree. Build it with `load`, or from plain data with `from_args`."""
+    """The whole tree. Build it with `load`, or from plain data with `from_args`.
+
+    Attributes:
+        state_dir: What is made and kept here: models, caches, embedded databases.
+        shipped_models: Folder of models that were made before, with an image; it is only read.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="TRIVIUM_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     state_dir: Path = Path(".trivium")
+    shipped_models: Path | None = None
     gateway: GatewaySettings = GatewaySettings()
     router: RouterSettings = RouterSettings()
     expert: ExpertSettings = ExpertSettings()
@@ -94,6 +100,7 @@ class Settings(BaseSettings):
         return self.model_copy(
             update={
                 "state_dir": state,
+                "shipped_models": self.shipped_models and root / self.shipped_models,
                 "router": router.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": self.ledger.resolved(root, state),

@@ -36,6 +36,7 @@ from tests.integration.draining import drained, streamed
 _READY_S = 420.0
 _PORTS = ("port", "ray-client-server-port", "metrics-export-port", "dashboard-agent-listen-port")
 _MODELS = ROOT / ".trivium" / "models"
+_LOCAL = str(ROOT / "configs" / "local.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Pod:
             "HOME": str(self.folder),
             "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            "TRIVIUM_SHIPPED_MODELS": str(_MODELS),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
         }
@@ -106,16 +108,8 @@ def here() -> Iterator[Here]:
     folder = Path(tempfile.mkdtemp(prefix="chart-"))
     pod = Pod(folder, head["template"]["spec"], head["rayStartParams"], secrets.token_hex(16))
     pod.state.mkdir()
-    _MODELS.mkdir(parents=True, exist_ok=True)
-    (pod.state / "models").symlink_to(_MODELS)
-    settings = folder / "settings.yaml"
-    settings.write_text(
-        pod.here(one(manifests, "ConfigMap", "trivium-config")["data"][settings.name])
-    )
-    (prepare,) = pod.spec["initContainers"]
-    pod.run(
-        *(str(settings) if part.endswith(settings.name) else part for part in prepare["command"])
-    )
+    # What the image has, as the Dockerfile makes it.
+    pod.run("env", f"TRIVIUM_STATE_DIR={_MODELS.parent}", "trivium", "prepare", "--config", _LOCAL)
     serve, dashboard, *others = free_ports(2 + len(_PORTS))
     process = _start_ray(pod, dashboard, others)
     try:
