@@ -23,7 +23,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.url = ""
-        self.degraded = ""
+        self.degraded: dict[str, str] = {}
         self.down: set[str] = set()
         self.closed = False
         self.keys: set[str | None] = set()
@@ -39,10 +39,8 @@ class Gateway:
                 return JSONResponse({"error": {"message": "not known"}}, status_code=401)
             if road in self.down:
                 return JSONResponse({"error": {"message": "no replica"}}, status_code=503)
-            stand_in = road == "frontier" and self.degraded
-            response.headers["x-trivium-route"] = "expert" if stand_in else road
-            if stand_in:
-                response.headers["x-trivium-degraded"] = self.degraded
+            if reason := self.degraded.get(road):
+                response.headers["x-trivium-degraded"] = reason
             return {"choices": []}
 
         @app.get("/v1/collections/{name}/documents")
@@ -89,11 +87,29 @@ def test_helm_test_asks_every_road(gateway: Gateway) -> None:
     assert roads == ["expert", "knowledge", "frontier"]
 
 
-def test_a_stand_in_that_says_so_passes(gateway: Gateway) -> None:
-    gateway.degraded = "frontier-not-configured"
+def test_a_frontier_without_a_key_is_excused(gateway: Gateway) -> None:
+    gateway.degraded = {"frontier": "frontier-not-configured"}
     done = run(gateway, "ask_every_road.py")
     assert done.returncode == 0, done.stderr
-    assert "degraded: frontier-not-configured" in done.stdout
+    assert "frontier: has no key" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("road", "reason"),
+    [
+        ("knowledge", "knowledge-unavailable"),
+        ("expert", "expert-timeout"),
+        ("frontier", "frontier-refused"),
+        ("expert", "frontier-not-configured"),
+    ],
+)
+def test_a_road_that_another_stands_in_for_fails_the_test(
+    gateway: Gateway, road: str, reason: str
+) -> None:
+    gateway.degraded = {road: reason}
+    done = run(gateway, "ask_every_road.py")
+    assert done.returncode == 1
+    assert f"{road}: does not answer by itself: {reason}" in done.stderr
 
 
 def test_a_road_that_does_not_answer_fails_the_test_by_name(gateway: Gateway) -> None:

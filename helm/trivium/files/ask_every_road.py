@@ -1,4 +1,4 @@
-"""`helm test`: each road answers one question, over the Service that clients use."""
+"""`helm test`: each road answers one question by itself, over the Service that clients use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ QUESTIONS = {
     "knowledge": "What are the opening hours of our stores?",
     "frontier": "Three pumps fill a tank in 4, 6 and 12 hours. How long do they take together?",
 }
+NO_KEY = "frontier-not-configured"
+# A base without a word on it has been searched; what is then asked outside may have no key.
+EXCUSED = {"knowledge": {"knowledge-no-evidence", NO_KEY}, "frontier": {NO_KEY}}
 
 
 def ask(client: httpx.Client, road: str, question: str) -> str:
-    """One line: which road answered and what it cost, or why none did."""
+    """One line: the road answered and what it cost.
+
+    Raises:
+        SystemExit: It did not, or another one stood in for it; says why.
+    """
     body = {
         "model": f"trivium/{road}",
         "messages": [{"role": "user", "content": question}],
@@ -28,21 +35,22 @@ def ask(client: httpx.Client, road: str, question: str) -> str:
         )
     if answer.is_error:
         raise SystemExit(f"{road}: HTTP {answer.status_code}: {answer.text}")
-    taken = answer.headers.get("x-trivium-route", "?")
-    degraded = answer.headers.get("x-trivium-degraded")
-    # Without a key the frontier's questions go elsewhere, and the answer says so.
-    if taken != road and not degraded:
-        raise SystemExit(f"{road}: the road {taken} answered and did not say why")
-    return f"{road}: answered, ${answer.headers.get('x-trivium-cost-usd', '?')}" + (
-        f", degraded: {degraded}" if degraded else ""
-    )
+    said = answer.headers.get("x-trivium-degraded", "")
+    reasons = {reason for reason in said.split(", ") if reason}
+    if reasons - EXCUSED.get(road, set()):
+        raise SystemExit(f"{road}: does not answer by itself: {said}")
+    if road == "frontier" and reasons:
+        return "frontier: has no key"
+    return f"{road}: answered, ${answer.headers.get('x-trivium-cost-usd', '?')}"
 
 
 def main() -> None:
     key = os.environ.get("TRIVIUM_API_KEY")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     url = os.environ["TRIVIUM_URL"]
-    with httpx.Client(base_url=url, headers=headers, timeout=150) as client:
+    # Network policies learn of a new pod after it has started: until then it is refused.
+    transport = httpx.HTTPTransport(retries=5)
+    with httpx.Client(base_url=url, headers=headers, timeout=150, transport=transport) as client:
         for road, question in QUESTIONS.items():
             print(ask(client, road, question), flush=True)
 
