@@ -198,15 +198,3 @@ def test_streams_outlast_their_requests() -> None:
 def test_routes_go_where_the_traffic_is_split() -> None:
     backend = one(render(*of_profile("production")), "HTTPRoute")["spec"]["rules"][0]
     assert backend["backendRefs"] == [{"name": "trivium-gateway-istio", "port": 80}]
-
-
-def test_pods_that_something_was_prepared_for_are_replaced_when_it_changes() -> None:
-    def mark(*given: str) -> str:
-        cluster = one(render(*given), "RayService")["spec"]["rayClusterConfig"]
-        found: str = cluster["headGroupSpec"]["template"]["metadata"]["annotations"][
-            "checksum/prepared"
-        ]
-        return found
-
-    assert mark() == mark("--set", "settings.gateway.request_timeout_s=60")
-    assert mark() != mark("--set", "settings.expert.model_source=/models/other")

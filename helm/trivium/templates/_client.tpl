@@ -25,7 +25,7 @@ spec:
       command: {{ toJson .command }}
       env:
         {{- include "trivium.env" .root | trim | nindent 8 }}
-        {{- with (default false .withSecrets | ternary (include "trivium.secretEnv" .root) "") | trim }}
+        {{- with (default false .withSecrets | ternary (include "trivium.secretEnv" (dict "root" .root)) "") | trim }}
         {{- . | nindent 8 }}
         {{- end }}
         - name: NAMESPACE

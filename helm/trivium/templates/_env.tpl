@@ -53,10 +53,12 @@ NO_PROXY: {{ join "," $near | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Takes (dict "root" "optional"): whether the container starts without the Secret too. */}}
 {{- define "trivium.secretEnv" -}}
-{{- range $name, $key := .Values.secrets.env }}
+{{- $secret := .root.Values.secrets.existingSecret }}
+{{- range $name, $key := .root.Values.secrets.env }}
 - name: {{ $name | quote }}
-  valueFrom: { secretKeyRef: { name: {{ $.Values.secrets.existingSecret | quote }}, key: {{ $key | quote }} } }
+  valueFrom: { secretKeyRef: { name: {{ $secret | quote }}, key: {{ $key | quote }}{{ if $.optional }}, optional: true{{ end }} } }
 {{- end }}
 {{- end }}
 

@@ -12,39 +12,25 @@
 {{/* Takes (dict "root" "group" "component" "container" "account" "token"). */}}
 {{- define "trivium.pod" -}}
 metadata:
-  {{- include "trivium.podMetadata" (merge (dict "annotations" (dict "checksum/prepared" (include "trivium.prepared" .root))) .) | trim | nindent 2 }}
+  {{- include "trivium.podMetadata" . | trim | nindent 2 }}
 spec:
-  serviceAccountName: {{ .account | quote }}
+  {{- with .account }}
+  serviceAccountName: {{ . | quote }}
+  {{- end }}
   automountServiceAccountToken: {{ .token }}
-  terminationGracePeriodSeconds: {{ add .root.Values.ray.drainSeconds 60 }}
+  terminationGracePeriodSeconds: {{ add .root.Values.ray.drainSeconds (include "trivium.patience" .root) 30 }}
   securityContext:
     {{- include "trivium.podSecurity" .root | nindent 4 }}
   {{- with .root.Values.image.pullSecrets }}
   imagePullSecrets: {{ toJson . }}
   {{- end }}
-  initContainers:
-    # Serve builds the application on whichever pod is free, so each has what building asks for.
-    - name: prepare
-      image: {{ include "trivium.image" . }}
-      imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
-      command: [trivium, prepare, --config, /etc/trivium/settings.yaml]
-      env:
-        {{- include "trivium.env" .root | trim | nindent 8 }}
-        {{- with include "trivium.secretEnv" .root | trim }}
-        {{- . | nindent 8 }}
-        {{- end }}
-      resources: { requests: { cpu: "1", memory: 3Gi }, limits: { cpu: "2", memory: 3Gi } }
-      securityContext:
-        {{- include "trivium.containerSecurity" .root | nindent 8 }}
-      volumeMounts:
-        {{- include "trivium.mounts" .root | nindent 8 }}
   containers:
     - name: {{ .container | quote }}
       image: {{ include "trivium.image" . }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
       env:
         {{- include "trivium.env" .root | trim | nindent 8 }}
-        {{- with include "trivium.secretEnv" .root | trim }}
+        {{- with include "trivium.secretEnv" (dict "root" .root "optional" (not .account)) | trim }}
         {{- . | nindent 8 }}
         {{- end }}
         {{- with (eq .container "ray-head" | ternary (include "trivium.dashboardEnv" .root) "") | trim }}
@@ -62,9 +48,17 @@ spec:
       ports:
         - { name: serve, containerPort: 8000 }
       {{- end }}
+      {{- if ne .component "job" }}
       lifecycle:
-        # The Service has forgotten the pod by then, and what it was answering is answered.
-        preStop: { sleep: { seconds: {{ .root.Values.ray.drainSeconds }} } }
+        preStop:
+          exec:
+            # The operator sets RAY_ADDRESS.
+            command:
+              - sh
+              - -c
+              - exec python -m serve_app.cluster.drain --address "$RAY_ADDRESS" --replace {{ .root.Values.ray.drainSeconds }} --finish {{ include "trivium.patience" .root }}
+      {{- include "trivium.probes" . | nindent 6 }}
+      {{- end }}
       resources:
         {{- include "trivium.resources" .group | nindent 8 }}
       securityContext:
@@ -76,6 +70,28 @@ spec:
   {{- with include "trivium.placement" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{/* In place of the operator's, which start a shell and a client of HTTP each time and allow it two seconds: on a
+     node whose CPUs are busy, a pod that answers would be taken out of the Service. */}}
+{{- define "trivium.probes" -}}
+readinessProbe:
+  httpGet: {{ eq .container "ray-head" | ternary "{ path: /api/gcs_healthz, port: 8265 }" "{ path: /-/healthz, port: 8000 }" }}
+  initialDelaySeconds: 2
+  periodSeconds: 3
+  timeoutSeconds: 10
+  failureThreshold: 5
+livenessProbe:
+  httpGet: { path: /api/local_raylet_healthz, port: 52365 }
+  initialDelaySeconds: 30
+  periodSeconds: 10
+  timeoutSeconds: 10
+  failureThreshold: 30
+{{- end }}
+
+{{/* Seconds that a request may take. */}}
+{{- define "trivium.patience" -}}
+{{ dig "gateway" "request_timeout_s" 300 .Values.settings | int64 }}
 {{- end }}
 
 {{- define "trivium.placement" -}}

@@ -8,7 +8,7 @@ enableInTreeAutoscaling: {{ .Values.ray.autoscaling }}
 autoscalerOptions:
   version: v2
   idleTimeoutSeconds: {{ .Values.ray.idleTimeoutSeconds }}
-  resources: { requests: { cpu: 500m, memory: 512Mi }, limits: { cpu: 500m, memory: 512Mi } }
+  resources: {{ toJson .Values.ray.autoscalerResources }}
   securityContext:
     {{- include "trivium.containerSecurity" . | nindent 4 }}
   volumeMounts:
@@ -31,7 +31,7 @@ headGroupSpec:
     num-cpus: {{ .Values.head.numCpus | quote }}
   template:
     {{- include "trivium.pod" (dict "root" . "group" .Values.head "component" "head" "container" "ray-head"
-      "account" (printf "%s-head" $name) "token" .Values.ray.autoscaling) | nindent 4 }}
+      "account" (include "trivium.headAccount" .) "token" .Values.ray.autoscaling) | nindent 4 }}
 {{- with include "trivium.workers" . | fromJson }}
 workerGroupSpecs:
   {{- range $group, $spec := . }}
@@ -51,6 +51,15 @@ workerGroupSpecs:
       {{- include "trivium.pod" (dict "root" $ "group" $spec "component" $group "container" "ray-worker"
         "account" (printf "%s-worker" $name) "token" false) | nindent 6 }}
   {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* With Redis the head has no account of the chart's: the pod that removes its state is like it, and starts when Helm
+     has deleted those, and a Secret that External Secrets made. The operator makes an account for the autoscaler that lives as
+     long as the cluster. */}}
+{{- define "trivium.headAccount" -}}
+{{- if not .Values.faultTolerance.redisAddress -}}
+{{ include "trivium.fullname" . }}-head
 {{- end }}
 {{- end }}
 

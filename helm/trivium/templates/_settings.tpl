@@ -63,10 +63,3 @@ telemetry: { otlp_traces_endpoint: {{ . | quote }} }
 {{- $settings = mergeOverwrite $settings (include "trivium.derived" . | fromYaml) (dict "expert" (dict "adapters" $adapters)) }}
 {{- toYaml $settings }}
 {{- end }}
-
-{{/* What `trivium prepare` makes depends on this much of them: pods that have something else are replaced. */}}
-{{- define "trivium.prepared" -}}
-{{- $router := default dict .Values.settings.router }}
-{{- $expert := default dict .Values.settings.expert }}
-{{- list $expert.model $expert.model_source $router.examples $router.intents | toJson | sha256sum | trunc 16 }}
-{{- end }}

@@ -29,7 +29,8 @@
 {{- define "trivium.volumes" -}}
 {{- $claim := .Values.state.claim }}
 - { name: tmp, emptyDir: {} }
-- { name: config, configMap: { name: {{ include "trivium.fullname" . }}-config } }
+# Optional: the operator removes what the head keeps in Redis after the chart's objects are gone, in a pod like the head.
+- { name: config, configMap: { name: {{ include "trivium.fullname" . }}-config, optional: true } }
 {{- if $claim.enabled }}
 - { name: state, persistentVolumeClaim: { claimName: {{ default (printf "%s-state" (include "trivium.fullname" .)) $claim.existingClaim | quote }} } }
 {{- else }}
