@@ -1,14 +1,14 @@
-# Everything here needs Python 3.11 or 3.12, make and git; `make setup` fetches the rest.
+# Everything here needs Python 3.11 or 3.12, libnuma, make and git; `make setup` fetches the rest.
 PYTHON ?= python3
 BIN := .venv/bin
 # Folder of the public data sets that the router is trained and measured on.
 DATA ?= ../shared/data
-# Folder of the programs that a Kubernetes control plane is; tests/cluster starts one of them.
+# Folder of the programs that a Kubernetes is: tests/cluster starts its control plane, `make cluster` a node too.
 CLUSTER ?= ../shared/cluster
 export CLUSTER := $(abspath $(CLUSTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench fuzz heads chart kustomize lock clean
+.PHONY: help setup run test check cluster bench fuzz heads chart kustomize lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ check: setup  ## Lint, format check, types, import contracts
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+cluster: setup  ## Install it on a real Kubernetes of this machine and test it there, as root (CLUSTER=folder)
+	@$(BIN)/python -m tools.cluster $(CLUSTER)
 
 bench: setup  ## Measure what Trivium adds to a request, and its router beside its peers (DATA=folder)
 	$(BIN)/python -m loadtest.overhead

@@ -1,0 +1,53 @@
+"""One release at a time: the node has two cores, and each fixture takes what it made away again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster_full.release import CHART, HERE, Namespace, Release
+
+STORES = "stores"
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Namespace]:
+    """PostgreSQL, Redis and Milvus, ready."""
+    namespace = Namespace(STORES)
+    namespace.delete()
+    namespace.create(restricted=False)
+    namespace.kubectl("apply", "-f", str(HERE / "stores.yaml"))
+    namespace.kubectl(
+        *("wait", "--for=condition=Ready", "pods", "--all", "--timeout=180s"), timeout_s=200
+    )
+    # Its data lie on the node, as they outlive the pod.
+    namespace.kubectl("exec", "redis-0", "--", "redis-cli", "flushall")
+    yield namespace
+    namespace.delete()
+
+
+@pytest.fixture(scope="module")
+def kind() -> Iterator[Release]:
+    """The kind profile, ready."""
+    release = Release("trivium-kind", CHART / "values-kind.yaml", HERE / "kind.yaml")
+    yield from installed(release)
+
+
+@pytest.fixture(scope="module")
+def several(stores: Namespace) -> Iterator[Release]:
+    """Several pods with Redis, PostgreSQL and Milvus beside them, ready."""
+    yield from installed(Release("trivium-several", HERE / "several.yaml"))
+
+
+def installed(release: Release) -> Iterator[Release]:
+    release.create(restricted=True)
+    release.uninstall()
+    started = time.monotonic()
+    release.apply()
+    release.wait_ready()
+    print(f"\n{release.name}: ready {time.monotonic() - started:.0f} s after the install")
+    yield release
+    release.uninstall()
+    release.delete()
