@@ -67,7 +67,7 @@ def router_heads(settings: Settings) -> Path:
 
 
 def ready_heads(args: Mapping[str, Any]) -> Path:
-    """As `router_heads`, made on this machine where it lacks them: the pods of a cluster share none.
+    """As `router_heads`, made here where they lack: the pods of a cluster share no folder.
 
     Args:
         args: Settings as plain data, which hold no secrets.

@@ -31,9 +31,8 @@ _SPARE = 2  # requests above its fair share that a replica may always have
 
 
 def request_routing(settings: ExpertSettings) -> dict[str, Any]:
-    """Serve's option for the expert's deployment; none where there is one replica or no cache."""
-    several = settings.scaling.max_replicas > 1
-    if not several or settings.engine.get("enable_prefix_caching") is False:
+    """Serve's option for the expert's deployment; none where there is no cache."""
+    if settings.engine.get("enable_prefix_caching") is False:
         return {}
     return {"request_router_config": RequestRouterConfig(request_router_class=PrefixAffinity)}
 

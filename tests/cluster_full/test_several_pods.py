@@ -55,7 +55,7 @@ def test_without_milvus_only_its_road_says_so(several: Release, stores: Namespac
         stores.kubectl("scale", "deployment/milvus", "--replicas=0")
         try:
             awaited("a road that says so", lambda: heard.without["knowledge"] > 2, 180)
-            with pytest.raises(Refused, match="knowledge: (does not answer by itself|HTTP 503)"):
+            with pytest.raises(Refused, match=r"knowledge: (does not answer by itself|HTTP 503)"):
                 several.test()
         finally:
             stores.kubectl("scale", "deployment/milvus", "--replicas=1")

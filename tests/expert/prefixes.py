@@ -18,9 +18,9 @@ from ray import serve
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
 from serve_app.expert.placement import request_routing
 from serve_app.handles import Remote
-from serve_app.settings import ExpertSettings, Scaling
+from serve_app.settings import ExpertSettings
 
-EXPERT = ExpertSettings(scaling=Scaling(max_replicas=2))
+EXPERT = ExpertSettings()
 DOCUMENTS = [f"Document {n}. " + f"Sentence of document {n}. " * 200 for n in range(8)]
 HOUSE, OTHER = Release("house", 1), Release("other", 1)
 
