@@ -57,6 +57,8 @@ class Plane:
     def kubeconfig(self, user: str = "admin") -> Path:
         """For one of the users."""
         path = self._folder / f"{user}.conf"
+        if path.exists():  # somebody may be reading it
+            return path
         authority = str(self._folder / "certs" / "apiserver.crt")
         cluster = {"server": self.address, "certificate-authority": authority}
         config = {

@@ -64,7 +64,8 @@ def failed(preflight: Check) -> Failed:
 def with_secrets(plane: Plane, space: str) -> Iterator[None]:
     """What the profile of GPUs reads."""
     name = ["-n", space, "secret/trivium"]
-    plane.apply(secret("trivium", space, **{"postgres-password": "none", "hf-token": "none"}))
+    keys = ("postgres-password", "hf-token", "first-key")
+    plane.apply(secret("trivium", space, **dict.fromkeys(keys, "none")))
     yield
     plane.kubectl("delete", *name)
 
@@ -183,7 +184,7 @@ def test_a_secret_without_its_key(failed: Failed, plane: Plane, with_secrets: No
     asked = ["--set", "secrets.env.HF_TOKEN=token"]
     [(check, sentence, remedy)] = failed(*asked, profile="gpu")
     assert (check, sentence) == ("secrets", "secret trivium has no key token")
-    assert remedy == "add it to the secret; it has: hf-token, postgres-password"
+    assert remedy == "add it to the secret; it has: first-key, hf-token, postgres-password"
 
 
 def test_storage_classes(failed: Failed, plane: Plane) -> None:
