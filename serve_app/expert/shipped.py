@@ -35,6 +35,6 @@ def seed(folder: Path, root: str, base: Base) -> list[str]:
         taken = [name for name in ours if there.current(name)["version"] is None]
         for name in taken:
             there.put(folder / name, name)
-    except OSError as error:
-        raise Unavailable(f"{root}: adapters cannot be copied in: {error}") from None
+    except (OSError, Unavailable) as error:
+        raise Unavailable(f"adapters cannot be copied in: {error}") from None
     return taken

@@ -33,7 +33,7 @@ def test_a_history_grows_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     history.add(record(version=2))
     assert [each["version"] for each in drift.History(str(path)).records()] == [1, 2]
     path.write_text("{half a rec")
-    with pytest.raises(Unavailable, match="cannot be read"):
+    with pytest.raises(Unavailable, match="is damaged"):
         history.records()
 
 

@@ -11,9 +11,11 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
 from serve_app.expert.placement import request_routing
@@ -69,7 +71,8 @@ async def at_once(expert: Remote, adapter: Release | None) -> list[str]:
     return found
 
 
-async def main(expert: Remote) -> None:
+async def main(handle: DeploymentHandle[Any]) -> None:
+    expert = Remote(handle, "expert", 60)
     told: dict[str, object] = {}
     # Both replicas are known before anything is counted.
     async with asyncio.timeout(60):
@@ -97,6 +100,6 @@ if __name__ == "__main__":
         **request_routing(EXPERT),
     )
     handle = serve.run(deployment.bind(), name="trivium", route_prefix=None)
-    asyncio.run(main(Remote(handle, "expert", 60)))
+    asyncio.run(main(handle))
     serve.shutdown()
     ray.shutdown()
