@@ -101,5 +101,4 @@ if __name__ == "__main__":
     )
     handle = serve.run(deployment.bind(), name="trivium", route_prefix=None)
     asyncio.run(main(handle))
-    serve.shutdown()
     ray.shutdown()
