@@ -25,7 +25,6 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app import models
 from serve_app.expert.deployment import ExpertServer, placement
-from serve_app.expert.placement import request_routing
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.deployment import GatewayServer
 from serve_app.retrieval.deployment import RetrieverServer
@@ -48,7 +47,7 @@ def expert(args: Mapping[str, Any]) -> Application:
         SettingsError: An argument is wrong.
     """
     settings = from_args(args)
-    options = {**_STEADY, **placement(settings.expert), **request_routing(settings.expert)}
+    options = {**_STEADY, **placement(settings.expert)}
     return serve.deployment(ExpertServer, name="Expert", **options).bind(
         settings.expert, models.base_model(settings), settings.telemetry.otlp_traces_endpoint
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_app import models
+from serve_app.expert.placement import request_routing
 from serve_app.ledger.prices import PriceTable
 from serve_app.plain_data import yaml_file
 from serve_app.router.fetching import digest_of, fetch
@@ -73,7 +74,12 @@ def applications(settings: Settings) -> list[Plain]:
             "route_prefix": None,
             "import_path": "serve_app.app:expert",
             "args": {**everywhere, "expert": _engine(settings, plain)},
-            "deployments": [_deployment("Expert", settings, settings.expert.scaling)],
+            "deployments": [
+                {
+                    **_deployment("Expert", settings, settings.expert.scaling),
+                    **request_routing(settings.expert),
+                }
+            ],
         },
         {
             "name": "trivium",

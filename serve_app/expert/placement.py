@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
     FIFOMixin,
     LocalityMixin,
@@ -31,10 +30,15 @@ _SPARE = 2  # requests above its fair share that a replica may always have
 
 
 def request_routing(settings: ExpertSettings) -> dict[str, Any]:
-    """Serve's option for the expert's deployment; none where there is no cache."""
+    """Serve's option for the expert's deployment, as plain data; none where there is no cache.
+
+    Serve takes it of a config alone: an application's own first deployment, as this one is, may not
+    bring a router where HAProxy is. No client gets to it by HAProxy; deployments ask it.
+    """
     if settings.engine.get("enable_prefix_caching") is False:
         return {}
-    return {"request_router_config": RequestRouterConfig(request_router_class=PrefixAffinity)}
+    place = f"{PrefixAffinity.__module__}:{PrefixAffinity.__name__}"
+    return {"request_router_config": {"request_router_class": place}}
 
 
 class PrefixAffinity(FIFOMixin, LocalityMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc]

@@ -25,6 +25,9 @@ applications:
     deployments:
       - name: Expert
         {{- include "trivium.options" (list $all "expert") | trim | nindent 8 }}
+        {{- if ne (dig "engine" "enable_prefix_caching" true $all.expert) false }}
+        request_router_config: { request_router_class: "serve_app.expert.placement:PrefixAffinity" }
+        {{- end }}
   - name: trivium
     route_prefix: /
     import_path: serve_app.app:trivium
