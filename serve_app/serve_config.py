@@ -60,11 +60,13 @@ def checked(settings: Settings) -> Settings:
     )
 
 
-def applications(settings: Settings) -> list[Plain]:
+def applications(settings: Settings, *, haproxy: bool = False) -> list[Plain]:
     """The applications of a stack, as Serve's REST API takes them.
 
     Args:
         settings: With absolute paths (`Settings.resolved`).
+        haproxy: Whether HAProxy stands before the gateways. Serve then takes no request router on
+            an application's first deployment, as the expert's is.
     """
     plain = settings.to_args()
     everywhere = _pick(plain, "state_dir", "telemetry")
@@ -77,7 +79,7 @@ def applications(settings: Settings) -> list[Plain]:
             "deployments": [
                 {
                     **_deployment("Expert", settings, settings.expert.scaling),
-                    **request_routing(settings.expert),
+                    **({} if haproxy else request_routing(settings.expert)),
                 }
             ],
         },

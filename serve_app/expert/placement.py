@@ -30,11 +30,7 @@ _SPARE = 2  # requests above its fair share that a replica may always have
 
 
 def request_routing(settings: ExpertSettings) -> dict[str, Any]:
-    """Serve's option for the expert's deployment, as plain data; none where there is no cache.
-
-    Serve takes it of a config alone: an application's own first deployment, as this one is, may not
-    bring a router where HAProxy is. No client gets to it by HAProxy; deployments ask it.
-    """
+    """Serve's option for the expert's deployment, as plain data; none where there is no cache."""
     if settings.engine.get("enable_prefix_caching") is False:
         return {}
     place = f"{PrefixAffinity.__module__}:{PrefixAffinity.__name__}"

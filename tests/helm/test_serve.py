@@ -77,7 +77,7 @@ def test_the_chart_tells_serve_what_trivium_up_would(
     values.write_text(yaml.safe_dump(given), encoding="utf-8")
     manifests = render(*of_profile(profile), "-f", str(values))
     rendered = applications(manifests)
-    made = serve_config.applications(from_args(settings_file(manifests)))
+    made = serve_config.applications(from_args(settings_file(manifests)), haproxy=True)
     assert [meaning(each) for each in rendered] == [meaning(each) for each in made]
     for told in (rendered, made):
         assert "planted-secret" not in json.dumps(told)
@@ -86,6 +86,14 @@ def test_the_chart_tells_serve_what_trivium_up_would(
     if more:
         (gateway,) = (d for d in rendered[1]["deployments"] if d["name"] == "Gateway")
         PriceTable.load(gateway["user_config"]["ledger"]["prices"]).require("gpt-4.1")
+
+
+def test_the_expert_has_its_request_router_where_haproxy_is_not() -> None:
+    manifests = render(*PROFILE, "--set-string", "ray.env.RAY_SERVE_ENABLE_HA_PROXY=0")
+    (expert, _) = applications(manifests)
+    (made, _) = serve_config.applications(from_args(settings_file(manifests)))
+    assert meaning(expert) == meaning(made)
+    assert "request_router_config" in made["deployments"][0]
 
 
 @pytest.mark.parametrize("profile", ["default", *PROFILES])

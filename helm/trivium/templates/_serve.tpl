@@ -25,7 +25,8 @@ applications:
     deployments:
       - name: Expert
         {{- include "trivium.options" (list $all "expert") | trim | nindent 8 }}
-        {{- if ne (dig "engine" "enable_prefix_caching" true $all.expert) false }}
+        {{- /* Serve takes no request router on an application's first deployment where HAProxy is. */}}
+        {{- if and (eq (toString .Values.ray.env.RAY_SERVE_ENABLE_HA_PROXY) "0") (ne (dig "engine" "enable_prefix_caching" true $all.expert) false) }}
         request_router_config: { request_router_class: "serve_app.expert.placement:PrefixAffinity" }
         {{- end }}
   - name: trivium
