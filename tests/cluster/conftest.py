@@ -21,7 +21,7 @@ OPERATED = ("kind", "gpu", "production", "live")
 OPERATOR = "quay.io/kuberay/operator:v1.6.1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A real control plane with KubeRay, two nodes and a storage class."""
     if reason := planes.missing():
@@ -33,13 +33,13 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         yield plane
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kube(plane: Plane) -> Kube:
     """As the admin, in a namespace that tests replace."""
     return Kube.connect(plane.kubeconfig(), None, "default")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kubelet(kube: Kube, plane: Plane) -> Iterator[Kubelet]:
     """Pods that are placed run; KubeRay's own too."""
     kubelet = Kubelet(kube, address() or "198.18.0.1")
@@ -51,7 +51,7 @@ def kubelet(kube: Kube, plane: Plane) -> Iterator[Kubelet]:
         yield kubelet
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def head(kubelet: Kubelet) -> Iterator[Head]:
     """Ray answers on the head pods."""
     if not (host := address()):
