@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 from serve_app.errors import SettingsError
 from serve_app.gateway.exchange import Exchange
-from serve_app.gateway.generation import Peers, Running
 from serve_app.gateway.request_ids import SaidOnce
+from serve_app.gateway.running import Peers, Running
 from serve_app.settings import from_args
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics

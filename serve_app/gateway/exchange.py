@@ -12,8 +12,8 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
-class Generation(Protocol):
-    """An application, and what it holds."""
+class Version(Protocol):
+    """An application under settings that do not change, and what it holds."""
 
     @property
     def app(self) -> ASGIApp: ...
@@ -28,10 +28,10 @@ class Generation(Protocol):
 
 
 class _Counted:
-    __slots__ = ("generation", "requests")
+    __slots__ = ("requests", "version")
 
-    def __init__(self, generation: Generation) -> None:
-        self.generation = generation
+    def __init__(self, version: Version) -> None:
+        self.version = version
         self.requests = 0
 
 
@@ -42,11 +42,11 @@ class Exchange:
         self._now: _Counted | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
-    def put(self, generation: Generation) -> None:
+    def put(self, version: Version) -> None:
         """Let this one answer what comes from now on."""
-        before, self._now = self._now, _Counted(generation)
+        before, self._now = self._now, _Counted(version)
         if before:
-            before.generation.retire()
+            before.version.retire()
             self._close_if_idle(before)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +57,7 @@ class Exchange:
         assert now is not None  # Serve configures a replica before it lets requests in
         now.requests += 1
         try:
-            await now.generation.app(scope, receive, send)
+            await now.version.app(scope, receive, send)
         finally:
             now.requests -= 1
             if now is not self._now:
@@ -65,7 +65,7 @@ class Exchange:
 
     def _close_if_idle(self, before: _Counted) -> None:
         if before.requests == 0:
-            task = asyncio.create_task(before.generation.close())
+            task = asyncio.create_task(before.version.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -74,7 +74,7 @@ class Exchange:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if now := self._now:
-            now.generation.retire()
-            await now.generation.close()
+            now.version.retire()
+            await now.version.close()
         await asyncio.gather(*self._closing)
         await send({"type": "lifespan.shutdown.complete"})
