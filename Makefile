@@ -19,8 +19,8 @@ setup:  ## Create or repair .venv from the pinned lock (CPU or GPU); instant whe
 run: setup  ## Start the whole stack with the demo company, in the foreground (Ctrl-C stops it)
 	@exec $(BIN)/trivium up --demo
 
-test: setup  ## Run the tests
-	$(BIN)/pytest
+test: setup  ## Run the tests, in two processes
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup  ## Lint, format check, types, import contracts
 	$(BIN)/ruff check

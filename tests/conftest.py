@@ -26,6 +26,17 @@ hypothesis.settings.register_profile("trivium", deadline=None)
 hypothesis.settings.load_profile("trivium")
 
 
+# Begun first, so that no process is left with them alone at the end.
+_LONGEST = ("integration", "retrieval", "expert")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A folder's tests stay in one process: they share the servers that they start."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
+
+
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the machine reaches the settings."""
@@ -35,24 +46,22 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    """The router's real encoder: the checkout's, if it was prepared; else made for this run."""
-    folder = models.router_encoder(Settings().resolved(ROOT))
-    if not folder.is_dir():
-        settings = Settings(state_dir=tmp_path_factory.mktemp("state"))
-        models.prepare(settings, "router encoder")
-        folder = models.router_encoder(settings)
-    return Encoder(folder, max_tokens=128, threads=1)
+def encoder() -> Encoder:
+    """The router's real encoder, prepared in the checkout."""
+    return Encoder(models.router_encoder(_prepared("router encoder")), max_tokens=128, threads=1)
 
 
 @pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of the demo model: the checkout's, if it was prepared; else made for this run."""
+def base_model() -> str:
+    """Folder of the demo model, prepared in the checkout."""
+    return models.base_model(_prepared("base model"))
+
+
+def _prepared(step: str) -> Settings:
     settings = Settings().resolved(ROOT)
-    if "base model" in models.missing(settings):
-        settings = Settings(state_dir=tmp_path_factory.mktemp("state"))
-        models.prepare(settings, "base model")
-    return models.base_model(settings)
+    if step in models.missing(settings):
+        models.prepare(settings, step)
+    return settings
 
 
 @pytest.fixture(scope="session")
