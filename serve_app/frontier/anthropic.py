@@ -49,6 +49,9 @@ class AnthropicProvider:
             max_retries=0,
         )
 
+    async def aclose(self) -> None:
+        await self._client.close()
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         request = self._request(generation)
         calls = _Calls()

@@ -8,7 +8,7 @@ of providers come from the environment.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +72,8 @@ class FrontierServer:
         same = before is not None and before.settings == ours
         upstreams = before.upstreams if before and same else Upstreams(ours)
         self._in_force = _InForce(ours, upstreams, Pictures(ours.images), pins)
+        if before and not same:
+            await before.upstreams.retire()
 
     async def generate(
         self, context: RequestContext, generation: Generation
@@ -86,6 +88,14 @@ class FrontierServer:
         now = self._in_force
         if now is None:
             raise Unavailable("it is not known yet what may leave the house", retry_after_s=1.0)
+        answer = self._answer(now, context, generation)
+        async with now.upstreams.held(), aclosing(answer) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _answer(
+        self, now: _InForce, context: RequestContext, generation: Generation
+    ) -> AsyncGenerator[Delta]:
         await _check(now.pins, context, generation)
         generation = await now.pictures.as_data(generation, context.deadline)
         attributes = {

@@ -36,6 +36,9 @@ class OpenAIProvider:
         self._model = settings.model
         self._client = client(settings, silence_s)
 
+    async def aclose(self) -> None:
+        await self._client.close()
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         with translated(openai):
             # As plain JSON both ways: to make the SDK's own types of a short request and its ten

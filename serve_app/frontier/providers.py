@@ -43,6 +43,10 @@ class Provider(Protocol):
         """Stream an answer; raises `TriviumError` before or between deltas."""
         ...
 
+    async def aclose(self) -> None:
+        """Close its connections."""
+        ...
+
 
 def provider(settings: UpstreamSettings, silence_s: float) -> Provider:
     """The provider that the settings name; it takes whatever a caller may ask for.
@@ -110,6 +114,9 @@ class FittedProvider:
             else:
                 return
 
+    async def aclose(self) -> None:
+        await self._provider.aclose()
+
     async def _once(self, fitted: Fitted) -> AsyncGenerator[Delta]:
         adapted = fitted.adapted
         kept = Stop(fitted.stop, fitted.max_tokens)
@@ -133,6 +140,9 @@ class NoProvider:
             "no frontier provider is configured; set frontier.provider, frontier.model and its key"
         )
         yield Delta()  # makes this an async generator
+
+    async def aclose(self) -> None:
+        """It has no connections."""
 
 
 def headers(generation: Generation) -> dict[str, str]:

@@ -20,6 +20,9 @@ class ResponsesProvider:
         self._model = settings.model
         self._client = client(settings, silence_s)
 
+    async def aclose(self) -> None:
+        await self._client.close()
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
         request = self._request(generation)
         with translated(openai):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -53,16 +54,38 @@ class Upstreams:
     """Each has retries, a circuit breaker and a bound of its own."""
 
     def __init__(self, settings: FrontierSettings) -> None:
+        asked = [provider(each, settings.silence_s) for each in settings.upstreams]
         self._all = [
-            (
-                each.model,
-                Bounded(
-                    Retrying(provider(each, settings.silence_s), settings), each.max_concurrent
-                ),
-            )
-            for each in settings.upstreams
+            (each.model, Bounded(Retrying(model, settings), each.max_concurrent))
+            for each, model in zip(settings.upstreams, asked, strict=True)
         ]
         self._providers = [each.provider for each in settings.upstreams]
+        self._clients = asked
+        self._calls = 0
+        self._retired = False
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Around a call: until it ends no connection is closed."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if self._retired:
+                await self.retire()
+
+    async def retire(self) -> None:
+        """Others have taken their place: close the connections, once the last call has ended."""
+        self._retired = True
+        if self._calls:
+            return
+        for each in self._clients:
+            try:
+                await each.aclose()
+            except Exception:
+                # It is no part of any call's work.
+                log.warning("a provider's connections do not close", exc_info=True)
 
     def circuits(self) -> list[tuple[str, str, bool]]:
         """Provider and model of each that is configured, and whether it is being left alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -104,8 +105,12 @@ async def test_new_settings_hold_at_once_and_bad_ones_change_nothing(
             await ask(server, SECRET)
         assert await ask(server) == "Héllo"
         # What had begun has gone on to where it was sent.
+        assert recorder.connections == 1
         rest = [delta.text async for delta in under_way]
         assert "".join([first.text, *rest]) == "Héllo"
+        async with asyncio.timeout(5):
+            while recorder.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         assert (len(recorder.received), len(other.received)) == (1, 1)
     with pytest.raises(SettingsError):
         await FrontierServer(pins_of, None).reconfigure(config({}, {}))

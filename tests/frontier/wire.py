@@ -249,9 +249,14 @@ class Recorder:
             yield recorder
         finally:
             server.close()
-            for each in recorder._open:
+            for each in tuple(recorder._open):
                 each.close()
             await asyncio.gather(*recorder._handling)
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
@@ -267,3 +272,4 @@ class Recorder:
                 writer.write(chunked(events(self.kind)) + chunked(b""))
                 await writer.drain()
         writer.close()
+        self._open.discard(writer)
