@@ -25,6 +25,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app import models
 from serve_app.expert.deployment import ExpertServer, placement
+from serve_app.expert.placement import request_routing
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.deployment import GatewayServer
 from serve_app.retrieval.deployment import RetrieverServer
@@ -39,6 +40,21 @@ _STEADY: dict[str, Any] = {
     "health_check_timeout_s": 10,
 }
 
+_NONE = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1}
+_FREE = {"num_cpus": 0}
+
+
+class Ingress:
+    """What Serve takes for the way into the application `expert`. It has no replica.
+
+    Under HAProxy Serve refuses an application's first deployment a request router of its own, opens
+    an HTTP port on each of its replicas, and lets each that leaves wait for HAProxy's sake. Nobody
+    comes to the expert by HTTP: whoever asks it has a handle to it.
+    """
+
+    def __init__(self, expert: DeploymentHandle[Any]) -> None:
+        self._expert = expert
+
 
 def expert(args: Mapping[str, Any]) -> Application:
     """The application `expert`.
@@ -47,10 +63,11 @@ def expert(args: Mapping[str, Any]) -> Application:
         SettingsError: An argument is wrong.
     """
     settings = from_args(args)
-    options = {**_STEADY, **placement(settings.expert)}
-    return serve.deployment(ExpertServer, name="Expert", **options).bind(
+    options = {**_STEADY, **placement(settings.expert), **request_routing(settings.expert)}
+    server = serve.deployment(ExpertServer, name="Expert", **options).bind(
         settings.expert, models.base_model(settings), settings.telemetry.otlp_traces_endpoint
     )
+    return serve.deployment(Ingress, autoscaling_config=_NONE, ray_actor_options=_FREE).bind(server)
 
 
 def trivium(args: Mapping[str, Any]) -> Application:

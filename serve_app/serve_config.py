@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from serve_app import models
-from serve_app.expert.placement import request_routing
 from serve_app.ledger.prices import PriceTable
 from serve_app.plain_data import yaml_file
 from serve_app.router.fetching import digest_of, fetch
@@ -60,13 +59,11 @@ def checked(settings: Settings) -> Settings:
     )
 
 
-def applications(settings: Settings, *, haproxy: bool = False) -> list[Plain]:
+def applications(settings: Settings) -> list[Plain]:
     """The applications of a stack, as Serve's REST API takes them.
 
     Args:
         settings: With absolute paths (`Settings.resolved`).
-        haproxy: Whether HAProxy stands before the gateways. Serve then takes no request router on
-            an application's first deployment, as the expert's is.
     """
     plain = settings.to_args()
     everywhere = _pick(plain, "state_dir", "telemetry")
@@ -76,12 +73,7 @@ def applications(settings: Settings, *, haproxy: bool = False) -> list[Plain]:
             "route_prefix": None,
             "import_path": "serve_app.app:expert",
             "args": {**everywhere, "expert": _engine(settings, plain)},
-            "deployments": [
-                {
-                    **_deployment("Expert", settings, settings.expert.scaling),
-                    **({} if haproxy else request_routing(settings.expert)),
-                }
-            ],
+            "deployments": [_deployment("Expert", settings, settings.expert.scaling)],
         },
         {
             "name": "trivium",

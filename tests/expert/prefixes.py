@@ -1,28 +1,34 @@
-"""Two replicas behind the expert's request router, in a Serve of their own: who answers what?
+"""The expert's application with two replicas, in a Serve of its own: who answers what?
 
-Prints JSON: for each group of questions the replicas that answered them.
+The replicas have no engine. Prints JSON: the replicas that answered, for each group of questions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
+from unittest import mock
 
 import ray
 from ray import serve
+from ray.serve import Application
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeDeploySchema
 
+from serve_app import app as graph
+from serve_app import serve_config
 from serve_app.domain import Delta, Generation, Message, Release, RequestContext
-from serve_app.expert.placement import request_routing
 from serve_app.handles import Remote
-from serve_app.settings import ExpertSettings
+from serve_app.settings import from_args
 
-EXPERT = ExpertSettings()
+SETTINGS = {"expert": {"scaling": {"min_replicas": 2, "max_replicas": 2, "num_cpus": 1}}}
 DOCUMENTS = [f"Document {n}. " + f"Sentence of document {n}. " * 200 for n in range(8)]
 HOUSE, OTHER = Release("house", 1), Release("other", 1)
 
@@ -30,7 +36,7 @@ HOUSE, OTHER = Release("house", 1), Release("other", 1)
 class Expert:
     """Answers with its own name; the answer to "wait" then goes on until the caller leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, *_: object) -> None:
         self._name = uuid.uuid4().hex[:6]
         # As the expert's: Serve then knows which replica has which adapter.
         self._load = serve.multiplexed(max_num_models_per_replica=4)(_loaded)
@@ -43,6 +49,12 @@ class Expert:
         yield Delta(self._name)
         if generation.messages[-1].content == "wait":
             await asyncio.Event().wait()
+
+
+def expert(args: Mapping[str, Any]) -> Application:
+    """The application, of replicas without an engine."""
+    with mock.patch.object(graph, "ExpertServer", Expert):
+        return graph.expert(args)
 
 
 async def _loaded(adapter: str) -> str:
@@ -71,8 +83,8 @@ async def at_once(expert: Remote, adapter: Release | None) -> list[str]:
     return found
 
 
-async def main(handle: DeploymentHandle[Any]) -> None:
-    expert = Remote(handle, "expert", 60)
+async def main() -> None:
+    expert = Remote(DeploymentHandle("Expert", app_name="expert"), "expert", 60)
     told: dict[str, object] = {}
     # Both replicas are known before anything is counted.
     async with asyncio.timeout(60):
@@ -87,18 +99,19 @@ async def main(handle: DeploymentHandle[Any]) -> None:
     ]
     told["under load"] = await at_once(expert, None)
     told["adapter under load"] = await at_once(expert, HOUSE)
+    told["replicas"] = {
+        name: sum(found.replica_states.values())
+        for name, found in serve.status().applications["expert"].deployments.items()
+    }
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
     ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
-    deployment = serve.deployment(
-        Expert,
-        num_replicas=2,
-        max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": 0.1},
-        **request_routing(EXPERT),
-    )
-    handle = serve.run(deployment.bind(), name="trivium", route_prefix=None)
-    asyncio.run(main(handle))
+    serve.start(proxy_location="EveryNode", http_options={"port": int(sys.argv[1])})
+    (wanted, _) = serve_config.applications(from_args(SETTINGS))
+    wanted["import_path"] = "tests.expert.prefixes:expert"
+    client = _get_global_client()
+    client.deploy_apps(ServeDeploySchema(applications=[wanted]), _blocking=True)
+    asyncio.run(main())
     ray.shutdown()

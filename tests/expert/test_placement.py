@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +26,7 @@ from serve_app.domain import Generation, Message, Release, RequestContext
 from serve_app.expert.placement import PrefixAffinity, request_routing
 from serve_app.settings import ExpertSettings
 from tests.conftest import ROOT
+from tests.integration.conftest import free_ports
 
 EXPERT = DeploymentID("Expert")
 LONG = "What the house says of tents, at length. " * 100
@@ -169,12 +172,31 @@ def test_without_a_cache_there_is_nothing_to_gain() -> None:
     assert not request_routing(ExpertSettings(engine={"enable_prefix_caching": False}))
 
 
+@pytest.fixture
+def haproxy() -> Iterator[dict[str, str]]:
+    """The environment of a Serve with HAProxy that meets no other on this machine."""
+    metrics, stats = free_ports(2)
+    with tempfile.TemporaryDirectory(prefix="haproxy-") as folder:
+        yield {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        }
+
+
 @pytest.mark.timeout(300)
-def test_serve_sends_a_document_to_one_replica_and_spreads_a_load() -> None:
+def test_behind_haproxy_a_document_has_one_replica_and_a_load_is_spread(
+    haproxy: dict[str, str],
+) -> None:
+    (port,) = free_ports(1)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.expert.prefixes"],
+        [sys.executable, "-m", "tests.expert.prefixes", str(port)],
         cwd=ROOT,
-        env={**os.environ, **RAY_ENVIRONMENT},
+        env={**os.environ, **RAY_ENVIRONMENT, **haproxy, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=280,
@@ -186,3 +208,4 @@ def test_serve_sends_a_document_to_one_replica_and_spreads_a_load() -> None:
         assert len(set(answers)) == 1, told
     for under_load in ("under load", "adapter under load"):
         assert len(set(told[under_load])) == 2, told
+    assert told["replicas"] == {"Expert": 2, "Ingress": 0}

@@ -17,6 +17,7 @@ import yaml
 
 from serve_app import app as graph
 from serve_app import serve_config
+from serve_app.expert.placement import PrefixAffinity
 from serve_app.ledger.prices import PriceTable
 from serve_app.router.placement import Lanes
 from serve_app.router.policy import DEFAULT
@@ -77,7 +78,7 @@ def test_the_chart_tells_serve_what_trivium_up_would(
     values.write_text(yaml.safe_dump(given), encoding="utf-8")
     manifests = render(*of_profile(profile), "-f", str(values))
     rendered = applications(manifests)
-    made = serve_config.applications(from_args(settings_file(manifests)), haproxy=True)
+    made = serve_config.applications(from_args(settings_file(manifests)))
     assert [meaning(each) for each in rendered] == [meaning(each) for each in made]
     for told in (rendered, made):
         assert "planted-secret" not in json.dumps(told)
@@ -88,18 +89,15 @@ def test_the_chart_tells_serve_what_trivium_up_would(
         PriceTable.load(gateway["user_config"]["ledger"]["prices"]).require("gpt-4.1")
 
 
-def test_the_expert_has_its_request_router_where_haproxy_is_not() -> None:
-    manifests = render(*PROFILE, "--set-string", "ray.env.RAY_SERVE_ENABLE_HA_PROXY=0")
-    (expert, _) = applications(manifests)
-    (made, _) = serve_config.applications(from_args(settings_file(manifests)))
-    assert meaning(expert) == meaning(made)
-    assert "request_router_config" in made["deployments"][0]
-
-
 @pytest.mark.parametrize("profile", ["default", *PROFILES])
 def test_the_applications_are_built_of_what_the_chart_renders(profile: str) -> None:
     expert, trivium = applications(render(*of_profile(profile)))
-    ours = graph.expert(expert["args"])._bound_deployment
+    (server,) = graph.expert(expert["args"])._bound_deployment.init_args
+    ours = server._bound_deployment
+    assert [ours.name] == [each["name"] for each in expert["deployments"]]
+    assert (
+        ours._deployment_config.request_router_config.get_request_router_class() is PrefixAffinity
+    )
     bundles = ours._replica_config.placement_group_bundles
     if expert["args"]["expert"]["accelerator"] == "gpu":
         # One for each GPU, and no CPU in any: GPU pods offer none.

@@ -25,10 +25,6 @@ applications:
     deployments:
       - name: Expert
         {{- include "trivium.options" (list $all "expert") | trim | nindent 8 }}
-        {{- /* Serve takes no request router on an application's first deployment where HAProxy is. */}}
-        {{- if and (eq (dig "RAY_SERVE_ENABLE_HA_PROXY" "1" (default dict .Values.ray.env) | toString) "0") (ne (dig "engine" "enable_prefix_caching" true $all.expert) false) }}
-        request_router_config: { request_router_class: "serve_app.expert.placement:PrefixAffinity" }
-        {{- end }}
   - name: trivium
     route_prefix: /
     import_path: serve_app.app:trivium
