@@ -10,6 +10,7 @@ from serve_app.cluster import manifests, needs
 from serve_app.cluster.admission import admission
 from serve_app.cluster.capacity import gpus, quota
 from serve_app.cluster.declared import settings
+from serve_app.cluster.drivers import drivers
 from serve_app.cluster.findings import Check, Finding, Plan
 from serve_app.cluster.kube import Object, Ref
 from serve_app.cluster.refusals import UnknownKind
@@ -248,6 +249,7 @@ CHECKS: Mapping[str, Check] = {
     "permissions": _permissions,
     "secrets": _secrets,
     "gpus": gpus,
+    "drivers": drivers,
     "storage": _storage,
     "quota": quota,
     "admission": admission,

@@ -180,6 +180,24 @@ def test_gpus(failed: Failed, preflight: Check, plane: Plane, with_secrets: None
         plane.kubectl("delete", "pod", "other", "--force", "--grace-period=0")
 
 
+def test_drivers(failed: Failed, preflight: Check, plane: Plane, with_secrets: None) -> None:
+    def said() -> str:
+        return preflight(profile="gpu").out
+
+    assert "gpu-1: no label tells the driver" in said()
+    try:
+        plane.kubectl("label", "node", "gpu-1", "nvidia.com/cuda.driver.major=570")
+        [(check, sentence, remedy)] = failed(profile="gpu")
+        assert check == "drivers"
+        assert sentence == "CUDA 13 needs an NVIDIA driver of 580 or later: gpu-1 has 570"
+        assert remedy.startswith("update it there (the GPU operator's driver.version)")
+        plane.kubectl("label", "node", "gpu-1", "nvidia.com/cuda.driver-version.major=580")
+        assert "580, which runs CUDA 13" in said()
+    finally:
+        names = ("driver.major", "driver-version.major")
+        plane.kubectl("label", "node", "gpu-1", *(f"nvidia.com/cuda.{each}-" for each in names))
+
+
 def test_a_secret_without_its_key(failed: Failed, plane: Plane, with_secrets: None) -> None:
     asked = ["--set", "secrets.env.HF_TOKEN=token"]
     [(check, sentence, remedy)] = failed(*asked, profile="gpu")

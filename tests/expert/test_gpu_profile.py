@@ -11,7 +11,8 @@ import pytest
 from serve_app.expert.deployment import environment, placement
 from serve_app.expert.engine import llm_config
 from serve_app.ledger.prices import PriceTable
-from serve_app.settings import Settings, load
+from serve_app.settings import Settings, from_args, load
+from tests.helm.chart import of_profile, render, settings_file
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -63,20 +64,43 @@ def test_settings_are_an_llm_config_of_two_gpus_with_adapters(
     assert engine.placement_bundles == [{"GPU": 1.0}] * 2
 
 
-def test_engine_arguments_are_ones_that_vllm_takes(settings: Settings, base: str) -> None:
+def parsed_by_vllm(given: dict[str, Any], base: str) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    given = llm_config(settings.expert, base, None).engine_kwargs
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
-    parsed = AsyncEngineArgs.from_cli_args(
-        parser.parse_args(["--model", base, *command_line(given)])
-    )
+    return AsyncEngineArgs.from_cli_args(parser.parse_args(["--model", base, *command_line(given)]))
+
+
+def test_engine_arguments_are_ones_that_vllm_takes(settings: Settings, base: str) -> None:
+    given = llm_config(settings.expert, base, None).engine_kwargs
+    parsed = parsed_by_vllm(given, base)
     structured = given.pop("structured_outputs_config")
     for name, value in given.items():
         assert getattr(parsed, name) == value
     assert structured.items() <= vars(parsed.structured_outputs_config).items()
     assert parsed.create_model_config().max_model_len == 32768
+
+
+# Compute capability of each card. What is older than Ada (8.9) is refused an FP8 cache by vLLM.
+CARDS = {"l4": (8, 9), "a10g": (8, 6), "h100": (9, 0)}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_what_a_card_adds_is_what_vllm_takes_on_it(card: str, base: str) -> None:
+    from vllm.platforms.interface import DeviceCapability
+    from vllm.v1.attention.backends.triton_attn import TritonAttentionBackend
+
+    rendered = settings_file(render(*of_profile("gpu"), *of_profile(f"gpu-{card}")))
+    given = llm_config(from_args(rendered).expert, base, None).engine_kwargs
+    parsed = parsed_by_vllm(given, base)
+    cache = parsed.kv_cache_dtype
+    assert cache == given["kv_cache_dtype"]
+    assert (cache == "fp8") == (CARDS[card] >= (8, 9))
+    if backend := parsed.attention_backend:
+        assert str(getattr(backend, "name", backend)) == "TRITON_ATTN"
+        assert TritonAttentionBackend.supports_kv_cache_dtype(cache)
+        assert TritonAttentionBackend.supports_compute_capability(DeviceCapability(*CARDS[card]))
 
 
 def test_nothing_is_left_to_nvcc_unless_the_settings_say_so(settings: Settings) -> None:
@@ -93,13 +117,9 @@ def test_nothing_is_left_to_nvcc_unless_the_settings_say_so(settings: Settings) 
 def test_mistaken_engine_argument_would_be_found(
     settings: Settings, base: str, wrong: dict[str, Any]
 ) -> None:
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
     given = {**llm_config(settings.expert, base, None).engine_kwargs, **wrong}
-    parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     with pytest.raises(SystemExit):
-        parser.parse_args(["--model", base, *command_line(given)])
+        parsed_by_vllm(given, base)
 
 
 def test_replica_reserves_its_gpus_and_scales_by_ongoing_requests(settings: Settings) -> None:
