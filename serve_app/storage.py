@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, get_loop, sync
@@ -21,6 +21,9 @@ from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
 from serve_app.errors import SettingsError, Unavailable
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
 
@@ -82,6 +85,11 @@ class Store:
         names = (each["name"] for each in found if each["type"] == "directory")
         return sorted(name.rstrip("/").rpartition("/")[2] for name in names)
 
+    def files(self, path: str) -> list[str]:
+        """Paths of all files below a folder, or of the file that it is; none if it is not there."""
+        before = len(self._opened.root) + 1
+        return sorted(str(each)[before:] for each in self._call("find", path))
+
     def exists(self, path: str) -> bool:
         try:
             self._call("info", path)
@@ -121,6 +129,19 @@ class Store:
     def remove(self, path: str) -> None:
         """A file, or a folder with all that is in it."""
         self._call("rm", path, recursive=True)
+
+    def arrow(self) -> tuple[FileSystem, str]:
+        """An object store as Arrow's libraries take it, Ray's among them, and the root's path.
+
+        Raises:
+            SettingsError: It is none.
+        """
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        opened = self._opened
+        if not opened.objects:
+            raise SettingsError(f"{self.root} is no object store: name a folder by its path")
+        return PyFileSystem(FSSpecHandler(opened.files)), opened.root
 
     def _make_folder_of(self, path: str) -> None:
         self._call("makedirs", path.rpartition("/")[0], exist_ok=True)
@@ -187,6 +208,29 @@ class Store:
                     "it: create it, or correct the address"
                 )
         self._bucket_seen = True
+
+
+def fetched(source: str, folder: Path) -> Path:
+    """What a path names; or a copy, in a folder, of the file or the folder that a URL names.
+
+    Raises:
+        SettingsError: Nothing is there, or fsspec knows no such kind of store.
+        Unavailable: As the methods of `Store`.
+    """
+    if "://" not in source:
+        return Path(source)
+    parent, _, name = source.rstrip("/").rpartition("/")
+    store = Store(parent)
+    found = store.files(name)
+    if not found:
+        raise SettingsError(f"{source}: there is no such file or folder")
+    for each in found:
+        local = folder / each
+        if not local.resolve().is_relative_to(folder.resolve()):
+            raise SettingsError(f"{source}: {each} lies outside of it")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        store.download(each, local)
+    return folder / name
 
 
 def within(limit_s: float, function: Callable[..., T], *args: Any) -> T:

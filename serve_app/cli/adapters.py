@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from serve_app.cli.served import Verdict, wait_until_served
 from serve_app.cli.tuning import base_of
 from serve_app.errors import SettingsError
 from serve_app.settings import Settings, load
+from serve_app.storage import fetched
 
 adapters = typer.Typer(
     help="Trained adapters as releases: added, promoted when no score falls, rolled back.",
@@ -81,7 +83,9 @@ def show(
 @adapters.command()
 def add(
     name: Name,
-    folder: Annotated[Path, typer.Argument(help="What `trivium train expert` wrote.")],
+    folder: Annotated[
+        str, typer.Argument(help="What `trivium train expert` wrote: a folder, or its URL.")
+    ],
     scores: Annotated[
         Path | None,
         typer.Option(
@@ -110,8 +114,10 @@ def add(
     settings = _settings(config)
     measured = _scores(scores) if scores else {}
     promised = _contract(contract) if contract else None
-    candidate = admit(folder, base_of(settings, base), Limits(max_rank, max_bytes))
-    manifest = _registry(registry, settings).add(name, candidate, measured, promised)
+    with tempfile.TemporaryDirectory(prefix="trivium-adapter-") as here:
+        trained = fetched(folder, Path(here))
+        candidate = admit(trained, base_of(settings, base), Limits(max_rank, max_bytes))
+        manifest = _registry(registry, settings).add(name, candidate, measured, promised)
     if as_json:
         print(json.dumps(manifest))
         return

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import (
@@ -25,20 +26,34 @@ from serve_app.cli.console import Bars, errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import SettingsError
 from serve_app.expert.base import Base, find
+from serve_app.expert.bucket import Bucket
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.settings import Settings, load
+from serve_app.storage import fetched
+
+if TYPE_CHECKING:
+    from serve_app.expert.training import Machine, Plan
 
 _LEARNING = "Learning"
 _DEFAULT = Hyperparameters()
 
 
 def train_expert(
-    data: Annotated[Path, typer.Option("--data", "-d", help='Examples, JSONL: {"messages": […]}.')],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help='Examples, JSONL: {"messages": […]}; path or URL.')
+    ],
     valid: Annotated[
-        Path, typer.Option(help="Other examples, to measure on; shares no question with --data.")
+        str,
+        typer.Option(help="Others, to measure on; shares no question with --data. Path or URL."),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The adapter's folder; appears when complete.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The adapter's folder, or its URL such as s3://bucket/house; appears when "
+            "complete.",
+        ),
     ],
     base: Annotated[
         str | None,
@@ -113,8 +128,9 @@ def train_expert(
     been: checkpoints lie beside the output until it is complete. The output is a PEFT folder with
     recipe.json, losses.jsonl and losses.png.
 
-    It runs on a Ray cluster of its own, or on that of [bold]RAY_ADDRESS[/bold] (the output must
-    then be on a file system that all workers share).
+    It runs on a Ray cluster of its own, or on that of [bold]RAY_ADDRESS[/bold]. The output must
+    then be on a file system that all workers share, or in a bucket: any machine that reaches the
+    bucket finishes the run.
 
     [bold]Example:[/bold] trivium train expert -d train.jsonl --valid valid.jsonl -o adapters/house
     --licence Apache-2.0 --dry-run
@@ -132,30 +148,48 @@ def train_expert(
     if four_bit and settings.expert.accelerator == "cpu":
         raise SettingsError("a base in 4 bits needs a GPU: set expert.accelerator to gpu")
     chosen = Hyperparameters(rank, learning_rate, epochs, batch, max_tokens, seed, four_bit)
-    with errors.status("checking the data"):
-        plan = training.plan(base_of(settings, base), data, valid, output, chosen, licence, start)
     machine = training.Machine(
         workers, settings.expert.accelerator, save_every, training_settings.checkpointing
     )
-    if dry_run:
-        with errors.status("timing a pack"):
-            seconds = training.seconds(plan, machine)
-        _show_plan(plan, training.needs(plan, machine), seconds, as_json)
-        return
+    bucket = Bucket.of(output) if "://" in output else None
+    with tempfile.TemporaryDirectory(prefix="trivium-train-") as folder:
+        here = Path(folder)
+        with errors.status("checking the data"):
+            plan = training.plan(
+                base_of(settings, base),
+                fetched(data, here / "train"),
+                fetched(valid, here / "valid"),
+                here / bucket.name if bucket else Path(output),
+                chosen,
+                licence,
+                start,
+                bucket,
+            )
+        if dry_run:
+            with errors.status("timing a pack"):
+                seconds = training.seconds(plan, machine)
+            _show_plan(plan, training.needs(plan, machine), seconds, as_json)
+            return
+        _show(output, _trained(plan, machine, settings, output), as_json)
+
+
+def _trained(plan: Plan, machine: Machine, settings: Settings, output: str) -> dict[str, Any]:
+    """What `recipe.json` holds, of a run that is brought to its end, or was before."""
+    from serve_app.expert import training
+
     if plan.finished:
-        record = json.loads((output / "recipe.json").read_text(encoding="utf-8"))
         errors.print(f"{output} is finished already, by this very recipe")
-    else:
-        try:
-            with (
-                _cluster(settings, str(output.resolve()), workers),
-                _progress(plan.recipe.steps) as on_report,
-            ):
-                record = training.train(plan, machine, on_report)
-        except KeyboardInterrupt:
-            errors.print("stopped; the same command goes on from the last checkpoint")
-            raise
-    _show(output, record, as_json)
+        return training.finished(plan)
+    purpose = output if plan.bucket else str(plan.output.resolve())
+    try:
+        with (
+            _cluster(settings, purpose, machine.workers),
+            _progress(plan.recipe.steps) as on_report,
+        ):
+            return training.train(plan, machine, on_report)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on from the last checkpoint")
+        raise
 
 
 def base_of(settings: Settings, named: str | None) -> Base:
@@ -224,7 +258,7 @@ def _progress(total: int) -> Iterator[Any]:
         yield on_report
 
 
-def _show_plan(plan: Any, memory: Any, seconds: float | None, as_json: bool) -> None:
+def _show_plan(plan: Plan, memory: Any, seconds: float | None, as_json: bool) -> None:
     recipe, packs = plan.recipe, {"train": len(plan.train), "valid": len(plan.valid)}
     if as_json:
         estimated = {"estimated_bytes": memory.total, "estimated_seconds": seconds}
@@ -249,9 +283,9 @@ def _show_plan(plan: Any, memory: Any, seconds: float | None, as_json: bool) -> 
     )
 
 
-def _show(output: Path, record: dict[str, Any], as_json: bool) -> None:
+def _show(output: str, record: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"output": str(output), **record}))
+        print(json.dumps({"output": output, **record}))
         return
     losses = record["losses"]
     out.print(

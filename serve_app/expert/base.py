@@ -17,10 +17,12 @@ class Base:
 
     Attributes:
         name: What recipes call it.
+        source: Folder or hub id, by which another machine finds it.
     """
 
     name: str
     folder: Path
+    source: str = ""
 
     def weights_sha256(self) -> str:
         """Of names and contents of all weight files: two models with it answer alike."""
@@ -48,7 +50,7 @@ def find(source: str, name: str) -> Base:
     if missing or not _weights(folder):
         lacks = " and ".join(missing) or "weights in .safetensors"
         raise SettingsError(f"{folder} is no model to train: it lacks {lacks}")
-    return Base(name, folder)
+    return Base(name, folder, source)
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -82,12 +82,17 @@ class Recipe:
     def id(self) -> str:
         return hashlib.sha256(json.dumps(self._essence(), sort_keys=True).encode()).hexdigest()
 
-    def refuse_other(self, folder: Path, advice: str) -> None:
-        """Raises `SettingsError` if the folder was made by another recipe, or by none."""
+    def refuse_other(self, folder: Path | str, record: bytes, advice: str) -> None:
+        """Raises `SettingsError` if a folder was made by another recipe, or by none.
+
+        Args:
+            folder: Its path or URL, for the message.
+            record: What its `recipe.json` holds; empty where it has none.
+        """
         try:
-            found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            found = json.loads(record)
             theirs = found["id"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise SettingsError(f"{folder} exists and holds no {FILE}: {advice}") from None
         if theirs != self.id:
             ours = _flat(self._essence())

@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
 import os
 import shutil
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serve_app.errors import SettingsError, TriviumError, Unavailable
-from serve_app.expert import curves, memory, tokens
+from serve_app.errors import SettingsError
+from serve_app.expert import curves, fit, memory, tokens
 from serve_app.expert.admission import CONFIG, WEIGHTS, Limits, admit
 from serve_app.expert.base import Base
+from serve_app.expert.bucket import Bucket
 from serve_app.expert.examples import Example, read_examples, refuse_leaks
 from serve_app.expert.recipe import FILE, Data, Hyperparameters, Recipe
 from serve_app.expert.work import LOSSES, Work
 
 if TYPE_CHECKING:
-    from ray.train import ScalingConfig
-
     from serve_app.expert.worker import Job
 
 _TIMED = 2 << 30  # bytes of weights: half a billion parameters on a CPU
 
-Report = Callable[[dict[str, float]], None]  # an entry of the log: step and loss, or valid_loss
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Training, checked and counted: nothing is left that the input could be at fault for."""
+    """Training, checked and counted: nothing is left that the input could be at fault for.
+
+    Attributes:
+        output: The adapter's folder; with a bucket, where it is put together before it goes there.
+        finished: Whether an earlier run of this very recipe left its output.
+    """
 
     base: Base
     recipe: Recipe
     train: tuple[tokens.Pack, ...]
     valid: tuple[tokens.Pack, ...]
     output: Path
+    finished: bool
     start: Path | None = None
+    bucket: Bucket | None = None
 
     @property
     def work(self) -> Work:
         return Work.of(self.output)
-
-    @property
-    def finished(self) -> bool:
-        """An earlier run of this very recipe left its output."""
-        return self.output.exists()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +77,12 @@ def plan(
     chosen: Hyperparameters,
     licence: str | None,
     start: Path | None = None,
+    bucket: Bucket | None = None,
 ) -> Plan:
     """Read, check and count everything; writes nothing.
 
     Args:
+        output: The adapter's folder; with a bucket, a place for it on this machine.
         start: An adapter of the same base and rank to go on from; else new weights.
 
     Raises:
@@ -105,12 +104,8 @@ def plan(
     )
     if not output.parent.is_dir():
         raise SettingsError(f"{output.parent}: there is no such folder to write {output.name} to")
-    if output.exists():
-        recipe.refuse_other(output, "name another --output, or remove it")
-    work = Work.of(output).folder
-    if work.exists():
-        recipe.refuse_other(work, "finish that run with its own command, or remove the folder")
-    return Plan(base, recipe, train_packs, valid_packs, output, start)
+    finished = _is_there(recipe, output, bucket)
+    return Plan(base, recipe, train_packs, valid_packs, output, finished, start, bucket)
 
 
 def seconds(plan: Plan, machine: Machine) -> float | None:
@@ -143,7 +138,7 @@ def needs(plan: Plan, machine: Machine) -> memory.Memory:
     )
 
 
-def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
+def train(plan: Plan, machine: Machine, on_report: fit.Report) -> dict[str, Any]:
     """Train on the Ray cluster that this process has joined, going on from the last checkpoint.
 
     Returns:
@@ -155,10 +150,51 @@ def train(plan: Plan, machine: Machine, on_report: Report) -> dict[str, Any]:
     work = plan.work
     work.folder.mkdir(exist_ok=True)
     with work.locked("run", wait_s=0.0):
-        record = json.dumps(plan.recipe.record(), indent=2)
-        (work.folder / FILE).write_text(record + "\n", encoding="utf-8")
-        _fit(plan, machine, on_report)
-        return _finish(plan, machine)
+        recipe = json.dumps(plan.recipe.record(), indent=2) + "\n"
+        (work.folder / FILE).write_text(recipe, encoding="utf-8")
+        if plan.bucket:
+            plan.bucket.begin(recipe)
+        fit.run(plan, machine, partial(_job, plan, machine), on_report)
+        record = _finish(plan, machine)
+        if plan.bucket:
+            plan.bucket.publish(plan.output)
+        return record
+
+
+def _is_there(recipe: Recipe, output: Path, bucket: Bucket | None) -> bool:
+    """Whether the output is.
+
+    Raises:
+        SettingsError: It is of another recipe, or a run that is not finished is.
+    """
+    work = Work.of(output).folder
+    found = _record(output) if bucket is None else bucket.finished()
+    begun = _record(work) if bucket is None else bucket.begun()
+    if found is not None:
+        where = bucket.url if bucket else output
+        recipe.refuse_other(where, found, "name another --output, or remove it")
+    if begun is not None:
+        where = bucket.work_url if bucket else work
+        advice = "finish that run with its own command, or remove the folder"
+        recipe.refuse_other(where, begun, advice)
+    return found is not None
+
+
+def _record(folder: Path) -> bytes | None:
+    """A folder's `recipe.json`, empty where it has none; None without the folder."""
+    if not folder.exists():
+        return None
+    try:
+        return (folder / FILE).read_bytes()
+    except OSError:
+        return b""
+
+
+def finished(plan: Plan) -> dict[str, Any]:
+    """What the `recipe.json` of a finished output holds."""
+    content = plan.bucket.finished() if plan.bucket else _record(plan.output)
+    record: dict[str, Any] = json.loads(content or b"")
+    return record
 
 
 def _begun(start: Path, base: Base, chosen: Hyperparameters) -> str:
@@ -198,13 +234,13 @@ def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
 
     on_cpu = machine.accelerator == "cpu"
     return Job(
-        base=plan.base.folder.resolve(),
-        base_name=plan.base.name,
+        base=replace(plan.base, folder=plan.base.folder.resolve()),
         hyperparameters=plan.recipe.hyperparameters,
         start=plan.start and plan.start.resolve(),
         train=plan.train,
         valid=plan.valid,
         folder=plan.work.folder.resolve(),
+        bucket=plan.bucket.url if plan.bucket else None,
         workers=machine.workers,
         save_every=machine.save_every,
         use_cpu=on_cpu,
@@ -212,76 +248,6 @@ def _job(plan: Plan, machine: Machine, reports: Any) -> Job:
         # Ray gives a worker one thread for the one CPU it asks for.
         threads=max(1, (os.cpu_count() or 1) // machine.workers) if on_cpu else None,
         reports=reports,
-    )
-
-
-def _loop(config: dict[str, Any]) -> None:
-    """What Ray Train runs on a worker; it loads torch there and not here."""
-    from serve_app.expert import worker
-
-    worker.run(config)
-
-
-def scaling(machine: Machine) -> ScalingConfig:
-    """What Ray Train starts: all that differs between a laptop and many GPUs."""
-    from ray.train import ScalingConfig
-
-    return ScalingConfig(num_workers=machine.workers, use_gpu=machine.accelerator == "gpu")
-
-
-def _fit(plan: Plan, machine: Machine, on_report: Report) -> None:
-    from ray.train import RunConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
-    # Ray Train keeps notes on each run; nothing reads them later.
-    notes = plan.work.folder / "ray"
-    shutil.rmtree(notes, ignore_errors=True)
-    with _reports(on_report) as queue:
-        trainer = TorchTrainer(
-            _loop,
-            train_loop_config={"job": _job(plan, machine, queue)},
-            scaling_config=scaling(machine),
-            run_config=RunConfig(name=str(time.time_ns()), storage_path=str(notes.resolve())),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            failures = getattr(error, "worker_failures", None) or {0: error}
-            raise _reason(failures) from None
-        except SystemExit:
-            # How Ray Train answers Ctrl-C: as if all were well.
-            raise KeyboardInterrupt from None
-
-
-@contextlib.contextmanager
-def _reports(on_report: Report) -> Iterator[Any]:
-    """A queue to give to the workers; each entry they put in is handed over here."""
-    from ray.util.queue import Queue
-
-    queue = Queue()
-
-    def follow() -> None:
-        while (entry := queue.get()) is not None:
-            on_report(entry)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield queue
-    finally:
-        queue.put(None)
-        thread.join(10)
-
-
-def _reason(failures: dict[int, Exception]) -> TriviumError:
-    """Why workers failed: our own error if one of them has it."""
-    causes = [getattr(error, "cause", None) or error for error in failures.values()]
-    for cause in causes:
-        if isinstance(cause, TriviumError):
-            return cause
-    lines = str(causes[0]).strip().splitlines() or [type(causes[0]).__name__]
-    return Unavailable(
-        f"training failed: {lines[-1]}; the same command goes on from the last checkpoint"
     )
 
 

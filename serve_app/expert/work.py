@@ -45,10 +45,14 @@ class Work:
         found = {int(p.name.removeprefix(_PREFIX)): p for p in self.checkpoints.glob(f"{_PREFIX}*")}
         return found[max(found)] if found else None
 
+    def written(self, step: int) -> Path:
+        """A checkpoint that does not count yet."""
+        return self.unfinished / f"{_PREFIX}{step}"
+
     def finish_checkpoint(self, step: int) -> None:
         """Let the checkpoint just written count, and remove those before it."""
-        name = f"{_PREFIX}{step}"
-        written = self.unfinished / name
+        written = self.written(step)
+        name = written.name
         for path in (*written.iterdir(), written):
             _flush(path)
         self.checkpoints.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from serve_app.errors import InvalidRequest, Unavailable
+from serve_app.expert import bucket
+from serve_app.expert.base import Base, find
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.expert.tokens import Ints, Pack, features
 from serve_app.expert.work import LOSSES, Work
@@ -45,22 +48,24 @@ class Job:
     """What a worker needs.
 
     Attributes:
-        base: The model's folder.
         start: Folder of the adapter to go on from; None begins with new weights.
         workers: That share a step.
+        folder: Of work on this output, on a file system that all workers share.
+        bucket: URL of the output where it is in a bucket: its checkpoints then are too, and the
+            workers share no folder.
         save_every: Optimizer steps between checkpoints.
         checkpointing: Whether activations are computed again in the backward pass and not kept.
         threads: Of torch, on the CPU; None leaves them alone.
         reports: Takes each entry of the log (`ray.util.queue.Queue`).
     """
 
-    base: Path
-    base_name: str
+    base: Base
     hyperparameters: Hyperparameters
     start: Path | None
     train: tuple[Pack, ...]
     valid: tuple[Pack, ...]
     folder: Path
+    bucket: str | None
     workers: int
     save_every: int
     use_cpu: bool
@@ -72,7 +77,8 @@ class Job:
 def run(config: Mapping[str, Any]) -> None:
     """The function that Ray Train runs on each worker.
 
-    Leaves the adapter and its losses in the work folder's `adapter`.
+    Leaves the adapter and its losses in the work folder's `adapter`, or as the last checkpoint of
+    the run in its bucket.
 
     Args:
         config: `job` is a `Job`.
@@ -86,20 +92,39 @@ def run(config: Mapping[str, Any]) -> None:
     logging.disable_progress_bar()
     if job.threads:
         torch.set_num_threads(job.threads)
-    work = Work(job.folder)
     first = int(os.environ.get("RANK", "0")) == 0
+    if job.bucket:
+        with tempfile.TemporaryDirectory(prefix="trivium-train-") as folder:
+            _run_from_bucket(job, Work(Path(folder)), first=first)
+        return
+    work = Work(job.folder)
     if not first:
-        _train(job, work)
+        _train(job, work, work.last_checkpoint())
         return
     with work.locked("worker", _LEFT_BEHIND_S):
-        trainer = _train(job, work)
-        shutil.rmtree(work.adapter, ignore_errors=True)
-        with _explained(work.adapter, "the adapter"):
-            trainer.model.save_pretrained(work.adapter)
-            (work.adapter / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in
-            _name_base(work.adapter, job.base_name)
-            entries = [json.dumps(_entry(each)) for each in trainer.state.log_history]
-            (work.adapter / LOSSES).write_text("\n".join(entries) + "\n", encoding="utf-8")
+        _save(job, work, _train(job, work, work.last_checkpoint()))
+
+
+def _run_from_bucket(job: Job, work: Work, *, first: bool) -> None:
+    last = bucket.taken(work.folder / "last")
+    if last and (last / LOSSES).is_file():
+        return  # the adapter itself: a run was at its end when it was killed
+    trainer = _train(job, work, last)
+    if first:
+        _save(job, work, trainer)
+    with _explained(job, work, "the adapter"):
+        bucket.hand_over(work.adapter)
+
+
+def _save(job: Job, work: Work, trainer: Trainer) -> None:
+    """The adapter and its losses, into the work folder."""
+    shutil.rmtree(work.adapter, ignore_errors=True)
+    with _explained(job, work, "the adapter"):
+        trainer.model.save_pretrained(work.adapter)
+        (work.adapter / "README.md").unlink(missing_ok=True)  # PEFT's form, not filled in
+        _name_base(work.adapter, job.base.name)
+        entries = [json.dumps(_entry(each)) for each in trainer.state.log_history]
+        (work.adapter / LOSSES).write_text("\n".join(entries) + "\n", encoding="utf-8")
 
 
 def seconds_per_pack(job: Job) -> float:
@@ -118,17 +143,19 @@ def seconds_per_pack(job: Job) -> float:
     return seconds
 
 
-def _train(job: Job, work: Work) -> Trainer:
+def _train(job: Job, work: Work, last: Path | None) -> Trainer:
     set_seed(job.hyperparameters.seed)
-    last = work.last_checkpoint()
     trainer = AdapterTrainer(job, work, last)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer
 
 
 def _model(job: Job) -> Any:
+    base = job.base.folder
+    if not base.is_dir():  # the driver has it in its own cache of the hub
+        base = find(job.base.source, job.base.name).folder
     model = AutoModelForCausalLM.from_pretrained(
-        job.base, dtype=_dtype(job), attn_implementation="sdpa", **_quantized(job)
+        base, dtype=_dtype(job), attn_implementation="sdpa", **_quantized(job)
     )
     model.config.use_cache = False
     if job.hyperparameters.four_bit:
@@ -137,7 +164,7 @@ def _model(job: Job) -> Any:
     if job.start:
         adapted = PeftModel.from_pretrained(model, job.start, is_trainable=True)
         # A bare name would be looked up on the hub whenever a checkpoint is saved.
-        adapted.peft_config["default"].base_model_name_or_path = str(job.base)
+        adapted.peft_config["default"].base_model_name_or_path = str(base)
         return adapted
     chosen = job.hyperparameters
     lora = LoraConfig(
@@ -220,6 +247,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             eval_dataset=[features(pack) for pack in job.valid],
             data_collator=_tensors,
         )
+        self._job = job
         self._work = work
         self._reports = job.reports
         self._started = time.monotonic()
@@ -239,29 +267,32 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        if self.is_world_process_zero():
+        if self._job.bucket or self.is_world_process_zero():
             shutil.rmtree(self._work.unfinished, ignore_errors=True)
-        with _explained(self._work.folder, f"the checkpoint of step {step}"):
+        with _explained(self._job, self._work, f"the checkpoint of step {step}"):
             super()._save_checkpoint(model, trial)
+            if self._job.bucket:
+                bucket.hand_over(self._work.written(step))
+                return
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 self._work.finish_checkpoint(step)
 
 
 @contextlib.contextmanager
-def _explained(folder: Path, what: str) -> Iterator[None]:
+def _explained(job: Job, work: Work, what: str) -> Iterator[None]:
     """Why something cannot be written, in one line, whichever library was writing."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         # Torch's writer says that writing failed, and not why.
-        full = shutil.disk_usage(folder).free < _FULL or "No space left" in str(error)
+        full = shutil.disk_usage(work.folder).free < _FULL or "No space left" in str(error)
         reason = os.strerror(errno.ENOSPC) if full else str(error).strip().splitlines()[0]
-        last = Work(folder).last_checkpoint()
-        kept = f"goes on from {last.name}" if last else "begins again"
+        last = "the last checkpoint" if job.bucket else work.last_checkpoint()
+        kept = f"goes on from {getattr(last, 'name', last)}" if last else "begins again"
         raise Unavailable(
-            f"{what} cannot be written to {folder}: {reason}; put that right, and the same "
-            f"command {kept}"
+            f"{what} cannot be written to {job.bucket or work.folder}: {reason}; put that right, "
+            f"and the same command {kept}"
         ) from None
 
 

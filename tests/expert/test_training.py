@@ -9,7 +9,9 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,17 @@ import pytest
 import torch
 
 from serve_app.errors import SettingsError
-from serve_app.expert import memory, training
+from serve_app.expert import fit, memory, training
+from serve_app.expert.adapters import Registry
 from serve_app.expert.base import find
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.expert.work import Work
 from serve_app.settings import load
+from serve_app.storage import Store, fetched
 from tests.cli.conftest import Run, run  # noqa: F401  # the fixture
 from tests.conftest import ROOT
 from tests.expert.conftest import row, save
+from tests.s3 import S3
 
 pytestmark = [pytest.mark.usefixtures("clean_environment"), pytest.mark.timeout(600)]
 
@@ -43,17 +48,27 @@ WEIGHTS = "adapter_model.safetensors"
 Data = tuple[Path, Path]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Data:
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    folder = tmp_path_factory.mktemp("data")
     rows = [row(f"What is {n} and {n}?", f"It is {2 * n}, surely.") for n in range(16)]
-    return save(tmp_path / "train.jsonl", rows[:12]), save(tmp_path / "valid.jsonl", rows[12:])
+    return save(folder / "train.jsonl", rows[:12]), save(folder / "valid.jsonl", rows[12:])
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Path, data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run left that nobody killed."""
+    folder = tmp_path_factory.mktemp("whole")
+    plan = planned(tiny, data, folder / "whole")
+    assert alone(plan, folder).wait() == 0
+    return plan.work.adapter
 
 
 def planned(tiny: Path, data: Data, output: Path) -> training.Plan:
     return training.plan(find(str(tiny), "tiny"), *data, output, CHOSEN, None)
 
 
-def command(tiny: Path, data: Data, output: Path, *more: str) -> list[str]:
+def command(tiny: Path, data: Iterable[object], output: object, *more: str) -> list[str]:
     train, valid = map(str, data)
     own = ["--data", train, "--valid", valid, "--output", str(output), "--base", str(tiny)]
     return ["train", "expert", *own, *OPTIONS, *more]
@@ -89,13 +104,13 @@ def alone(plan: training.Plan, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def kill_after(step: int, work: Work, process: subprocess.Popen[str]) -> None:
+def kill_after(step: int, reached: Callable[[], int], process: subprocess.Popen[str]) -> None:
     """SIGKILL to it and all it started, as soon as there is a checkpoint beyond a step."""
     parent, there = psutil.Process(process.pid), False
     while not there:
         assert process.poll() is None, process.communicate()
         family = [parent, *parent.children(recursive=True)]
-        there = reached(work) > step
+        there = reached() > step
     # The workers first: one that outlives its driver trains on for a while.
     for each in reversed(family):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -103,7 +118,7 @@ def kill_after(step: int, work: Work, process: subprocess.Popen[str]) -> None:
     psutil.wait_procs(family[1:])
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert step < reached(work) < STEPS
+    assert step < reached() < STEPS
 
 
 def reached(work: Work) -> int:
@@ -117,23 +132,75 @@ def losses(folder: Path) -> list[dict[str, float]]:
 
 
 def test_a_run_killed_twice_ends_as_one_that_was_not(
-    tiny: Path, data: Data, tmp_path: Path
+    tiny: Path, data: Data, whole: Path, tmp_path: Path
 ) -> None:
-    whole = planned(tiny, data, tmp_path / "whole")
-    assert alone(whole, tmp_path).wait() == 0
     killed = planned(tiny, data, tmp_path / "killed")
-    kill_after(1, killed.work, alone(killed, tmp_path))
-    kill_after(2, killed.work, started(command(tiny, data, killed.output)))
+    kill_after(1, partial(reached, killed.work), alone(killed, tmp_path))
+    kill_after(2, partial(reached, killed.work), started(command(tiny, data, killed.output)))
     last = started(command(tiny, data, killed.output))
     out, err = last.communicate()
     assert last.returncode == 0, err
     record = json.loads(out)
     assert record["steps"] == STEPS
-    assert losses(killed.output) == losses(whole.work.adapter)
-    assert (killed.output / WEIGHTS).read_bytes() == (whole.work.adapter / WEIGHTS).read_bytes()
+    assert losses(killed.output) == losses(whole)
+    assert (killed.output / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert record["losses"]["valid_after"] < record["losses"]["valid_before"]
     assert (killed.output / "losses.png").stat().st_size > 0
     assert not killed.work.folder.exists()
+
+
+def test_a_run_in_a_bucket_is_finished_where_nothing_but_the_bucket_is(
+    run: Run,  # noqa: F811
+    s3: S3,
+    tiny: Path,
+    data: Data,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3.bucket("trained")
+    store, output = Store("s3://trained"), "s3://trained/adapters/house"
+    urls = [f"s3://trained/data/{path.name}" for path in data]
+    for path in data:
+        store.upload(path, f"data/{path.name}")
+    monkeypatch.setenv("TRIVIUM_STATE_DIR", str(tmp_path / "first"))
+    kill_after(2, lambda: len(logged(store)), started(command(tiny, urls, output)))
+    before = logged(store)
+
+    monkeypatch.setenv("TRIVIUM_STATE_DIR", str(tmp_path / "second"))
+    second = started(command(tiny, urls, output))
+    _, err = second.communicate(timeout=240)
+    assert second.returncode == 0, err
+    adapter = fetched(output, tmp_path)
+    assert losses(adapter) == losses(whole)
+    assert (adapter / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    lines = (adapter / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    took = [json.loads(line)["seconds"] for line in lines]
+    assert took[: len(before)] == before  # it went on, and did not begin anew
+    assert store.files("adapters/.house.work") == []
+    assert "finished already" in run(*command(tiny, urls, output)).err
+
+    scores = tmp_path / "scores.json"
+    measured = {"validation": 1, "canary": 1}
+    scores.write_text(json.dumps({"before": measured, "after": measured}), encoding="utf-8")
+    registry = ["--registry", "s3://trained/registry"]
+    own = [output, "--base", str(tiny), "--scores", str(scores)]
+    added = run("adapters", "add", "house", *own, *registry)
+    assert added.code == 0, added.err
+    assert run("adapters", "promote", "house", "1", "--wait", "0", *registry).code == 0
+    assert Registry("s3://trained/registry").serving() == {"house": [1]}
+
+
+def logged(store: Store) -> list[float]:
+    """Seconds of each entry in the log of the last checkpoint that Ray Train counts."""
+    work = "adapters/.house.work/run"
+    try:
+        kept = json.loads(store.read(f"{work}/checkpoint_manager_snapshot.json"))
+        name = kept["latest_checkpoint_result"]["checkpoint_dir_name"]
+        state = json.loads(store.read(f"{work}/{name}/trainer_state.json"))
+    except (FileNotFoundError, TypeError):
+        return []
+    return [entry["seconds"] for entry in state["log_history"]]
 
 
 def test_training_goes_on_from_an_adapter(tiny: Path, data: Data, tmp_path: Path) -> None:
@@ -316,7 +383,7 @@ def test_on_gpus_only_the_machine_differs(
         training.Machine(1, "cpu", 25),
         training.Machine(expert.training_workers, expert.accelerator, 25),
     )
-    here, there = map(training.scaling, machines)
+    here, there = map(fit.scaling, machines)
     assert (here.num_workers, here.use_gpu) == (1, False)
     assert (there.num_workers, there.use_gpu) == (8, True)
     assert there._resources_per_worker_not_none == {"GPU": 1}

@@ -17,7 +17,14 @@ GIVEN: Json = {
     },
     "workers": {"gpu": {"pod": {"runtimeClassName": "nvidia", "priorityClassName": "gpu"}}},
     "ray": {"queueName": "services"},
-    "jobs": {"train": {"entrypoint": "trivium train expert", "queueName": "batch"}},
+    "jobs": {
+        "train": {
+            "entrypoint": "trivium train expert",
+            "queueName": "batch",
+            "gpu": {"count": 1},
+            "workers": 2,
+        }
+    },
     "caBundle": {"configMap": "trust", "key": "bundle.pem"},
     "proxy": {"http": "http://proxy.net:3128", "https": "http://proxy.net:3128"},
     "secrets": {"revision": "1"},
@@ -94,6 +101,22 @@ def test_kueue_finds_its_queues(tmp_path: Path) -> None:
     job = next(each for each in manifests if each["kind"] == "RayJob")
     assert one(manifests, "RayService")["metadata"]["labels"][label] == "services"
     assert job["metadata"]["labels"][label] == "batch"
+
+
+def test_a_training_has_as_many_pods_as_it_asks_for_each_with_its_gpu(tmp_path: Path) -> None:
+    job = next(each for each in given(tmp_path) if each["kind"] == "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    assert [group[name] for name in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 2]
+    first, more = (
+        each["template"]["spec"]["containers"][0] for each in (cluster["headGroupSpec"], group)
+    )
+    for container in (first, more):
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        # Whoever trains writes checkpoints to the bucket.
+        secret = {e["name"] for e in container["env"] if "secretKeyRef" in e.get("valueFrom", {})}
+        assert "HF_TOKEN" in secret
+    assert first["image"] == more["image"]
 
 
 def test_weights_are_fetched_into_the_claim_that_pods_read(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ CHOICES: dict[str, Json] = {
     "jobs": {
         "jobs": {
             "ingest": {"entrypoint": "trivium ingest s3://b/docs"},
-            "train": {"entrypoint": "trivium train expert -d a", "gpu": {"count": 1}},
+            "train": {"entrypoint": "trivium train expert -d a", "gpu": {"count": 1}, "workers": 1},
         },
         "schedules": {"age": {"schedule": "* * * * *", "command": ["true"]}},
         "client": {"apiKeySecret": {"name": "client"}},
