@@ -22,7 +22,7 @@ import torch
 from serve_app.errors import SettingsError
 from serve_app.expert import fit, memory, training
 from serve_app.expert.adapters import Registry
-from serve_app.expert.base import find
+from serve_app.expert.base import Base, find
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.expert.work import Work
 from serve_app.settings import load
@@ -312,6 +312,17 @@ def test_memory_of_an_8b_base_is_told_without_reading_it(eight_b: Path) -> None:
     assert 8 < gigabytes(four_bit=True, checkpointing=True) < 16
     assert 18 < gigabytes(four_bit=False, checkpointing=True) < 26
     assert 26 < gigabytes(four_bit=False, checkpointing=False) < 40
+
+
+def test_a_dry_run_of_an_8b_base_does_not_run_it_on_a_cpu(
+    tiny: Path, data: Data, eight_b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ran(_: Any) -> float:
+        raise AssertionError("16 GB were read for the sake of a number")
+
+    monkeypatch.setattr("serve_app.expert.worker.seconds_per_pack", ran)
+    plan = replace(planned(tiny, data, tmp_path / "out"), base=Base("eight", eight_b))
+    assert training.seconds(plan, training.Machine(1, "cpu", 25)) is None
 
 
 def test_activations_that_are_not_kept_change_no_loss(
