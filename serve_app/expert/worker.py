@@ -20,11 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -33,8 +30,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from serve_app.errors import InvalidRequest, Unavailable
-from serve_app.expert import bucket
-from serve_app.expert.base import Base, find
+from serve_app.expert import bucket, lora
+from serve_app.expert.base import Base
 from serve_app.expert.recipe import Hyperparameters
 from serve_app.expert.tokens import Ints, Pack, features
 from serve_app.expert.work import LOSSES, Work
@@ -132,7 +129,7 @@ def seconds_per_pack(job: Job) -> float:
     logging.disable_progress_bar()
     if job.threads:
         torch.set_num_threads(job.threads)
-    model = _model(job)
+    model = lora.model(job)
     longest = max(job.train, key=lambda pack: sum(map(len, pack)))
     batch = _tensors([features(longest)])
     seconds = 0.0
@@ -148,57 +145,6 @@ def _train(job: Job, work: Work, last: Path | None) -> Trainer:
     trainer = AdapterTrainer(job, work, last)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return trainer
-
-
-def _model(job: Job) -> Any:
-    base = job.base.folder
-    if not base.is_dir():  # the driver has it in its own cache of the hub
-        base = find(job.base.source, job.base.name).folder
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=_dtype(job), attn_implementation="sdpa", **_quantized(job)
-    )
-    model.config.use_cache = False
-    if job.hyperparameters.four_bit:
-        # Norms in float32; whether activations are kept is the Trainer's to say.
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if job.start:
-        adapted = PeftModel.from_pretrained(model, job.start, is_trainable=True)
-        # A bare name would be looked up on the hub whenever a checkpoint is saved.
-        adapted.peft_config["default"].base_model_name_or_path = str(base)
-        return adapted
-    chosen = job.hyperparameters
-    lora = LoraConfig(
-        r=chosen.rank,
-        lora_alpha=chosen.alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora)
-
-
-def _quantized(job: Job) -> dict[str, Any]:
-    """How the base is loaded in 4 bits, each worker's on its own GPU (QLoRA's way)."""
-    if not job.hyperparameters.four_bit:
-        return {}
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    here = int(os.environ.get("LOCAL_RANK", "0"))
-    return {"quantization_config": config, "device_map": {"": here}}
-
-
-def _dtype(job: Job) -> torch.dtype:
-    """Of the base's weights; the adapter's own are float32.
-
-    On the CPU only tiles (AMX) make bf16 the faster one. avx512_bf16 alone, which helps an engine
-    that is bound by memory, halves the speed of training, which is bound by arithmetic: 80 GFLOP/s
-    a core against float32's 150, measured on a Xeon of 2023.
-    """
-    fast = not job.use_cpu or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
@@ -227,7 +173,7 @@ def _arguments(job: Job, work: Work, *, resuming: bool) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
         remove_unused_columns=False,
-        bf16=_dtype(job) is torch.bfloat16,
+        bf16=lora.dtype(job) is torch.bfloat16,
         gradient_checkpointing=job.checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if job.checkpointing else None,
         dataloader_pin_memory=not job.use_cpu,
@@ -241,7 +187,7 @@ class AdapterTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def __init__(self, job: Job, work: Work, last: Path | None) -> None:
         super().__init__(
-            model=_model(job),
+            model=lora.model(job),
             args=_arguments(job, work, resuming=last is not None),
             train_dataset=[features(pack) for pack in job.train],
             eval_dataset=[features(pack) for pack in job.valid],
