@@ -136,7 +136,7 @@ def test_a_run_killed_twice_ends_as_one_that_was_not(
 ) -> None:
     killed = planned(tiny, data, tmp_path / "killed")
     kill_after(1, partial(reached, killed.work), alone(killed, tmp_path))
-    kill_after(2, partial(reached, killed.work), started(command(tiny, data, killed.output)))
+    kill_after(2, partial(reached, killed.work), alone(killed, tmp_path))
     last = started(command(tiny, data, killed.output))
     out, err = last.communicate()
     assert last.returncode == 0, err
