@@ -45,9 +45,9 @@ def command_line(arguments: dict[str, Any]) -> list[str]:
     """As `vllm serve` takes them, which knows the values that each may have."""
     line = []
     for name, value in arguments.items():
-        flag = "--" + name.replace("_", "-")
+        flag = ("--no-" if value is False else "--") + name.replace("_", "-")
         said = json.dumps(value) if isinstance(value, dict) else str(value)
-        line += [flag] if value is True else [flag, said]
+        line += [flag] if isinstance(value, bool) else [flag, said]
     return line
 
 
