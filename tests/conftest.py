@@ -30,6 +30,7 @@ hypothesis.settings.load_profile("trivium")
 _LONGEST = ("integration", "retrieval", "expert")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A folder's tests stay in one process: they share the servers that they start."""
     for item in items:
