@@ -181,10 +181,11 @@ def test_gpus(failed: Failed, preflight: Check, plane: Plane, with_secrets: None
 
 
 def test_drivers(failed: Failed, preflight: Check, plane: Plane, with_secrets: None) -> None:
-    def said() -> str:
-        return preflight(profile="gpu").out
+    def said() -> list[tuple[str, str]]:
+        found = json.loads(preflight("--json", profile="gpu").out)["preflight"]
+        return [(e["level"], e["message"]) for e in found if e["check"] == "drivers"]
 
-    assert "gpu-1: no label tells the driver" in said()
+    assert said() == [("warning", "gpu-1: no label tells the driver")]
     try:
         plane.kubectl("label", "node", "gpu-1", "nvidia.com/cuda.driver.major=570")
         [(check, sentence, remedy)] = failed(profile="gpu")
@@ -192,7 +193,7 @@ def test_drivers(failed: Failed, preflight: Check, plane: Plane, with_secrets: N
         assert sentence == "CUDA 13 needs an NVIDIA driver of 580 or later: gpu-1 has 570"
         assert remedy.startswith("update it there (the GPU operator's driver.version)")
         plane.kubectl("label", "node", "gpu-1", "nvidia.com/cuda.driver-version.major=580")
-        assert "580, which runs CUDA 13" in said()
+        assert said() == [("ok", "580, which runs CUDA 13")]
     finally:
         names = ("driver.major", "driver-version.major")
         plane.kubectl("label", "node", "gpu-1", *(f"nvidia.com/cuda.{each}-" for each in names))
