@@ -15,7 +15,7 @@ from typing import Any
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest, SettingsError
 from serve_app.retrieval import index
-from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
+from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, check_window, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.retriever import Retriever, Rules
@@ -51,6 +51,8 @@ class RetrieverServer:
         models = EmbeddingModels(settings.embedding_model, model_paths)
         with loading(models.default):
             models.model(models.default)(["warm up"])
+        check_window(settings.chunk_tokens, models.default, models.model(models.default).window)
+        self._models = models
         reranker = None
         if settings.rerank_model:
             with loading(settings.rerank_model):
@@ -68,6 +70,8 @@ class RetrieverServer:
         """
         try:
             settings = from_args(config).retrieval
+            model = self._models.default
+            check_window(settings.chunk_tokens, model, self._models.model(model).window)
         except SettingsError:
             if not self._configured:
                 raise

@@ -7,8 +7,16 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from serve_app.errors import SettingsError
+
+# Where a model's files tell how much it reads, the first that does.
+_LONGEST = (
+    ("sentence_bert_config.json", "max_seq_length"),
+    ("tokenizer_config.json", "model_max_length"),
+    ("config.json", "max_position_embeddings"),
+)
 
 
 @contextlib.contextmanager
@@ -25,15 +33,48 @@ def loading(name: str) -> Iterator[None]:
         raise SettingsError(f"the model {name!r} cannot be loaded: {reason}") from error
 
 
+class Tokens:
+    """Counts a text's tokens as an embedding model does, without loading it.
+
+    Its tokenizer is its own and never changes, so that threads may share it. The one within a model
+    is told to truncate and to pad as it embeds: who counts with it gets wrong numbers, or errors.
+
+    Attributes:
+        window: Tokens of a text that the model reads, without the marks of its ends; the rest is
+            cut off. None where its files do not say.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        fast = _tokenizer(str(model))
+        fast.no_padding()
+        fast.no_truncation()
+        self._tokenizer = fast
+        longest = _longest(str(model))
+        self.window = longest and longest - fast.num_special_tokens_to_add(is_pair=False)
+
+    def __call__(self, text: str) -> int:
+        """Tokens of a text, without those that mark its ends."""
+        return len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
+
+
 class SentenceEmbedder:
-    """Texts to unit vectors. `dimension` is their length."""
+    """Texts to unit vectors.
+
+    Attributes:
+        dimension: Their length.
+        count: Tokens of a text.
+        window: Tokens of a text that are read, as in `Tokens`.
+    """
 
     def __init__(self, model: str | Path) -> None:
         from sentence_transformers import SentenceTransformer
 
         self._model = SentenceTransformer(str(model), device="cpu")
-        self._tokenizer = self._model.tokenizer
         self.dimension = int(self._model.get_embedding_dimension() or 0)
+        self.count = Tokens(model)
+        self.window = self.count.window
+        # The first call sets how the tokenizer truncates; later ones, of any thread, find it set.
+        self(["."])
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         vectors = self._model.encode(
@@ -44,9 +85,38 @@ class SentenceEmbedder:
         )
         return [list(map(float, vector)) for vector in vectors]
 
-    def count(self, text: str) -> int:
-        """Tokens of a text, without those that mark its ends."""
-        return len(self._tokenizer.tokenize(text))
+
+def _longest(model: str) -> int | None:
+    """Tokens of a text that a model reads, with those that mark its ends."""
+    for name, key in _LONGEST:
+        try:
+            told = json.loads(_file(model, name).read_text(encoding="utf-8")).get(key)
+        except (OSError, ValueError):
+            continue
+        # Where there is no bound, tokenizers write a number of thirty digits.
+        if isinstance(told, int) and 0 < told < 10**7:
+            return told
+    return None
+
+
+def _file(model: str, name: str) -> Path:
+    """A file of a model in a folder, or of one of the hub."""
+    if Path(model).is_dir():
+        return Path(model) / name
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(model, name))
+
+
+def _tokenizer(model: str) -> Any:
+    from tokenizers import Tokenizer
+
+    file = Path(model) / "tokenizer.json"
+    if file.is_file():
+        return Tokenizer.from_file(str(file))
+    from transformers import AutoTokenizer  # of the hub, or kept in another form
+
+    return AutoTokenizer.from_pretrained(model).backend_tokenizer
 
 
 def dimension(model: str) -> int:
@@ -63,6 +133,19 @@ def dimension(model: str) -> int:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # another layout of files, or a model of the hub
     return SentenceEmbedder(model).dimension
+
+
+def check_window(chunk_tokens: int, model: str, window: int | None) -> None:
+    """That a chunk fits into what the model reads.
+
+    Raises:
+        SettingsError: It does not; names the setting, the model and the most there can be.
+    """
+    if window is not None and chunk_tokens > window:
+        raise SettingsError(
+            f"retrieval.chunk_tokens (or --chunk-tokens) is {chunk_tokens}, but the embedding "
+            f"model {model!r} reads {window} tokens and cuts off the rest: {window} at most"
+        )
 
 
 class EmbeddingModels:

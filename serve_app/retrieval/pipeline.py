@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from serve_app.errors import NotFound
 from serve_app.retrieval import index, stages
-from serve_app.retrieval.embedder import dimension
+from serve_app.retrieval.embedder import Tokens, check_window, dimension
 from serve_app.retrieval.index import IngestReport, Known, Row
 from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.port import Port
@@ -65,6 +65,9 @@ async def ingest(
         model, chunk_tokens: For a collection that is not there yet; others keep theirs.
         paths: Folders of embedding models whose name is not one.
         start: Makes sure that Ray runs; called only when there is work for it.
+
+    Raises:
+        SettingsError: The model reads fewer tokens than a chunk may have.
     """
     try:
         target = await store.index(collection)
@@ -72,6 +75,7 @@ async def ingest(
         chunk_tokens = target.chunk_tokens
     except NotFound:
         target = None
+        await asyncio.to_thread(_check, model, chunk_tokens)
     split = stages.split_files(files, tenant, model, chunk_tokens, start)
     rows, problems = await asyncio.to_thread(stages.unique, split)
     documents = {(row.tenant, row.document_id) for row in rows.values()}
@@ -108,7 +112,9 @@ async def reindex(
 
     Raises:
         NotFound: There is no such collection.
+        SettingsError: The model reads fewer tokens than a chunk may have.
     """
+    await asyncio.to_thread(_check, model, chunk_tokens)
     started = time.monotonic()
     old = await store.index(collection)
     length = await asyncio.to_thread(dimension, model.path)
@@ -207,6 +213,10 @@ async def _known(
     for start in range(0, len(elsewhere), 200):
         known |= await store.known(target, tenant, elsewhere[start : start + 200])
     return known
+
+
+def _check(model: Model, chunk_tokens: int) -> None:
+    check_window(chunk_tokens, model.name, Tokens(model.path).window)
 
 
 def _latest(known: Mapping[str, Known]) -> dict[tuple[str, str], int]:

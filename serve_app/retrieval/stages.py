@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter
 from serve_app.domain import Document
 from serve_app.errors import TriviumError
 from serve_app.retrieval import formats, index
-from serve_app.retrieval.embedder import SentenceEmbedder
+from serve_app.retrieval.embedder import SentenceEmbedder, Tokens
 from serve_app.retrieval.index import Row
 from serve_app.retrieval.sources import MAX_BYTES, File
 
@@ -158,14 +157,14 @@ class _Split:
     def __init__(self, model: Model, chunk_tokens: int) -> None:
         self._model = model
         self._chunk_tokens = chunk_tokens
-        self._count: Callable[[str], int] | None = None
+        self._count: Tokens | None = None
 
     def __call__(self, item: Item) -> list[Item]:
         out = {"url": item["url"], "unit": item["unit"], "row": "", "problem": item["problem"]}
         if item["problem"]:
             return [out]
         if self._count is None:
-            self._count = _tokenizer(self._model.path)
+            self._count = Tokens(self._model.path)
         document = Document(**json.loads(item["document"]))
         try:
             rows = index.rows(
@@ -173,6 +172,7 @@ class _Split:
                 item["tenant"],
                 max_tokens=self._chunk_tokens,
                 count=self._count,
+                window=self._count.window,
                 source=item["source"],
                 where=f"{item['url']}: document {document.id!r}: document",
             )
@@ -201,14 +201,3 @@ def _cores() -> int:
     import psutil
 
     return psutil.cpu_count(logical=False) or 1
-
-
-def _tokenizer(path: str) -> Callable[[str], int]:
-    """Counts a text's tokens as the embedding model does, without loading the model."""
-    from tokenizers import Tokenizer
-
-    file = Path(path) / "tokenizer.json"
-    fast = Tokenizer.from_file(str(file)) if file.is_file() else Tokenizer.from_pretrained(path)
-    fast.no_padding()
-    fast.no_truncation()
-    return lambda text: len(fast.encode_batch_fast([text], add_special_tokens=False)[0])

@@ -21,7 +21,7 @@ from tests.fixtures import context
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def server(folder: Path, **more: str) -> RetrieverServer:
+def server(folder: Path, **more: str | int) -> RetrieverServer:
     store = {"milvus_uri": str(folder / "milvus.db"), **more}
     return RetrieverServer({"retrieval": store}, models.embedding_models(), None)
 
@@ -35,6 +35,16 @@ async def test_others_reach_the_store_by_its_port_alone_and_in_time(tmp_path: Pa
             await made.on_store(context(), method)
     with pytest.raises(TimeoutError):
         await made.on_store(RequestContext("late", time.time() - 1), "known", index)
+
+
+async def test_chunks_that_the_model_would_cut_off_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"retrieval.chunk_tokens .*all-MiniLM-L6-v2"):
+        server(tmp_path, chunk_tokens=255)
+    made = server(tmp_path)
+    await made.reconfigure({"retrieval": {"chunk_tokens": 64}})
+    await made.reconfigure({"retrieval": {"chunk_tokens": 512}})
+    await made.ingest(context(), "docs", [Document("d", "", "word " * 100)])
+    assert len(await made.document(context(), "docs", "d")) == 2  # the last good ones
 
 
 class Handle:

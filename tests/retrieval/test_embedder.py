@@ -1,9 +1,10 @@
-"""How long an embedding model's vectors are."""
+"""What is known of an embedding model: its vectors, its tokens, how much it reads."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from serve_app import models
 from serve_app.errors import SettingsError
 from serve_app.retrieval import embedder
-from serve_app.retrieval.embedder import SentenceEmbedder, dimension
+from serve_app.retrieval.embedder import SentenceEmbedder, Tokens, check_window, dimension
 
 (SHIPPED,) = models.embedding_models().values()
 
@@ -53,3 +54,27 @@ def test_a_model_whose_files_do_not_tell_is_loaded(model: Path, loaded: list[str
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
     with pytest.raises((SettingsError, OSError, ValueError), match="nowhere"):
         dimension(str(tmp_path / "nowhere"))
+
+
+def test_tokens_are_counted_right_while_others_embed() -> None:
+    model = SentenceEmbedder(SHIPPED)
+    texts = ["tent " * number for number in range(1, 600, 50)]
+    with ThreadPoolExecutor(4) as pool:
+        embedding = [pool.submit(model, texts[:4]) for _ in range(8)]
+        counting = [pool.submit(model.count, text) for text in texts * 20]
+        assert [each.result() for each in counting] == [len(text.split()) for text in texts] * 20
+        assert all(len(each.result()) == 4 for each in embedding)
+
+
+def test_files_alone_tell_what_a_model_tells(model: Path) -> None:
+    files, loaded = Tokens(model), SentenceEmbedder(model)
+    assert files.window == loaded.window == 254  # 256 with the marks of the ends
+    (model / "sentence_bert_config.json").write_text("{}")
+    assert Tokens(model).window == 510
+
+
+def test_chunks_larger_than_the_window_are_refused_by_name() -> None:
+    check_window(254, "m", 254)
+    check_window(8192, "m", None)
+    with pytest.raises(SettingsError, match=r"retrieval.chunk_tokens .* is 255, .* 'm' reads 254"):
+        check_window(255, "m", 254)
