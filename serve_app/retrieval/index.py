@@ -18,13 +18,12 @@ from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
-from serve_app.retrieval import chunking
+from serve_app.retrieval import blocks, chunking
+from serve_app.retrieval.search_text import normalised
 
 _MAX_ID = 200
 _MAX_TITLE_BYTES = 1000
-_MAX_HEADING = 2048
-_MAX_TEXT = 16384
-_HEADINGS = " › "
+_HEADINGS = blocks.BETWEEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +142,7 @@ def rows(
     *,
     max_tokens: int,
     count: Callable[[str], int],
+    window: int | None = None,
     source: str = "",
     where: str = "document",
 ) -> list[Row]:
@@ -150,6 +150,8 @@ def rows(
 
     Args:
         count: Tokens of a text, as the embedding model counts.
+        window: Tokens that the model reads, if there is a bound: what is embedded has no more,
+            unless a title and headings alone take half of them.
         where: What an error calls the document.
 
     Raises:
@@ -157,19 +159,21 @@ def rows(
     """
     _check(document, where)
     as_of, time = times(document, where)
-    pieces = chunking.split(document.text, max_tokens, count)
+    title = normalised(document.title)
+
+    def room(headings: tuple[str, ...]) -> int:
+        assert window is not None
+        return max(window - count(embedded_text(title, _HEADINGS.join(headings), "")), window // 2)
+
+    text = normalised(document.text)
+    pieces = chunking.split(text, max_tokens, count, None if window is None else room)
     if not pieces:
         raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
     made = []
     seen: Counter[str] = Counter()
     for ordinal, piece in enumerate(pieces):
         heading = _HEADINGS.join(piece.headings)
-        if len(piece.text.encode()) > _MAX_TEXT or len(heading.encode()) > _MAX_HEADING:
-            raise UnprocessableDocument(
-                f"{where}.text holds a word or a heading that is too long to be one",
-                param=f"{where}.text",
-            )
-        embedded = embedded_text(document.title, heading, piece.text)
+        embedded = embedded_text(title, heading, piece.text)
         # A text may stand twice in a document. Each part's length keeps tenant "a/b" with document
         # "c" apart from "a" with "b/c".
         parts = (tenant, document.id, str(seen[embedded]), embedded)
@@ -180,7 +184,7 @@ def rows(
                 tenant=tenant,
                 document_id=document.id,
                 ordinal=ordinal,
-                title=document.title,
+                title=title,
                 heading=heading,
                 text=piece.text,
                 as_of=as_of,

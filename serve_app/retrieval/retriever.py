@@ -15,11 +15,12 @@ from serve_app.domain import Chunk, Document, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound, TooManyCollections
 from serve_app.retrieval import index, ranking
 from serve_app.retrieval.filters import Where
-from serve_app.retrieval.index import DocumentPage, IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport, Row
 from serve_app.retrieval.indexes import Index
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.ranking import Floats, Hit
+from serve_app.retrieval.search_text import normalised, searchable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
 
@@ -28,9 +29,14 @@ _SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cos
 
 
 class Embedder(Protocol):
-    """An embedding model; blocking, thread-safe."""
+    """An embedding model; blocking, thread-safe.
+
+    Attributes:
+        window: Tokens of a text that it reads; none if there is no bound.
+    """
 
     dimension: int
+    window: int | None
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """Texts to unit vectors."""
@@ -117,16 +123,7 @@ class Retriever:
         target = await self._target(collection, tenant)
         embedder = await self._embedder(target)
         # The last one of an id wins, as it would in calls of their own.
-        split = {
-            each.id: index.rows(
-                each,
-                tenant,
-                max_tokens=target.chunk_tokens,
-                count=embedder.count,
-                where=f"documents[{i}]",
-            )
-            for i, each in enumerate(documents)
-        }
+        split = await asyncio.to_thread(_split, documents, tenant, target.chunk_tokens, embedder)
         rows = {row.id: row for each in split.values() for row in each}
         known = await self._store.known(target, tenant, documents=list(split))
         plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
@@ -150,6 +147,7 @@ class Retriever:
             NotFound: There is no such collection.
             InvalidRequest: BM25 alone was asked of a server that cannot compute it.
         """
+        query = replace(query, text=normalised(query.text))
         source = await self._store.index(collection)
         if query.mode == "sparse" and not source.sparse:
             raise InvalidRequest(
@@ -261,7 +259,7 @@ class Retriever:
         async def worded() -> list[Hit]:
             # Vectors of what only BM25 finds give its cosine.
             hits = await self._store.search(
-                source, "sparse", query.text, where, depth, vectors=True
+                source, "sparse", searchable(query.text), where, depth, vectors=True
             )
             asked = np.asarray(vector, dtype=np.float32)
             return [_with_cosine(hit, asked) for hit in hits]
@@ -297,6 +295,23 @@ class Retriever:
     async def _embedder(self, of: Index) -> Embedder:
         # The first use loads the model.
         return await asyncio.to_thread(self._models.model, of.model)
+
+
+def _split(
+    documents: Sequence[Document], tenant: str, chunk_tokens: int, embedder: Embedder
+) -> dict[str, list[Row]]:
+    """The rows of each document, by its id."""
+    return {
+        each.id: index.rows(
+            each,
+            tenant,
+            max_tokens=chunk_tokens,
+            count=embedder.count,
+            window=embedder.window,
+            where=f"documents[{i}]",
+        )
+        for i, each in enumerate(documents)
+    }
 
 
 def _with_cosine(hit: Hit, vector: Floats) -> Hit:

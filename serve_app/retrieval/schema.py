@@ -12,6 +12,7 @@ from pymilvus.milvus_client.index import IndexParams
 from serve_app.domain import Chunk
 from serve_app.retrieval.index import Known, Row
 from serve_app.retrieval.ranking import Hit
+from serve_app.retrieval.search_text import MAX_BYTES, searchable, shown
 
 Field = Literal["dense", "sparse"]
 Vector = Sequence[float]
@@ -47,7 +48,7 @@ def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
     schema.add_field("title", DataType.VARCHAR, max_length=1024)
     schema.add_field("heading", DataType.VARCHAR, max_length=2048)
     analysed = {"enable_analyzer": True, "analyzer_params": _ANALYZER} if sparse else {}
-    schema.add_field("text", DataType.VARCHAR, max_length=16384, **analysed)
+    schema.add_field("text", DataType.VARCHAR, max_length=MAX_BYTES, **analysed)
     schema.add_field("as_of", DataType.VARCHAR, max_length=64)
     schema.add_field("time", DataType.INT64)
     schema.add_field("series", DataType.VARCHAR, max_length=256)
@@ -83,6 +84,7 @@ def record(row: Row, vector: Vector, now: int) -> dict[str, Any]:
     """What is written for a row; `now` is in Unix milliseconds."""
     return {
         **{name: getattr(row, name) for name in ROW},
+        "text": searchable(row.text),
         "metadata": dict(row.metadata),
         "stamp": row.stamp,
         "written": now,
@@ -91,7 +93,7 @@ def record(row: Row, vector: Vector, now: int) -> dict[str, Any]:
 
 
 def row(stored: Mapping[str, Any]) -> Row:
-    return Row(**{name: stored[name] for name in ROW})
+    return Row(**{name: stored[name] for name in ROW} | {"text": shown(stored["text"])})
 
 
 def known(stored: Mapping[str, Any]) -> Known:
@@ -105,7 +107,7 @@ def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0)
         document_id=str(stored["document_id"]),
         title=str(stored["title"]),
         heading=str(stored["heading"]),
-        text=str(stored["text"]),
+        text=shown(str(stored["text"])),
         as_of=str(stored["as_of"]) or None,
         score=score,
         relevance=relevance,

@@ -22,6 +22,7 @@ class HashedWords:
 
     def __init__(self, dimension: int = DIMENSION) -> None:
         self.dimension = dimension
+        self.window: int | None = None
         self.embedded: list[str] = []
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:

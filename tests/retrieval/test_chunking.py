@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 
-from hypothesis import given
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from serve_app.retrieval import chunking
@@ -27,35 +30,29 @@ def split(text: str, max_tokens: int) -> list[Piece]:
     return chunking.split(text, max_tokens, words)
 
 
-_HEADING = re.compile(r"^#{1,6}\s+(.*\S)\s*$")
+_MARKS = re.compile(r"#{1,6}|=+|-+|`{3,}.*|~{3,}.*")  # of headings and fences, not words
 
 
-def body_words(text: str) -> list[str]:
-    """Every word of the text, and of each heading that nothing stands under: no text, no deeper
-    heading. Read independently of the code under test.
-    """
-    found: list[str] = []
-    bare: tuple[int, list[str]] | None = None
-    fenced = False
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fenced = not fenced
-        heading = None if fenced else _HEADING.match(line)
-        if heading is None:
-            found += line.split()
-            bare = None if line.strip() else bare
-            continue
-        level = len(line) - len(line.lstrip("#"))
-        if bare and bare[0] >= level:
-            found += bare[1]
-        bare = (level, heading[1].split())
-    return found + (bare[1] if bare else [])
+def counted(text: str) -> Counter[str]:
+    """Words, but for the marks that make headings of lines, and fences."""
+    return Counter(word for word in text.split() if not _MARKS.fullmatch(word))
 
 
 @given(TEXTS, st.integers(1, 200))
-def test_no_word_is_lost_repeated_or_reordered(text: str, max_tokens: int) -> None:
+def test_no_word_is_lost(text: str, max_tokens: int) -> None:
     pieces = split(text, max_tokens)
-    assert [word for piece in pieces for word in piece.text.split()] == body_words(text)
+    found = counted("\n".join(piece.text for piece in pieces))
+    headings = {heading for piece in pieces for heading in piece.headings}
+    for heading in headings:
+        found += Counter({word: text.count(word) for word in heading.split()})
+    assert counted(text) <= found
+
+
+@given(TEXTS.filter(lambda text: "#" not in text and "`" not in text), st.integers(1, 200))
+def test_no_word_of_prose_is_repeated_or_reordered(text: str, max_tokens: int) -> None:
+    assume(not re.search(r"[|=~]|-\s*$", text, re.MULTILINE))
+    words = [word for piece in split(text, max_tokens) for word in piece.text.split()]
+    assert words == [word for word in text.split() if set(word) - set("-_*")]
 
 
 @given(TEXTS, st.integers(1, 200))
@@ -63,12 +60,14 @@ def test_no_piece_is_empty_or_above_the_bound(text: str, max_tokens: int) -> Non
     for piece in split(text, max_tokens):
         assert piece.text.strip()
         assert words(piece.text) <= max_tokens
+        assert len(piece.text.encode()) <= chunking.MAX_BYTES
 
 
 @given(TEXTS, st.integers(1, 200))
 def test_headings_of_a_piece_stand_in_the_text(text: str, max_tokens: int) -> None:
+    said = " ".join(text.split())
     for piece in split(text, max_tokens):
-        assert all(heading in text for heading in piece.headings)
+        assert all(heading in said for heading in piece.headings)
 
 
 def test_headings_nest_and_leave_the_text() -> None:
@@ -128,3 +127,109 @@ def test_no_long_text_is_counted(max_tokens: int, between: str) -> None:
     pieces = chunking.split(text, max_tokens, count)
     assert [word for piece in pieces for word in piece.text.split()] == text.split()
     assert max(counted) <= 64 * max_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# A\n```make run```\n## B\nText", [(("A",), "```make run```"), (("A", "B"), "Text")]),
+        ("~~~\n# no\n~~~\n# B\nText", [((), "~~~\n# no\n~~~"), (("B",), "Text")]),
+        ("````\n```\n# no\n````\n# B\nText", [((), "````\n```\n# no\n````"), (("B",), "Text")]),
+        ("```\n# no\n```py\n# no\n```", [((), "```\n# no\n```py\n# no\n```")]),
+        ("- a\n\n  ```\n  # no\n  ```\n# B\nx", [((), "- a\n```\n  # no\n  ```"), (("B",), "x")]),
+        ("    # no\n\n# B\nText", [((), "# no"), (("B",), "Text")]),
+        ("Title\n=====\n\nPart\n----\nText", [(("Title", "Part"), "Text")]),
+        ("# A #\nText", [(("A",), "Text")]),
+        ("Before\n\n---\n\nAfter", [((), "Before\n\n---\nAfter")]),
+        ("---\n\n# A\nText\n\n* * *", [(("A",), "Text\n* * *")]),
+        ("#hash\n####### seven", [((), "#hash\n####### seven")]),
+    ],
+)
+def test_blocks_are_told_as_markdown_does(
+    text: str, expected: list[tuple[tuple[str, ...], str]]
+) -> None:
+    assert [(piece.headings, piece.text) for piece in split(text, 100)] == expected
+
+
+def test_what_is_no_heading_is_text() -> None:
+    long = "word " * 60
+    assert split(f"# {'x' * 3000}\nText", 9)[-1].headings == ()
+    assert split(f"{long}\n---\nText", 100)[0].headings == ()
+
+
+HEAD = "| Region | Price |\n|---|---|"
+ROWS = [f"| Region {number} | {number} EUR |" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        (HEAD, ROWS),
+        ("Region | Price\n--- | ---", [row.strip("| ") for row in ROWS]),
+        ("Region | Price", [row.strip("| ") for row in ROWS]),  # as our readers write it
+        ("> | Region | Price |\n> |---|---|", [f"> {row}" for row in ROWS]),
+    ],
+)
+def test_each_piece_of_a_long_table_names_its_columns(head: str, rows: list[str]) -> None:
+    pieces = split("\n".join(["Before.", "", head, *rows, "", "After."]), 50)
+    assert len(pieces) >= 5
+    kept = [piece.text.removeprefix("Before.\n").removesuffix("\nAfter.") for piece in pieces]
+    assert all(text.startswith(f"{head}\n") for text in kept)
+    assert [row for text in kept for row in text.removeprefix(f"{head}\n").split("\n")] == rows
+
+
+def test_row_with_one_cell_ends_no_table() -> None:
+    rows = [row.strip("| ") for row in ROWS]
+    pieces = split("\n".join(["Region | Price", *rows[:20], "Abroad", *rows[20:]]), 50)
+    assert all(piece.text.startswith("Region | Price\n") for piece in pieces)
+
+
+def test_row_longer_than_a_chunk_is_cut_below_the_names_of_its_columns() -> None:
+    pieces = split(f"{HEAD}\n| {'word ' * 100}| 1 EUR |\n{ROWS[0]}", 40)
+    assert all(piece.text.startswith(HEAD) for piece in pieces)
+    assert sum(piece.text.count("word") for piece in pieces) == 100
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~", "`````"])
+def test_each_piece_of_long_code_is_code_and_keeps_its_lines(fence: str) -> None:
+    lines = [line for n in range(50) for line in (f"def f{n}():", f"    return  {n}  # x", "")]
+    text = "\n".join(["# A", f"{fence}py", *lines, fence, "", "# B", "Text"])
+    *pieces, last = split(text, 30)
+    assert last == Piece(("B",), "Text")
+    assert all(piece.headings == ("A",) for piece in pieces)
+    bodies = []
+    for piece in pieces:
+        first, *body, closing = piece.text.split("\n")
+        assert (first, closing) == (f"{fence}py", fence)
+        bodies += body
+    assert bodies == lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "第{}条规定：编号{}的帐篷与睡袋，可以到任何一家门店更换。",
+        "เต็นท์และถุงนอนหมายเลข{}สามารถเปลี่ยนได้ที่ร้านค้าทุกแห่งภายใน{}วัน",
+        "返品番号{}のテントと寝袋は、購入後{}日以内であればどの店舗でも交換できます。",
+    ],
+)
+def test_scripts_without_blanks_are_split(line: str) -> None:
+    """Also where the tokenizer takes a word of any length for one token."""
+    text = "".join(line.format(number, number) for number in range(100))
+    pieces = split(text, 40)
+    assert len(pieces) > 10
+    assert "".join(piece.text for piece in pieces) == text
+    assert max(len(piece.text) for piece in pieces) <= 4 * 40
+    assert not any(unicodedata.combining(piece.text[0]) for piece in pieces)
+
+
+def test_a_word_of_any_length_stops_no_document() -> None:
+    pieces = split(f"Code TOUCAN.\n\n{'QUJD' * 10_000}\n\nEnd.", 160)
+    assert "TOUCAN" in pieces[0].text
+    assert pieces[-1].text.endswith("End.")
+    assert sum(piece.text.count("QUJD") for piece in pieces) == 10_000
+
+
+def test_room_bounds_a_piece_below_long_headings() -> None:
+    pieces = chunking.split("# A\n" + "word " * 50, 20, words, lambda headings: 5)
+    assert {words(piece.text) for piece in pieces} == {5}
