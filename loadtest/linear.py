@@ -1,4 +1,4 @@
-"""Does every text function on the way out of the house take time in proportion to its text?
+"""Does every text function of a request take time in proportion to its text?
 
 Each gets texts that are made to be slow, of sizes that double; what is compared is CPU time of one
 size with that of the next, so that neither the machine nor its load matters. The exit status is 1
@@ -14,14 +14,22 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.domain import Chunk, Generation, Message, Route
+from serve_app import models
+from serve_app.domain import Chunk, Document, Generation, Message, Route
 from serve_app.frontier.masking import Masker, Restored
+from serve_app.orchestration import evidence, quoting, timespans
 from serve_app.orchestration.messages import told
 from serve_app.pins import Pin, carried, find
+from serve_app.retrieval import formats, index
+from serve_app.retrieval.embedder import Tokens
+from serve_app.retrieval.search_text import normalised, searchable
 from serve_app.settings import MaskSettings
 
 SIZES = (16_000, 32_000, 64_000, 128_000)
@@ -54,6 +62,43 @@ TEXTS: dict[str, Callable[[int], str]] = {
     "ligatures": lambda n: "\ufdfa" * n,
     "prose": lambda n: "The quick brown fox jumps over it. " * (n // 35),
 }
+# What is written to be split, and read for evidence.
+WRITTEN: dict[str, Callable[[int], str]] = {
+    "a heading of blanks": lambda n: "# a" + " " * n + "b",
+    "headings": lambda n: "# a\n## b\n" * (n // 9),
+    "a heading too long": lambda n: "# " + "a " * (n // 2),
+    "hashes": lambda n: "#" * n,
+    "a word": lambda n: "a" * n,
+    "a word of signs": lambda n: "a,." * (n // 3),
+    "a line of words": lambda n: "word " * (n // 5),
+    "sentences": lambda n: "A b. " * (n // 5),
+    "short lines": lambda n: "a\n" * (n // 2),
+    "blank lines": lambda n: "a\n\n" * (n // 3),
+    "lines of blanks": lambda n: "a\n" + (" " * 50 + "\n") * (n // 51),
+    "fences": lambda n: "```\n" * (n // 4),
+    "fences that do not end": lambda n: "````\n```\n" * (n // 9),
+    "a table": lambda n: "| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * (n // 10),
+    "a table of empty rows": lambda n: "|a" * 50 + "|\n" + "|-" * 50 + "|\n" + "|\n" * (n // 2),
+    "bars": lambda n: "a | b " * (n // 6),
+    "quotes": lambda n: "> " * (n // 2),
+    "quotes of quotes": lambda n: ">> a\n> b\nc\n" * (n // 11),
+    "lists": lambda n: "- " * (n // 2),
+    "lists of lists": lambda n: "".join(" " * (i % 40) + "- a\n" for i in range(n // 24)),
+    "definitions": lambda n: "[a]: b\n" * (n // 7),
+    "brackets of a link": lambda n: "[" * n,
+    "tags": lambda n: "<a " * (n // 3),
+    "comments": lambda n: "<!--\n" * (n // 5),
+    "underlines": lambda n: "a\n-\n" * (n // 4),
+    "stops and blanks": lambda n: ". " + " " * n,
+    "Chinese": lambda n: "第一条规定：帐篷与睡袋。" * (n // 12),
+    "Thai": lambda n: "เต็นท์และถุงนอน" * (n // 15),
+    "marks": lambda n: "a" + "\u0301\u0323" * (n // 2),
+    "ligatures": lambda n: "\ufdfa \ufb01 " * (n // 4),
+    "soft hyphens": lambda n: "a\u00ad\u200b" * (n // 3),
+    "figures": lambda n: '{"a": 1.5, "b": "c 2"}' * (n // 23),
+    "quoted": lambda n: '"a\\"' * (n // 4),
+    "times": lambda n: "from the last 2 " * (n // 16),
+}
 _MASKER = Masker.of(MaskSettings(patterns={"ORDER": r"\bHR-\d{6}\b"}, phone_region=None))
 _PIN = Pin(name="pin", never=frozenset({Route.FRONTIER}), matches=r"\b(project )?bluebird\b")
 
@@ -83,7 +128,63 @@ def sources(text: str) -> None:
     told([Chunk(f"{i}", "d", "t", "", part, None) for i, part in enumerate(parts)])
 
 
+@cache
+def _tokens() -> Tokens:
+    (path,) = models.embedding_models().values()
+    return Tokens(path)
+
+
+def _chunks(text: str) -> list[Chunk]:
+    parts = [text[start : start + 1000] for start in range(0, len(text), 1000)]
+    return [Chunk(f"{i}", "d", "Title", "Heading", part, None) for i, part in enumerate(parts)]
+
+
+_FACTS = _chunks("The limit of region 2 is 1.5 EUR. Word by word. " * 100)
+
+
+def chunk(text: str) -> None:
+    """As a document is split."""
+    count = _tokens()
+    index.rows(Document("d", "t", f"x\n{text}"), "t", max_tokens=160, count=count, window=254)
+
+
+def search(text: str) -> None:
+    """As a query is searched for."""
+    searchable(normalised(text), 10**9)
+
+
+def page(text: str) -> None:
+    """As HTML is read."""
+    formats.read("a.html", f"<p>x</p>{text}".encode())
+
+
+def time_span(text: str) -> None:
+    """As the time that a question is about is found."""
+    timespans.find(text, datetime.now(UTC), ZoneInfo("Europe/Oslo"))
+
+
+def verify(text: str) -> None:
+    """As a draft is held against its evidence."""
+    evidence.supported(text, _FACTS)
+
+
+def verify_by_much(text: str) -> None:
+    """As a draft is held against much evidence."""
+    evidence.supported("The limit is 1.5 EUR. Word by word. " * 20, _chunks(text))
+
+
+def verify_json(text: str) -> None:
+    """As a draft in JSON is held against its evidence."""
+    evidence.of_json(text, _FACTS)
+
+
+def quote(text: str) -> None:
+    """As evidence is cut into what can be quoted."""
+    quoting.statements("What is the limit?", _chunks(text), 64)
+
+
 FUNCTIONS = (mask, restore, pin, sources)
+READERS = (chunk, search, page, time_span, verify, verify_by_much, verify_json, quote)
 
 
 def cpu_s(function: Callable[[str], None], text: str) -> float:
@@ -120,8 +221,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rows, worst = [], 0.0
-    for function in FUNCTIONS:
-        for name, text in TEXTS.items():
+    texts = TEXTS | WRITTEN
+    pairs = [(f, TEXTS) for f in FUNCTIONS] + [(f, texts) for f in READERS]
+    for function, written in pairs:
+        for name, text in written.items():
             seconds = measured(function, text)
             ratios = [b / max(a, _LEAST_S) for a, b in itertools.pairwise(seconds)]
             grown = growth(seconds)

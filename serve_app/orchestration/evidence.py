@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
@@ -56,23 +57,54 @@ def probability(cosine: float) -> float:
     return 1 / (1 + math.exp(_OFFSET - _SLOPE * cosine))
 
 
-def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
-    """The chunk that supports a sentence best, if one does.
+class Sources:
+    """Chunks, read once, and which of them supports what is claimed.
 
-    Support means: every figure of the sentence stands in the chunk, and so do at least 60 % of
-    its content words.
+    Support means: every figure of the claim stands in the chunk, and so do at least 60 % of its
+    content words.
     """
-    claimed = words(sentence)
-    if not claimed:
-        return None
-    figures = {word for word in claimed if any(c.isdigit() for c in word)}
-    best, best_share = None, 0.0
-    for chunk in chunks:
-        known = words(_whole(chunk))
-        share = len(claimed & known) / len(claimed)
-        if figures <= known and share >= _SUPPORT and share > best_share:
-            best, best_share = chunk, share
-    return best
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self._chunks = chunks
+        self._words = [words(_whole(chunk)) for chunk in chunks]
+        self._numbers = [_numbers(_whole(chunk)) for chunk in chunks]
+
+    @cached_property
+    def numbers(self) -> set[str]:
+        """All that stand in one."""
+        return set().union(*self._numbers)
+
+    def supporter(self, claim: str) -> Chunk | None:
+        """The chunk that supports a claim best, if one does."""
+        claimed = words(claim)
+        if not claimed:
+            return None
+        figures = {word for word in claimed if any(c.isdigit() for c in word)}
+        best, best_share = None, 0.0
+        for chunk, known in zip(self._chunks, self._words, strict=True):
+            share = len(claimed & known) / len(claimed) if figures <= known else 0.0
+            if share >= _SUPPORT and share > best_share:
+                best, best_share = chunk, share
+        return best
+
+    def holder(self, value: str) -> Chunk | None:
+        """Which chunk supports a value; a mere number is compared as one."""
+        if value.strip("-+0123456789.,eE ") or not (asked := _numbers(value)):
+            return self.supporter(value)
+        pairs = zip(self._chunks, self._numbers, strict=True)
+        return next((chunk for chunk, numbers in pairs if asked <= numbers), None)
+
+
+def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
+    """The chunk that supports a sentence best, if one does; `Sources` is for many sentences."""
+    return Sources(chunks).supporter(sentence)
+
+
+def supported(text: str, chunks: Sequence[Chunk]) -> list[tuple[str, Chunk]]:
+    """The sentences of a text that a chunk supports, each with that chunk."""
+    sources = Sources(chunks)
+    found = ((sentence, sources.supporter(sentence)) for sentence in sentences(text))
+    return [(sentence, chunk) for sentence, chunk in found if chunk]
 
 
 def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]:
@@ -106,10 +138,11 @@ def _moment(as_of: str | None) -> datetime | None:
 def located(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...]:
     """Citations for the sentences of a finished text that a chunk supports."""
     citations, cursor = [], 0
+    sources = Sources(chunks)
     for sentence in sentences(text) if chunks else []:
         start = text.index(sentence, cursor)
         cursor = start + len(sentence)
-        if chunk := supporter(sentence, chunks):
+        if chunk := sources.supporter(sentence):
             citations.append(Citation(chunk, start, cursor))
     return tuple(citations)
 
@@ -121,24 +154,17 @@ def of_json(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...] | None:
     supported. Of a text that was cut off, what there is counts.
     """
     values = [match for match in _JSON_VALUE.finditer(text) if not match["colon"]]
-    known = {each for chunk in chunks for each in _numbers(_whole(chunk))}
+    sources = Sources(chunks)
     citations, claims = [], 0
     for match in values:
         group = "number" if match["number"] else "string"
         value = match["number"] or _unescaped(match["string"])
-        if not _numbers(value) <= known:
+        if not _numbers(value) <= sources.numbers:
             return None
         claims += bool(words(value))
-        if chunk := _holder(value, chunks):
+        if chunk := sources.holder(value):
             citations.append(Citation(chunk, match.start(group), match.end(group)))
     return None if claims and not citations else tuple(citations)
-
-
-def _holder(value: str, chunks: Sequence[Chunk]) -> Chunk | None:
-    """Which chunk supports a value; a mere number is compared as one."""
-    if numbers := _numbers(value) if not value.strip("-+0123456789.,eE ") else set():
-        return next((chunk for chunk in chunks if numbers <= _numbers(_whole(chunk))), None)
-    return supporter(value, chunks)
 
 
 def _numbers(text: str) -> set[str]:

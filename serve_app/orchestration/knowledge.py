@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -75,7 +76,7 @@ class KnowledgeNodes:
             "\n".join(turns[-take:]), self._top_k, recent=state["decision"].volatile
         )
         zone = self._rules.zone(runtime.context.context.tenant)
-        span = timespans.find(turns[-1], datetime.now(UTC), zone)
+        span = await asyncio.to_thread(timespans.find, turns[-1], datetime.now(UTC), zone)
         # What does not change is as true today as on the day it was written.
         if span and query.recent and not again:
             query = replace(query, since=span.start.timestamp(), until=_closed(span.end))
@@ -112,7 +113,7 @@ class KnowledgeNodes:
     async def quote(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by what the evidence says nearest to the question, if it is near enough."""
         run, question, query = runtime.context, state["question"], state["query"].text
-        stated = quoting.statements(query, state["chunks"], _CANDIDATES)
+        stated = await asyncio.to_thread(quoting.statements, query, state["chunks"], _CANDIDATES)
         try:
             texts = [each.in_context for each in stated]
             async with self._embedding(run, [query, *texts]):
@@ -134,16 +135,12 @@ class KnowledgeNodes:
         """Keep the sentences of a draft that a chunk supports, and cite it. JSON is kept whole."""
         run, question, draft = runtime.context, state["question"], state["draft"]
         if question.in_json:
-            citations = evidence.of_json(draft, state["chunks"])
+            citations = await asyncio.to_thread(evidence.of_json, draft, state["chunks"])
             if citations is None:
                 return {"chunks": []}
             run.emit(draft)
             return {"text": draft, "citations": citations}
-        parts = [
-            (sentence, chunk)
-            for sentence in evidence.sentences(draft)
-            if (chunk := evidence.supporter(sentence, state["chunks"]))
-        ]
+        parts = await asyncio.to_thread(evidence.supported, draft, state["chunks"])
         if not parts:
             return {}
         cut = state["finish_reason"]

@@ -5,6 +5,7 @@ Those that find evidence and answer from it by rule are in `knowledge`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -327,7 +328,7 @@ class Nodes:
             "refusal": reply.refusal,
             "declined": bool(reply.refusal),
             "tool_calls": reply.tool_calls,
-            "citations": evidence.located(reply.text, sources or []),
+            "citations": await asyncio.to_thread(evidence.located, reply.text, sources or []),
         }
 
 

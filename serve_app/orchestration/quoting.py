@@ -52,7 +52,9 @@ def statements(query: str, chunks: Sequence[Chunk], limit: int) -> list[Statemen
     if len(found) <= limit:
         return found
     asked = _stems(query)
-    shared = [len(asked & _stems(each.in_context)) for each in found]
+    # Read once for all statements of a chunk, of which there may be thousands.
+    above = {id(chunk): _stems(f"{chunk.title}\n{chunk.heading}") for chunk in chunks}
+    shared = [len(asked & (above[id(each.chunk)] | _stems(each.text))) for each in found]
     kept = sorted(range(len(found)), key=lambda i: -shared[i])[:limit]
     return [found[i] for i in sorted(kept)]
 

@@ -41,6 +41,9 @@ _DAYS_BACK = {"day before yesterday": 2, "yesterday": 1, "last": 1}
 _PARTS = {"morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24), "night": (18, 30)}
 
 
+_LONGEST = 10_000  # characters
+
+
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
     """Half-open [start, end), both aware datetimes in UTC; `words` is the expression as written."""
@@ -81,9 +84,12 @@ def find(text: str, now: datetime, zone: ZoneInfo) -> TimeSpan | None:
 
     None when there is none, or when it only bounds a time ("before March", "from X to Y"). A span
     that holds `now` (aware, else ValueError) ends there; one wholly in the future stands as it is.
+    None too in a text of more than `_LONGEST` characters: that is a document that is asked about.
     """
     if now.tzinfo is None:
         raise ValueError("`now` must be aware")
+    if len(text) > _LONGEST:
+        return None
     clock = _Clock(now.astimezone(UTC), now.astimezone(zone).date(), zone)
     matches = [(match, read) for rule, read in _RULES for match in rule.finditer(text)]
     matches.sort(key=lambda found: (found[0].start("core"), -found[0].end()))
