@@ -66,7 +66,8 @@ def ingest(
     earlier run read from the same folder or glob and that are gone are removed. A run that was
     interrupted is finished by the same command.
 
-    A file that cannot be read is named and skipped; the exit code is then 1.
+    A file that cannot be read is named and skipped; the exit code is then 1. What is left out of
+    one that was read, as pictures and hidden text, is named and counted.
 
     [bold]Example:[/bold] trivium ingest configs/demo/handbook --dry-run
     """
@@ -144,6 +145,7 @@ class Done:
 
     report: IngestReport
     problems: list[str]
+    left_out: list[str] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     usd_per_token: float | None = None
 
@@ -181,7 +183,7 @@ def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run:
         raise
     price = prices.get(result.model)
     usd_per_token = price.input / 1e6 if price else None
-    return Done(result.report, result.problems, result.seconds, usd_per_token)
+    return Done(result.report, result.problems, result.left_out, result.seconds, usd_per_token)
 
 
 def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
@@ -189,6 +191,8 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
     spent, saved = done.usd(report.embedded_tokens), done.usd(report.saved_tokens)
     for problem in done.problems:
         errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
+    for losses in done.left_out:
+        errors.print(f"[dim]{escape(losses)}[/dim]")
     if as_json:
         record = dataclasses.asdict(report)
         print(
@@ -199,6 +203,7 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
                     "embedding_usd": spent,
                     "saved_usd": saved,
                     "failed": done.problems,
+                    "left_out": done.left_out,
                     "dry_run": dry_run,
                     "seconds": round(done.seconds, 2),
                 }

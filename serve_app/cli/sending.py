@@ -28,12 +28,15 @@ def send(
     api_key: str | None = None,
     *,
     dry_run: bool = False,
-) -> tuple[IngestReport, list[str]]:
-    """Read files here and send their documents, with a progress bar; what is bad is listed."""
-    documents, problems = _read(paths)
+) -> tuple[IngestReport, list[str], list[str]]:
+    """Read files here and send their documents, with a progress bar.
+
+    What is bad is listed, and what is left out of the others.
+    """
+    documents, problems, left_out = _read(paths)
     done = IngestReport(0, 0)
     if dry_run:
-        return IngestReport(len(documents), 0), problems
+        return IngestReport(len(documents), 0), problems, left_out
     batches = [documents[start : start + _BATCH] for start in range(0, len(documents), _BATCH)]
     with Client(url, api_key) as client:
 
@@ -44,7 +47,7 @@ def send(
 
         for batch in track(batches, "ingesting", console=errors, transient=True):
             deliver(put, batch, problems.append)
-    return done, problems
+    return done, problems, left_out
 
 
 def deliver(
@@ -69,9 +72,10 @@ def deliver(
         deliver(put, documents[half:], skip)
 
 
-def _read(paths: list[str]) -> tuple[list[Document], list[str]]:
+def _read(paths: list[str]) -> tuple[list[Document], list[str], list[str]]:
     documents: list[Document] = []
     problems: list[str] = []
+    left_out: list[str] = []
     for file in discover(paths):
         try:
             reading = formats.read(file.url, file.read())
@@ -79,11 +83,12 @@ def _read(paths: list[str]) -> tuple[list[Document], list[str]]:
             problems.append(error.message)
             continue
         problems += reading.problems
+        left_out += filter(None, [reading.losses(file.url)])
         documents += [
             {"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}
             for d in reading.documents
         ]
-    return documents, problems
+    return documents, problems, left_out
 
 
 def _sum(done: IngestReport, answer: dict[str, int]) -> IngestReport:

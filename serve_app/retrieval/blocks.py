@@ -87,6 +87,12 @@ def sections(text: str) -> Iterator[Section]:
         yield _section(path, body)
 
 
+def title(text: str) -> str | None:
+    """The first heading of the first level."""
+    heads, _ = _structure(text.splitlines())
+    return next((name for level, name, _ in heads.values() if level == 1), None)
+
+
 class _Body:
     """Paragraphs as their lines come."""
 

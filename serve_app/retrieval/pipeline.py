@@ -32,12 +32,14 @@ class Result:
     Attributes:
         model: The embedding model that the collection is made with.
         problems: What could not be read, a line each.
+        left_out: What is not in the documents of a file that was read, a line for each file.
         seconds: Of embedding and writing.
     """
 
     report: IngestReport
     model: str
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -77,14 +79,14 @@ async def ingest(
         target = None
         await asyncio.to_thread(_check, model, chunk_tokens)
     split = stages.split_files(files, tenant, model, chunk_tokens, start)
-    rows, problems = await asyncio.to_thread(stages.unique, split)
+    rows, problems, left_out = await asyncio.to_thread(stages.unique, split)
     documents = {(row.tenant, row.document_id) for row in rows.values()}
     known = await _known(store, target, tenant, files, documents) if target else {}
     if problems:
         # What could not be read this time was not taken away.
         known = {key: each for key, each in known.items() if each.document in documents}
     plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-    result = Result(index.report(len(documents), rows, plan), model.name, problems)
+    result = Result(index.report(len(documents), rows, plan), model.name, problems, left_out)
     if dry_run or not (rows or known):
         return result
     started = time.monotonic()
@@ -163,7 +165,7 @@ async def _copy(
         (rows[0].tenant, rows[0].source, index.document(rows)) for rows in await store.rows(old)
     ]
     split = stages.split_documents(documents, model, new.chunk_tokens, start)
-    rows, _ = await asyncio.to_thread(stages.unique, split)
+    rows, _, _ = await asyncio.to_thread(stages.unique, split)
     plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
     if removing:
         gone = {key for key in plan.stale if known[key].document not in newer}

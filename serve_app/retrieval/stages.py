@@ -54,18 +54,26 @@ def split_documents(
             "tenant": tenant,
             "document": json.dumps(asdict(document), default=str),
             "problem": "",
+            "left_out": "",
         }
         for i, (tenant, source, document) in enumerate(documents)
     ]
     return _split(items, None, _Split(model, chunk_tokens), start)
 
 
-def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
-    """Rows by key; a document whose id another one has taken is a problem, not a mixture."""
+def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str], list[str]]:
+    """Rows by key, what could not be read, and what was left out of what was.
+
+    A document whose id another one has taken is a problem, not a mixture.
+    """
     rows: dict[str, Row] = {}
     problems: list[str] = []
+    left_out: list[str] = []
     owner: dict[tuple[str, str], str] = {}
     for each in found:
+        if each["left_out"]:
+            left_out.append(each["left_out"])
+            continue
         if each["problem"]:
             problems.append(each["problem"])
             continue
@@ -78,7 +86,7 @@ def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
                 f"{each['url']}: the id {row.document_id!r} is taken already; give one of the two "
                 "another `id`"
             )
-    return rows, problems
+    return rows, problems, left_out
 
 
 async def embedded(
@@ -133,22 +141,23 @@ def _split(items: Sequence[Item], read: Any, split: Any, start: Start) -> Iterab
 
 
 def _read(item: Item) -> list[Item]:
-    """File → documents and problems."""
+    """File → documents, problems, and what is left out."""
+    item = {**item, "unit": "", "document": "", "problem": "", "left_out": ""}
     try:
         read = formats.read(item["url"], File(item["url"], item["source"], item["size"]).read())
     except TriviumError as error:
-        return [{**item, "unit": "", "document": "", "problem": error.message}]
+        return [{**item, "problem": error.message}]
     documents = [
         {
             **item,
             "unit": f"{item['url']}#{i}",
             "document": json.dumps(asdict(each), default=str),
-            "problem": "",
         }
         for i, each in enumerate(read.documents)
     ]
-    problems = [{**item, "unit": "", "document": "", "problem": p} for p in read.problems]
-    return documents + problems
+    problems = [{**item, "problem": each} for each in read.problems]
+    losses = read.losses(item["url"])
+    return documents + problems + ([{**item, "left_out": losses}] if losses else [])
 
 
 class _Split:
@@ -160,8 +169,8 @@ class _Split:
         self._count: Tokens | None = None
 
     def __call__(self, item: Item) -> list[Item]:
-        out = {"url": item["url"], "unit": item["unit"], "row": "", "problem": item["problem"]}
-        if item["problem"]:
+        out = {**{name: item[name] for name in ("url", "unit", "problem", "left_out")}, "row": ""}
+        if item["problem"] or item["left_out"]:
             return [out]
         if self._count is None:
             self._count = Tokens(self._model.path)

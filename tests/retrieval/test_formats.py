@@ -4,7 +4,6 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable
 from functools import cache
 
 import docx
@@ -13,8 +12,8 @@ from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
 from hypothesis import given
 from hypothesis import strategies as st
-from pypdf import PdfReader, PdfWriter
 
+from loadtest.specimens import PARAGRAPH, RUN, form, pdf, rewritten_pdf, saved, within_word
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval.formats import SUFFIXES, read
@@ -33,50 +32,6 @@ def refusal(name: str, data: bytes) -> str:
         read(name, data)
     assert caught.value.message.startswith(f"{name}: ")
     return caught.value.message
-
-
-def pdf(*pages: str) -> bytes:
-    """A PDF with a page for each text, written by hand."""
-    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
-    objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-    ]
-    for i, text in enumerate(pages):
-        content = f"BT /F1 12 Tf ({text}) Tj ET"
-        objects += [
-            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] "
-            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * i} 0 R >>",
-            f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
-        ]
-    out, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, 1):
-        offsets.append(len(out))
-        out += f"{number} 0 obj\n{body}\nendobj\n".encode()
-    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
-    size = len(objects) + 1
-    return (
-        out
-        + (
-            f"xref\n0 {size}\n0000000000 65535 f \n{table}"
-            f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF\n"
-        ).encode()
-    )
-
-
-def rewritten_pdf(change: Callable[[PdfWriter], None]) -> bytes:
-    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf("Hello"))))
-    change(writer)
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()
-
-
-def saved(document: docx.document.Document) -> bytes:
-    out = io.BytesIO()
-    document.save(out)
-    return out.getvalue()
 
 
 @cache
@@ -126,6 +81,65 @@ def test_byte_order_marks_and_line_ends_are_understood(
     text = "---\ntitle: Café\n---\nHotels: 190.\n".replace("\n", end)
     document = only("a.md", mark + text.encode(encoding))
     assert (document.title, document.text) == ("Café", "Hotels: 190.\n")
+
+
+def test_a_bad_byte_is_lost_alone() -> None:
+    for name in ("a.md", "a.csv", "a.jsonl"):
+        start = {"a.csv": "text\n", "a.jsonl": '{"id": "a", "text": "'}.get(name, "")
+        end = '"}' if name == "a.jsonl" else ""
+        data = f"{start}Crème – ".encode() + b"\xe9 5" + end.encode()
+        reading = read(name, data)
+        assert reading.documents[0].text == "Crème – \ufffd 5"
+        assert reading.losses(name) == f"{name}: left out undecodable bytes (1)"
+    data = b"word " * 1000 + b"\x93 end"
+    assert read("a.txt", data).documents[0].text.endswith("\ufffd end")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\n# Opening hours\n\nMonday to Friday.\n\n---\n\nClosed on holidays.\n",
+        "---\n\nNote: closed on Mondays\n\n---\n\nText\n",
+        "---\nJust a line\n---\nText\n",
+        "---\n# Only a heading\n---\nText\n",
+        "Text\n\n---\ntitle: x\n---\n",
+    ],
+)
+def test_text_between_rules_is_no_front_matter(text: str) -> None:
+    document = only("a.md", text)
+    assert (document.text, document.metadata) == (text, {})
+
+
+def test_texts_of_front_matter_stay_texts() -> None:
+    written = {
+        "id": "007",
+        "title": "1.10",
+        "phone": "0123",
+        "code": "0x1F",
+        "time": "12:30",
+        "on_sale": "yes",
+        "thousands": "1_000",
+        "version": "2.0.1",
+        "short": ".5",
+        "as_of": "2026-03-14T09:30:00Z",
+        "from": "2026-01-31",
+    }
+    lines = "".join(f"{key}: {value}\n" for key, value in written.items())
+    document = only("a.md", f"---\n{lines}rank: 3\nshare: 0.5\nlive: true\nnone: ~\n---\nText")
+    assert (document.id, document.title) == ("007", "1.10")
+    given = {key: value for key, value in written.items() if key not in ("id", "title")}
+    assert document.metadata == given | {"rank": 3, "share": 0.5, "live": True}
+    assert [type(value) for value in list(document.metadata.values())[-3:]] == [int, float, bool]
+
+
+def test_front_matter_may_end_the_file_or_its_lines_in_blanks() -> None:
+    assert only("a.md", "--- \ntitle: x\n---\t\nText").title == "x"
+    assert "holds no text" in refusal("a.md", b"---\ntitle: x\n---")
+
+
+def test_title_is_the_first_heading_that_is_one() -> None:
+    assert only("a.md", "```\n# no\n```\nTitle\n=====\nText").title == "Title"
+    assert only("a.md", f"# {'x' * 2000}\nText").title == "a"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +209,69 @@ def test_html_is_decoded_as_it_says(data: bytes) -> None:
     assert only("a.html", data).text == "Łódź"
 
 
+@pytest.mark.parametrize(
+    ("data", "text", "lost"),
+    [
+        (b'<meta charset="iso-8859-1"><p>\x80 5 \x96 \x93a\x94', "€ 5 – “a”", 0),
+        (b'<meta charset="latin1"><p>\x85', "…", 0),
+        (b'<meta charset="us-ascii"><p>caf\xe9', "café", 0),
+        (b'<?xml version="1.0" encoding="ISO-8859-1"?><p>\x80', "€", 0),
+        ('<meta charset="gb2312"><p>朱镕基'.encode("gb18030"), "朱镕基", 0),
+        ('<meta charset="shift_jis"><p>①'.encode("cp932"), "①", 0),
+        ("<meta charset=utf-8><p>Crème ".encode() + b"\xe9 5", "Crème \ufffd 5", 1),
+        ('<meta charset="windows-1251"><p>Привет'.encode("cp1251") + b"\x98", "Привет\ufffd", 1),
+        ('<meta charset="euc-kr"><p>한국'.encode("euc-kr") + b"\xff", "한국\ufffd", 1),
+        ('<meta charset="utf-16"><p>é'.encode(), "é", 0),
+        ('<meta charset="no-such"><p>é'.encode(), "é", 0),
+        (b"\xef\xbb\xbf" + '<meta charset="iso-8859-1"><p>é'.encode(), "é", 0),
+        ("<p>Crème – ".encode() + b"\xe9", "Crème – \ufffd", 1),
+        ("<p>Crème br\u00fblée \u2013 5 €".encode("cp1252"), "Crème brûlée – 5 €", 0),
+    ],
+)
+def test_html_keeps_its_encoding_and_loses_bad_bytes_alone(
+    data: bytes, text: str, lost: int
+) -> None:
+    reading = read("a.html", data)
+    assert reading.documents[0].text == text
+    assert reading.left_out["undecodable bytes"] == lost
+
+
+def test_html_code_stands_as_a_browser_shows_it() -> None:
+    page = """<pre>a = 1<br>b = 2</pre><pre><div>c</div><div>d<br/></div>e</pre>
+      <pre><code class="x"><span># no heading</span>
+  indented</code></pre><ul><li><pre>in
+list</pre></li></ul><pre>```
+fence</pre>"""
+    assert only("a.html", page).text.split("\n\n") == [
+        "```\na = 1\nb = 2\n```",
+        "```\nc\nd\ne\n```",
+        "```\n# no heading\n  indented\n```",
+        "```\nin\nlist\n```",
+        "````\n```\nfence\n````",
+    ]
+
+
+def test_html_headers_within_the_text_are_text() -> None:
+    page = """<header><h2>Shop</h2></header><main><article><header><h1>Guide</h1><p>Valid from May.
+      </p></header><section><header>Part</header><p>Body.</p></section><footer>By Ann.</footer>
+      <nav>More</nav></article></main><footer>Imprint</footer>"""
+    reading = read("a.html", page.encode())
+    assert reading.documents[0].text.split() == (
+        "# Guide Valid from May. Part Body. By Ann.".split()
+    )
+    assert reading.left_out["menus, headers and footers of the page"] == 3
+
+
+def test_html_that_nobody_sees_is_left_out_and_counted() -> None:
+    page = """<p hidden>one</p><div style="color: red; DISPLAY : none !important"><p>two</p></div>
+      <span style="visibility:hidden">three</span><b style="font-size:0px">four</b>
+      <i style="opacity:0">five</i><div hidden></div><input type="hidden" value="six">
+      <p style="opacity:0.5">seen</p><p hidden="until-found">also</p><img src="a.png" alt="">"""
+    reading = read("a.html", page.encode())
+    assert reading.documents[0].text.split() == ["seen", "also"]
+    assert reading.losses("a.html") == "a.html: left out hidden elements (5), pictures (1)"
+
+
 def test_html_of_many_unclosed_tags_costs_no_more_than_its_size() -> None:
     assert only("a.html", "x" + "<a " * 100_000).text == "x"
 
@@ -230,6 +307,15 @@ def test_pdf_page_without_text_is_a_problem() -> None:
     reading = read("a.pdf", pdf("Hello", ""))
     assert reading.documents[0].text == "## Page 1\n\nHello"
     assert reading.problems == ["a.pdf, page 2: holds no text; it may be a scan"]
+
+
+def test_pdf_form_is_read_with_what_it_is_filled_with() -> None:
+    reading = read("a.pdf", rewritten_pdf(form))
+    assert reading.documents[0].text == (
+        "## Page 1\n\nHello\n\napplicant: Ann O'Neil\nAccount number: NO93 8601\n"
+        "agreed: Yes\ndays: Mon, Tue"
+    )
+    assert reading.losses("a.pdf") == "a.pdf: left out comments (1)"
 
 
 def test_pdf_that_opens_without_password_is_read() -> None:
@@ -286,6 +372,67 @@ def test_docx_merged_cells_are_read_once_and_nested_tables_too() -> None:
     assert only("a.docx", saved(document)).text.strip() == "Both | Inner"
 
 
+def test_docx_boxes_footnotes_and_fields_are_kept() -> None:
+    box = f"<w:txbxContent>{PARAGRAPH}{PARAGRAPH}</w:txbxContent>".format("Warning:", "hot.")
+    drawn = f"<w:drawing><wp:inline><wps:txbx>{box}</wps:txbx></wp:inline></w:drawing>"
+    old = f"<w:pict><v:shape><v:textbox>{box}</v:textbox></v:shape></w:pict>"
+    both = (
+        f"<w:r><mc:AlternateContent><mc:Choice>{drawn}</mc:Choice>"
+        f"<mc:Fallback>{old}</mc:Fallback></mc:AlternateContent></w:r>"
+    )
+    field = '<w:fldSimple w:instr="DOCPROPERTY x">{}</w:fldSimple>'.format(RUN.format("1 May"))
+    note = '<w:r><w:{0}Reference w:id="{1}"/></w:r>'
+    body = (
+        f"<w:p>{RUN.format('Check it.')}{note.format('footnote', 2)}{both}</w:p>"
+        f"<w:p>{RUN.format('Valid until ')}{field}{note.format('endnote', 3)}</w:p>"
+        f"<w:p><w:r>{old}</w:r></w:p>"
+        f"<w:p><w:moveTo>{RUN.format('Moved here.')}</w:moveTo></w:p>"
+        f"<w:p><w:del><w:r><w:delText>gone</w:delText></w:r></w:del>"
+        f"<w:moveFrom>{RUN.format('gone')}</w:moveFrom><w:r><w:rPr><w:vanish/></w:rPr>"
+        f"<w:t>unseen</w:t></w:r><m:oMath><m:r><m:t>x</m:t></m:r></m:oMath></w:p>"
+    )
+    data = within_word(
+        body,
+        footnotes=f'<w:footnote w:id="2">{PARAGRAPH.format("Every 18 months.")}</w:footnote>',
+        endnotes=f'<w:endnote w:id="3">{PARAGRAPH.format("See HR.")}</w:endnote>',
+    )
+    reading = read("a.docx", data)
+    assert reading.documents[0].text.split("\n\n") == [
+        *("Check it.[^2]", "Warning:", "hot.", "[^2]: Every 18 months."),
+        *("Valid until 1 May[^e3]", "[^e3]: See HR."),
+        *("Warning:", "hot."),
+        "Moved here.",
+    ]
+    assert reading.losses("a.docx") == "a.docx: left out formulas (1), hidden texts (1)"
+
+
+def test_docx_headers_and_footers_are_kept_once_and_page_numbers_not() -> None:
+    document = docx.Document()
+    document.add_paragraph("Text")
+    section = document.sections[0]
+    section.header.paragraphs[0].text = "Document HR-77"
+    section.footer.paragraphs[0].text = "Internal"
+    number = section.footer.add_paragraph("Page ")
+    number._p.append(
+        parse_xml(f'<w:fldSimple {nsdecls("w")} w:instr=" PAGE ">{RUN.format("1")}</w:fldSimple>')
+    )
+    document.add_section().header.is_linked_to_previous = False
+    document.sections[1].header.paragraphs[0].text = "Document HR-77"
+    text = only("a.docx", saved(document)).text
+    assert text.split("\n\n") == ["Document HR-77", "Text", "Internal"]
+
+
+def test_docx_cells_merged_downwards_are_said_in_each_row() -> None:
+    document = docx.Document()
+    table = document.add_table(rows=3, cols=2)
+    for i, text in enumerate(("Region", "City", "North", "Oslo", "", "Bergen")):
+        table.cell(i // 2, i % 2).text = text
+    table.cell(1, 0).merge(table.cell(2, 0))
+    assert only("a.docx", saved(document)).text.split("\n") == [
+        *("Region | City", "North | Oslo", "North | Bergen"),
+    ]
+
+
 def with_big_entry(size: int) -> bytes:
     out = io.BytesIO(word())
     with zipfile.ZipFile(out, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -336,15 +483,48 @@ def test_csv_without_text_gives_lines(delimiter: str) -> None:
 
 
 def test_csv_rows_that_cannot_be_read_are_problems() -> None:
-    long = "x" * 200_000
-    rows = ["id,text", "1,One", "2", "3,Three,more", f"4,{long}", "5,", "6,Six"]
+    rows = ["id,text", "1,One", "2", "3,Three,more", "4,Four,,", "5,", "6,Six"]
     reading = read("faq.csv", "\n".join(rows).encode())
-    assert [document.id for document in reading.documents] == ["1", "6"]
+    assert [document.id for document in reading.documents] == ["1", "4", "6"]
     assert [problem.split(":")[0] for problem in reading.problems] == [
-        f"faq.csv, line {number}" for number in (3, 4, 5, 6)
+        f"faq.csv, line {number}" for number in (3, 4, 6)
     ]
     assert "1 cells under 2 columns" in reading.problems[0]
-    assert "field larger than field limit" in reading.problems[2]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('3,"open', "a quote is opened and never closed"),
+        ('3,"open\n4,"closed"', "not valid CSV"),
+        ('3,"a" b', "not valid CSV"),
+        (f"3,{'x' * 200_000}", "field larger than field limit"),
+        (f'3,"{"x" * 70_000}\n{"x" * 70_000}"', "field larger than field limit"),
+    ],
+)
+def test_csv_ends_where_the_next_row_cannot_be_told(row: str, reason: str) -> None:
+    reading = read("faq.csv", f'id,text\n1,"One\ntwo"\n2,Two\n{row}\n5,Five\n6,Six\n'.encode())
+    assert [document.id for document in reading.documents] == ["1", "2"]
+    (problem,) = reading.problems
+    assert problem.startswith("faq.csv, line 5: ")
+    assert reason in problem
+    assert "nothing from here on is read" in problem
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+def test_csv_may_name_its_separator(first: str) -> None:
+    reading = read("a.csv", f"{first}\nid;text\n1;one, two\n2\n".encode())
+    assert [document.text for document in reading.documents] == ["one, two"]
+    assert reading.problems == ["a.csv, line 4: 1 cells under 2 columns"]
+
+
+def test_csv_columns_without_a_name_keep_their_cells() -> None:
+    reading = read("a.csv", b",city,limit,,\n0,Rome,190,,\n1,Oslo,210,north,\n")
+    assert [document.text for document in reading.documents] == [
+        "column 1: 0\ncity: Rome\nlimit: 190",
+        "column 1: 1\ncity: Oslo\nlimit: 210\ncolumn 4: north",
+    ]
+    assert reading.problems == []
 
 
 @pytest.mark.parametrize(
@@ -354,7 +534,8 @@ def test_csv_rows_that_cannot_be_read_are_problems() -> None:
         (b"id,text\n", "holds no text"),
         (b"id,text\n1\n", "line 2: 1 cells under 2 columns"),
         (b"id,id\n1,2\n", "line 1 must name the columns"),
-        (b"id,\n1,2\n", "line 1 must name the columns"),
+        (b",\n1,2\n", "line 1 must name the columns"),
+        (b"sep=;\nid;id\n1;2\n", "line 2 must name the columns"),
         (b"caf\xe9\n1\n", "not UTF-8"),
     ],
 )

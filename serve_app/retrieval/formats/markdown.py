@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date, datetime
+from typing import Any
+
+import yaml
+
 from serve_app.errors import SettingsError, UnprocessableDocument
 from serve_app.plain_data import yaml_text
-from serve_app.retrieval.formats.reading import Reading, decoded, scalars, whole
+from serve_app.retrieval.formats.encodings import BAD_BYTES, decoded
+from serve_app.retrieval.formats.reading import Reading, scalars, whole
+
+# Before a blank line it is a rule, not the beginning of data.
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[^\n]*\S)(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
 def read(name: str, data: bytes) -> Reading:
-    text = decoded(name, data)
-    head, separator, body = text[4:].partition("\n---\n")
-    if not (text.startswith("---\n") and separator):
-        return Reading([whole(name, "", text)], [])
-    metadata = _front_matter(name, head)
-    return Reading([whole(name, str(metadata.pop("title", "")), body, metadata)], [])
+    text, lost = decoded(name, data)
+    metadata: dict[str, str | int | float] = {}
+    front = _FRONT_MATTER.match(text)
+    if front and (found := _front_matter(name, front[1])) is not None:
+        metadata, text = found, text[front.end() :]
+    title = str(metadata.pop("title", ""))
+    return Reading([whole(name, title, text, metadata)], [], {BAD_BYTES: lost})
 
 
-def _front_matter(name: str, head: str) -> dict[str, str | int | float]:
+def _front_matter(name: str, head: str) -> dict[str, str | int | float] | None:
+    """What it says; none where it is text between two rules."""
     try:
         # The line `---` is the first.
-        data = yaml_text(f"\n{head}", f"{name}: front matter") or {}
+        data = yaml_text(f"\n{head}", f"{name}: front matter")
     except SettingsError as error:
         raise UnprocessableDocument(str(error)) from None
-    if not isinstance(data, dict):
+    if isinstance(data, str) or (data is None and head.strip()):
+        return None
+    if not isinstance(data, dict | None):
         raise UnprocessableDocument(f"{name}: front matter must be plain `key: value` lines")
-    return scalars(data)
+    return scalars(_as_written(head, data or {}))
+
+
+def _as_written(head: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Values, but for those that YAML takes for something whose writing differs: `007`, `1.10`."""
+    node = yaml.compose(head, Loader=yaml.SafeLoader)
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    written = {
+        key.value: value.value
+        for key, value in pairs
+        if isinstance(value, yaml.ScalarNode) and value.style is None and key.value in data
+    }
+    return data | {key: text for key, text in written.items() if not _is_plain(data[key], text)}
+
+
+def _is_plain(value: Any, text: str) -> bool:
+    """Whether a value is as good as its text."""
+    if isinstance(value, bool):
+        return text.lower() in ("true", "false")
+    if isinstance(value, datetime):
+        return not _is_iso(text)
+    return value is None or isinstance(value, date) or str(value) == text
+
+
+def _is_iso(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

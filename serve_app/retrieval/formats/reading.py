@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
+from serve_app.retrieval import blocks
 
-_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LONGEST_TITLE = 1000  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,17 @@ class Reading:
 
     Attributes:
         problems: One line for each row or page that could not be read: `faq.csv, line 12: …`.
+        left_out: What else is not in the documents, and how often: `{"pictures": 2}`.
     """
 
     documents: list[Document]
     problems: list[str]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def losses(self, name: str) -> str:
+        """What is left out, in words; empty where nothing is."""
+        counted = [f"{what} ({number})" for what, number in sorted(self.left_out.items()) if number]
+        return f"{name}: left out {', '.join(counted)}" if counted else ""
 
 
 def last_part(name: str) -> PurePosixPath:
@@ -36,13 +43,18 @@ def whole(name: str, title: str, text: str, metadata: Mapping[str, Any] | None =
     text, stem, given = clean(text), clean(last_part(name).stem), dict(metadata or {})
     if not text.strip():
         raise UnprocessableDocument(f"{name}: holds no text")
-    title = " ".join(clean(title).split()) or _first_heading(text) or stem
+    given_title = " ".join(clean(title).split())
+    heading = None if given_title else blocks.title(text)
+    titles = (given_title, heading, stem)
+    title = next(each for each in titles if each and len(each.encode()) <= _LONGEST_TITLE)
     return Document(id=str(given.pop("id", stem)), title=title, text=text, metadata=given)
 
 
-def by_row(name: str, rows: Iterable[tuple[int, Document | str]]) -> Reading:
+def by_row(
+    name: str, rows: Iterable[tuple[int, Document | str]], left_out: Mapping[str, int]
+) -> Reading:
     """A file of many documents, from line numbers and what stands there: text is a problem."""
-    reading = Reading([], [])
+    reading = Reading([], [], left_out)
     for line, row in rows:
         if isinstance(row, Document):
             reading.documents.append(row)
@@ -68,19 +80,3 @@ def scalars(metadata: Mapping[Any, Any]) -> dict[str, str | int | float]:
 def clean(text: str) -> str:
     """Without what no store takes: NULs and halves of surrogate pairs."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
-
-
-def _first_heading(text: str) -> str | None:
-    lines = (line.strip() for line in text.splitlines())
-    return next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), None)
-
-
-def decoded(name: str, data: bytes) -> str:
-    """UTF-8, or UTF-16 that says so, with `\\n` line ends."""
-    try:
-        text = data.decode("utf-16" if data.startswith(_UTF16_MARKS) else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise UnprocessableDocument(f"{name}: not UTF-8 text; convert it first") from None
-    if "\0" in text:
-        raise UnprocessableDocument(f"{name}: binary data, not text; save it as UTF-8 text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")

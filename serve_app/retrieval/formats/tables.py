@@ -5,48 +5,75 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.plain_data import json_text
-from serve_app.retrieval.formats.reading import Reading, by_row, clean, decoded, last_part, scalars
+from serve_app.retrieval.formats.encodings import BAD_BYTES, decoded
+from serve_app.retrieval.formats.reading import Reading, by_row, clean, last_part, scalars
 
 _COLUMNS = {"id", "title", "text"}
+_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)  # written by spreadsheets, for themselves
 
 
 def read_csv(name: str, data: bytes) -> Reading:
-    text = decoded(name, data)
-    # Where the comma is the decimal mark, spreadsheets separate by semicolons.
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-    except csv.Error:
-        header = []
-    header = [cell.lower() if cell.lower() in _COLUMNS else cell for cell in header]
-    if text.strip() and not (header and all(header) and len(set(header)) == len(header)):
-        raise UnprocessableDocument(f"{name}: line 1 must name the columns, each differently")
+    text, lost = decoded(name, data)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if told := _SEPARATOR.fullmatch(first.strip().strip('"')):
+        delimiter, text, skipped = told[1], rest, 1
+    else:
+        # Where the comma is the decimal mark, spreadsheets separate by semicolons.
+        delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header = _header(reader)
+    if text.strip() and not (any(header) and len(set(header)) == len(header)):
+        raise UnprocessableDocument(
+            f"{name}: line {1 + skipped} must name the columns, each differently"
+        )
     stem = last_part(name).stem
 
     def rows() -> Iterator[tuple[int, Document | str]]:
         for number in itertools.count(1):
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + skipped
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, f"not valid CSV: {error}"
-                continue
+                # Where the next row begins nobody knows.
+                yield line, f"{_why(error)}; nothing from here on is read"
+                return
             if any(cell.strip() for cell in cells):
                 yield line, _csv_row(f"{stem}#{number}", header, cells)
 
-    return by_row(name, rows())
+    return by_row(name, rows(), {BAD_BYTES: lost})
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """The columns' names; one without a name is called by its place."""
+    try:
+        names = [cell.strip() for cell in next(reader, [])]
+    except csv.Error:
+        return []
+    if not any(names):
+        return []
+    names = [name.lower() if name.lower() in _COLUMNS else name for name in names]
+    return [name or f"column {place}" for place, name in enumerate(names, 1)]
+
+
+def _why(error: csv.Error) -> str:
+    if "unexpected end" in str(error):
+        return "a quote is opened and never closed"
+    return f"not valid CSV: {error}"
 
 
 def _csv_row(row_id: str, header: list[str], cells: list[str]) -> Document | str:
     """The document, or what is wrong with the row."""
+    while len(cells) > len(header) and not cells[-1].strip():
+        cells = cells[:-1]
     if len(cells) != len(header):
         return f"{len(cells)} cells under {len(header)} columns"
     row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
@@ -59,8 +86,10 @@ def _csv_row(row_id: str, header: list[str], cells: list[str]) -> Document | str
 
 def read_jsonl(name: str, data: bytes) -> Reading:
     # Not `splitlines`: JSON strings may hold other line separators as they are.
-    lines = enumerate(decoded(name, data).split("\n"), 1)
-    return by_row(name, ((number, _json_row(line)) for number, line in lines if line.strip()))
+    text, lost = decoded(name, data)
+    lines = enumerate(text.split("\n"), 1)
+    rows = ((number, _json_row(line)) for number, line in lines if line.strip())
+    return by_row(name, rows, {BAD_BYTES: lost})
 
 
 def _json_row(line: str) -> Document | str:
