@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,3 +76,22 @@ def test_only_chunks_at_or_above_the_threshold_are_relevant() -> None:
     chunks = [chunk("a", relevance=0.3), chunk("b", relevance=0.2), chunk("c", relevance=0.25)]
     threshold = evidence.probability(0.25)
     assert [each.text for each in evidence.relevant(chunks, threshold)] == ["a", "c"]
+
+
+def test_all_sentences_are_held_against_chunks_that_are_read_once() -> None:
+    draft = "Hotels in Paris cost up to EUR 190. Breakfast is served. Meals are paid up to EUR 40."
+    assert evidence.supported(draft, [MEALS, HOTELS]) == [
+        ("Hotels in Paris cost up to EUR 190.", HOTELS),
+        ("Meals are paid up to EUR 40.", MEALS),
+    ]
+    reads = 0
+
+    class Counted(str):
+        def __format__(self, spec: str) -> str:
+            nonlocal reads
+            reads += 1
+            return str(self)
+
+    counted = replace(MEALS, text=Counted(MEALS.text))
+    assert len(evidence.supported("Meals are paid up to EUR 40. " * 100, [counted])) == 100
+    assert reads <= 2

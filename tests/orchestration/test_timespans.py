@@ -302,3 +302,8 @@ def test_days_weeks_and_months_join(now: datetime, zone: ZoneInfo) -> None:
     assert found("day before yesterday", now, zone).end == found("yesterday", now, zone).start
     for unit in ("week", "month", "quarter", "year"):
         assert found(f"last {unit}", now, zone).end == found(f"this {unit}", now, zone).start
+
+
+def test_a_document_that_is_asked_about_has_no_span() -> None:
+    assert find("in the last hour", NOW, OSLO)
+    assert find("in the last hour " + "and so on " * 2000, NOW, OSLO) is None

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from serve_app.errors import UnprocessableDocument
+from serve_app.retrieval.formats.formulas import in_line
 from serve_app.retrieval.formats.reading import Reading, whole
 
 if TYPE_CHECKING:
@@ -75,9 +76,8 @@ _BREAKS |= dict.fromkeys(_w("noBreakHyphen"), "-")
 _COUNTED = {
     **dict.fromkeys(("pic", "imagedata"), "pictures"),
     **dict.fromkeys(("chart", "relIds"), "charts and diagrams"),
-    **dict.fromkeys(("oMath",), "formulas"),
-    **dict.fromkeys(("OLEObject",), "embedded files"),
-    **dict.fromkeys(("commentReference",), "comments"),
+    "OLEObject": "embedded files",
+    "commentReference": "comments",
 }
 _NUMBERED = re.compile(r"\b(?:PAGE|NUMPAGES|SECTIONPAGES)\b")
 
@@ -192,7 +192,9 @@ class _Story:
                 yield _BREAKS[node.tag]
             elif space == _W and kind in ("footnoteReference", "endnoteReference"):
                 yield self._note(kind.removesuffix("Reference"), node, notes)
-            elif kind != "oMath":
+            elif kind == "oMath":
+                yield in_line(node)
+            else:
                 yield from self._inline(node, boxes, notes)
 
     def _note(self, kind: str, reference: Any, notes: list[str]) -> str:
