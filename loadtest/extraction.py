@@ -3,9 +3,9 @@
     python -m loadtest.extraction FOLDER --way kreuzberg=/venvs/kreuzberg/bin/python …
 
 Of each file with what it should hold beside it (`NAME.expected.md`): the share of its words, of the
-rows of its tables (all cells in one line) and of its headings. Of files that are made here: whether
-the one thing that is peculiar about each survives. A way is the library of that name in an
-environment of its own, whose size and number of packages are shown.
+rows of its tables (all cells in one line) and of its headings; a dash where it reads none. Of files
+that are made here: whether the one thing that is peculiar about each survives. A way is the library
+of that name in an environment of its own, whose size and number of packages are shown.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from serve_app.retrieval import formats
 _FILE_S = 120.0
 _OURS = ("pypdf", "python-docx", "beautifulsoup4", "soupsieve", "lxml", "markdown-it-py", "mdurl")
 _SUFFIXES = (".pdf", ".docx", ".html")
+_PARTS = ("words", "rows", "headings")
 
 READ = {
     "kreuzberg": """
@@ -163,7 +164,7 @@ def made() -> Iterator[Specimen]:
     apart = holds("TOUCAN", "HERON")
     yield _page("lines of code", code, lambda told: "TOUCAN" in (told or "") and not apart(told))
     hidden = page("utf-8", "<p hidden>TOUCAN</p>")
-    yield _page("hidden text left out", hidden, lambda told: bool(told) and "TOUCAN" not in told)
+    yield _page("hidden text left out", hidden, lambda told: "TOUCAN" not in (told or "TOUCAN"))
     bad = page("utf-8", "Crème brûlée").encode() + b"\xe9"
     yield Specimen("HTML: one bad byte", "bad.html", bad, holds("Crème brûlée"))
     latin = page("iso-8859-1", "€ 5 – “a”").encode("cp1252")
@@ -247,23 +248,21 @@ def _files(folder: Path, ways: Mapping[str, Read]) -> Iterator[list[str]]:
         expected = path.with_name(f"{path.name}.expected.md").read_text(encoding="utf-8")
         line = [path.name]
         for name, texts in read.items():
-            shares = survivors(expected, texts[number] or "")
+            text = texts[number]
+            shares = {} if text is None else survivors(expected, text)
             for what, (kept, of) in shares.items():
                 total[path.suffix, name].update({what: kept, f"all {what}": of})
             line.append(_shares(shares))
         yield line
     for suffix in dict.fromkeys(path.suffix for path in paths):
-        line = [f"all {suffix}"]
-        for name in ways:
-            of = total[suffix, name]
-            line.append(
-                _shares({w: (of[w], of[f"all {w}"]) for w in ("words", "rows", "headings")})
-            )
-        yield line
+        sums = (total[suffix, name] for name in ways)
+        parts = ([(of[what], of[f"all {what}"]) for what in _PARTS] if of else [] for of in sums)
+        shares_of = (dict(zip(_PARTS, pairs, strict=False)) for pairs in parts)
+        yield [f"all {suffix} that it reads", *map(_shares, shares_of)]
 
 
 def _shares(shares: Mapping[str, tuple[int, int]]) -> str:
-    return " / ".join(f"{kept / of:.2f}" if of else "·" for kept, of in shares.values())
+    return " / ".join(f"{kept / of:.2f}" if of else "·" for kept, of in shares.values()) or "–"
 
 
 def _our_footprint() -> tuple[int, int]:

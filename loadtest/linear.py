@@ -65,6 +65,7 @@ TEXTS: dict[str, Callable[[int], str]] = {
 # What is written to be split, and read for evidence.
 WRITTEN: dict[str, Callable[[int], str]] = {
     "a heading of blanks": lambda n: "# a" + " " * n + "b",
+    "a heading without words": lambda n: "#" + " " * n,
     "headings": lambda n: "# a\n## b\n" * (n // 9),
     "a heading too long": lambda n: "# " + "a " * (n // 2),
     "hashes": lambda n: "#" * n,
@@ -180,7 +181,7 @@ def verify_json(text: str) -> None:
 
 def quote(text: str) -> None:
     """As evidence is cut into what can be quoted."""
-    quoting.statements("What is the limit?", _chunks(text), 64)
+    quoting.statements("What is the limit?", _chunks(text), 1)
 
 
 FUNCTIONS = (mask, restore, pin, sources)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from serve_app.retrieval import chunking
 from serve_app.retrieval.chunking import Piece
+from serve_app.retrieval.search_text import MAX_BYTES
 
 _LINES = st.lists(
     st.one_of(
@@ -60,7 +61,7 @@ def test_no_piece_is_empty_or_above_the_bound(text: str, max_tokens: int) -> Non
     for piece in split(text, max_tokens):
         assert piece.text.strip()
         assert words(piece.text) <= max_tokens
-        assert len(piece.text.encode()) <= chunking.MAX_BYTES
+        assert len(piece.text.encode()) <= MAX_BYTES
 
 
 @given(TEXTS, st.integers(1, 200))

@@ -5,6 +5,7 @@ import json
 import struct
 import zipfile
 from functools import cache
+from pathlib import Path
 
 import docx
 import pytest
@@ -13,6 +14,7 @@ from docx.oxml.ns import nsdecls
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest import extraction
 from loadtest.specimens import PARAGRAPH, RUN, form, pdf, rewritten_pdf, saved, within_word
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
@@ -595,6 +597,15 @@ def test_metadata_keeps_numbers_that_fit() -> None:
     given = kept | {"empty": " ", "big": 2**70, "nan": float("nan")}
     row = {"id": "a", "text": "x", "metadata": given}
     assert only("a.jsonl", json.dumps(row)).metadata == kept | {"big": str(2**70), "nan": "nan"}
+
+
+@pytest.mark.parametrize("specimen", extraction.made(), ids=lambda each: each.what)
+def test_what_is_peculiar_about_a_file_survives(
+    specimen: extraction.Specimen, tmp_path: Path
+) -> None:
+    """Also what other libraries lose: `python -m loadtest.extraction` sets them side by side."""
+    (path := tmp_path / specimen.name).write_bytes(specimen.data)
+    assert specimen.kept(extraction.ours([path])[0])
 
 
 def check(name: str, data: bytes) -> None:

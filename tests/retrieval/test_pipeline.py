@@ -112,12 +112,15 @@ async def test_bad_files_are_named_and_the_rest_goes_in(
     (folder / "latin.md").write_bytes("caf\xe9".encode("latin-1"))
     (folder / "rows.jsonl").write_text('{"id": "good", "text": "fine"}\n{"id": 3}\n')
     (folder / "other.md").write_text("---\nid: doc00\n---\nA second one of this id.")
+    (folder / "page.html").write_text("<p>seen<p hidden>unseen</p><img src=a.png>")
     result = await run(store, collection, folder)
     named = "\n".join(result.problems)
     for name in ("broken.pdf", "latin.md", "rows.jsonl, line 2", "other.md"):
         assert name in named
     assert len(result.problems) == 4
-    assert result.report.documents == 13
+    (left_out,) = result.left_out
+    assert left_out.endswith("page.html: left out hidden elements (1), pictures (1)")
+    assert result.report.documents == 14
     assert "A second one of this id." not in {
         text for _, _, text in await content(store, collection)
     }
@@ -265,11 +268,40 @@ async def test_what_is_written_during_a_reindex_is_carried_over(
     assert {f"live{i}" for i in range(written)} <= names
 
 
-async def test_document_made_of_its_rows_splits_into_the_same_rows() -> None:
-    text = "intro\n# A\nalpha beta\n\ngamma delta\n## B\nunder b\n## C\nunder c\n# D\nlast"
+_CODE = "\n".join(["```py", *(f"# {number}\n" for number in range(20)), "```"])
+_TABLE = "\n".join(["| a | b |", "|---|---|", *(f"| {n} | {n} |" for n in range(20))])
+
+
+@pytest.mark.parametrize(
+    ("text", "max_tokens"),
+    [
+        ("intro\n# A\nalpha beta\n\ngamma delta\n## B\nunder b\n## C\nunder c\n# D\nlast", 3),
+        (f"# A\n{_CODE}\n# B\nlast", 20),
+        (f"# A\nbefore\n\n{_TABLE}\n\nafter | it\n# B\nlast", 30),
+        (f"# A\nbefore\n\n{_TABLE}\n\nafter | it\n# B\nlast", 1000),
+        ("# A\nbefore\n\n---\n\nafter\n# B\nlast", 1000),
+        ("Title\n===\n~~~\n# x\n~~~\nPart\n---\nlast", 1000),
+    ],
+)
+async def test_document_made_of_its_rows_splits_into_the_same_rows(
+    text: str, max_tokens: int
+) -> None:
     document = Document("doc", "Title", text, {"as_of": "2026-01-01"})
 
     def rows(of: Document) -> list[index.Row]:
-        return index.rows(of, "t", max_tokens=3, count=lambda text: len(text.split()))
+        return index.rows(of, "t", max_tokens=max_tokens, count=lambda text: len(text.split()))
 
     assert rows(index.document(rows(document))) == rows(document)
+
+
+def test_what_is_embedded_fits_into_what_the_model_reads() -> None:
+    def count(text: str) -> int:
+        return len(text.split())
+
+    document = Document("doc", "A title", "# " + "heading " * 10 + "\n" + "word " * 100)
+    made = index.rows(document, "t", max_tokens=40, count=count, window=40)
+    assert max(row.tokens for row in made) == 40
+    assert sum(count(row.text) for row in made) == 100
+    long = Document("doc", "title " * 100, "word " * 100)
+    made = index.rows(long, "t", max_tokens=40, count=count, window=40)
+    assert {count(row.text) for row in made} == {20}

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from serve_app.errors import UnprocessableDocument
 
 BAD_BYTES = "undecodable bytes"
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"))
-_MARKS += ((codecs.BOM_UTF16_BE, "utf-16-be"),)
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _REPLACED = "\ufffd"
 _FEW = 1000  # one wrong byte in so many
 _LETTERS = 0.3  # more beyond ASCII are the letters of another alphabet
