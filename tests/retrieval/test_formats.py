@@ -626,6 +626,7 @@ _FRAGMENTS = (
     *(b"---\n", b"\n---\n", b"title: ", b"&a ", b"*a", b"!!int ", b'"', b",", b";", b"\n"),
     *(b"id,text\n", b'{"id":"a","text":"b"}', b"\\ud800", b"\\u0000", b"\xff\xfe", b"\0", b"\r"),
     *(b"<p>", b"</p>", b"<table><td>", b"<![CDATA[", b"<!", b"<pre>", b"&#0;", b"&#xd800;"),
+    *(b"~~~", b"sep=;\n", b"\xe9", b"<br>", b"<article>", b"<header>", b"<p hidden>", b"===\n"),
     *(b'<meta charset="rot13">', b'<meta charset="utf-7">', b"<title>", b"<h1>", b"<li>"),
 )
 
