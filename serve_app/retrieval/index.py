@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serve_app.domain import Document
@@ -157,15 +157,15 @@ def rows(
     Raises:
         UnprocessableDocument: It is empty, or its id, title or time does not fit; names which.
     """
+    title, text = normalised(document.title), normalised(document.text)
+    document = replace(document, title=title, text=text)
     _check(document, where)
     as_of, time = times(document, where)
-    title = normalised(document.title)
 
     def room(headings: tuple[str, ...]) -> int:
         assert window is not None
         return max(window - count(embedded_text(title, _HEADINGS.join(headings), "")), window // 2)
 
-    text = normalised(document.text)
     pieces = chunking.split(text, max_tokens, count, None if window is None else room)
     if not pieces:
         raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")

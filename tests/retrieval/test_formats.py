@@ -539,9 +539,11 @@ def test_csv_ends_where_the_next_row_cannot_be_told(row: str, reason: str) -> No
     assert "nothing from here on is read" in problem
 
 
-@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r"])
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;\r", "sep=\t", "sep=|"])
 def test_csv_may_name_its_separator(first: str) -> None:
-    reading = read("a.csv", f"{first}\nid;text\n1;one, two\n2\n".encode())
+    sign = first.strip('"\r')[-1]
+    lines = f"{first}\nid;text\n1;one, two\n2\n".replace(";", sign)
+    reading = read("a.csv", lines.encode())
     assert [document.text for document in reading.documents] == ["one, two"]
     assert reading.problems == ["a.csv, line 4: 1 cells under 2 columns"]
 

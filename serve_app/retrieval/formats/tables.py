@@ -15,14 +15,16 @@ from serve_app.retrieval.formats.encodings import BAD_BYTES, decoded
 from serve_app.retrieval.formats.reading import Reading, by_row, clean, last_part, scalars
 
 _COLUMNS = {"id", "title", "text"}
-_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)  # written by spreadsheets, for themselves
+_SEPARATOR = re.compile(
+    r'"?sep=(.)"?[ ,;]*', re.IGNORECASE
+)  # written by spreadsheets, for themselves
 
 
 def read_csv(name: str, data: bytes) -> Reading:
     text, lost = decoded(name, data)
     first, _, rest = text.partition("\n")
     skipped = 0
-    if told := _SEPARATOR.fullmatch(first.strip().strip('"')):
+    if told := _SEPARATOR.fullmatch(first):
         delimiter, text, skipped = told[1], rest, 1
     else:
         # Where the comma is the decimal mark, spreadsheets separate by semicolons.
