@@ -224,6 +224,10 @@ class RetrievalSettings(Section):
         milvus_token: `user:password` or an API key of the server.
         milvus_ca: Certificates (PEM) of the authority that vouches for the server's own, where it
             is a private one.
+        registry: Where the documents are registered: a SQLite file in `state_dir`, or
+            `postgresql://user@host:port/name`, which more than one machine needs. The ledger may be
+            in the same database.
+        registry_password: Of the PostgreSQL user.
         embedding_model: Folder or hub id; the default comes along. Collections keep the model
             they were made with until they are reindexed.
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
@@ -238,6 +242,8 @@ class RetrievalSettings(Section):
     milvus_uri: str = "milvus.db"
     milvus_token: SecretStr = SecretStr("")
     milvus_ca: Path | None = None
+    registry: str = "registry.db"
+    registry_password: SecretStr = SecretStr("")
     embedding_model: str = BUNDLED
     collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     chunk_tokens: int = Field(default=160, ge=32, le=8192)
@@ -256,6 +262,24 @@ class RetrievalSettings(Section):
     def embedded(self) -> bool:
         """Milvus Lite: a local file that exactly one process may open."""
         return "://" not in self.milvus_uri
+
+    def resolved(self, root: Path, state: Path) -> RetrievalSettings:
+        """The same with paths made absolute."""
+        return self.model_copy(
+            update={
+                "milvus_uri": _placed(state, self.milvus_uri),
+                "milvus_ca": self.milvus_ca and root / self.milvus_ca,
+                "registry": _placed(state, self.registry),
+            }
+        )
+
+    @field_validator("registry")
+    @classmethod
+    def _no_password_of_the_registry(cls, value: str) -> str:
+        address, _, query = value.partition("?")
+        if ":" in address.partition("://")[2].rpartition("@")[0] or "password" in query:
+            raise ValueError("the password does not belong here; set registry_password to it")
+        return value
 
     @field_validator("milvus_uri")
     @classmethod

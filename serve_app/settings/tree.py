@@ -91,12 +91,10 @@ class Settings(BaseSettings):
         """The same settings with every relative path made absolute against `root`."""
         router, retrieval = self.router, self.retrieval
         state = root / self.state_dir
-        uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
+        adapters = self.expert.adapters
         if "://" not in adapters:
             adapters = str(state / adapters)
         lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
-        if retrieval.embedded:
-            uri = str(state / uri)
         return self.model_copy(
             update={
                 "state_dir": state,
@@ -104,9 +102,7 @@ class Settings(BaseSettings):
                 "router": router.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": self.ledger.resolved(root, state),
-                "retrieval": retrieval.model_copy(
-                    update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
-                ),
+                "retrieval": retrieval.resolved(root, state),
             }
         )
 
@@ -154,7 +150,7 @@ class Environment(EnvSettingsSource):
 _SECRETS: Any = {
     "gateway": {"first_key"},
     "frontier": {"api_key": True, "fallbacks": {"__all__": {"api_key"}}},
-    "retrieval": {"milvus_token"},
+    "retrieval": {"milvus_token", "registry_password"},
     "ledger": {"password"},
 }
 

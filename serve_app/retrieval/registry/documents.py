@@ -1,0 +1,368 @@
+"""Documents: claimed, committed and released by their writers, read by everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, exists, func, select, tuple_, update
+
+from serve_app.database import Database
+from serve_app.retrieval.registry import claims, tables
+from serve_app.retrieval.registry.behind import is_behind, joined
+from serve_app.retrieval.registry.claims import entry
+from serve_app.retrieval.registry.collections import locked
+from serve_app.retrieval.registry.entries import (
+    Claim,
+    Committed,
+    Copy,
+    Entry,
+    Facts,
+    Intent,
+    Obsolete,
+    document_key,
+)
+
+documents, copies = tables.documents.c, tables.copies.c
+
+
+class Documents:
+    """Every method is one transaction, whatever it is given: batches are the caller's to bound."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    # What writers do
+
+    async def claim(
+        self,
+        collection: str,
+        wanted: Sequence[Facts],
+        token: str,
+        seconds: float,
+        intent: Intent | None,
+    ) -> list[Claim] | None:
+        """Have documents for oneself for so long: all of them, or none.
+
+        Args:
+            wanted: What is to be put, each document once. To delete or to copy, tenant and id do.
+            token: Names the writer; no two have the same.
+            intent: What a mender has to finish, should the writer die; `None` leaves what stands.
+
+        Returns:
+            The claims in the order wanted, without documents that nobody has heard of, where they
+            are not to be put; `None` where another writer has one of them.
+        """
+        now = self._clock()
+
+        def work(connection: Connection) -> list[Claim]:
+            if intent == "put":
+                claims.register(connection, collection, wanted, now)
+            return claims.take(connection, collection, wanted, token, now, seconds, intent)
+
+        try:
+            return await self._database.write(work)
+        except claims.Busy:
+            return None
+
+    async def renew(self, token: str, seconds: float) -> None:
+        """Keep what is claimed for so long from now on."""
+        kept = (
+            update(tables.documents)
+            .where(documents.claim == token)
+            .values(claimed_until=self._clock() + seconds)
+        )
+        await self._database.write(lambda it: it.execute(kept))
+
+    async def commit(
+        self,
+        collection: str,
+        token: str,
+        puts: Mapping[str, tuple[Facts, Mapping[str, Copy]]],
+        deletes: Sequence[str] = (),
+    ) -> Committed:
+        """Put claimed documents in force as they have been written, or out of it.
+
+        Args:
+            puts: By key: what is known of each, and its copies by index.
+            deletes: Keys.
+
+        Raises:
+            ClaimLost: One of them is not this writer's any more. Nothing is committed.
+            NotFound: The collection has been removed.
+        """
+
+        def work(connection: Connection) -> Committed:
+            active = locked(connection, collection).active
+            written = [set(by_index) for _, by_index in puts.values()]
+            behind = [each.name for each in active if any(each.name not in it for it in written)]
+            if behind:
+                return Committed(behind=tuple(behind))
+            return claims.put_in_force(connection, collection, token, puts, deletes, self._clock())
+
+        return await self._database.write(work)
+
+    async def copied(
+        self, collection: str, token: str, index: str, made: Sequence[Copy]
+    ) -> list[Obsolete]:
+        """Register copies of claimed documents in an index; returns the rows they replace.
+
+        Raises:
+            ClaimLost: One of them is not this writer's any more.
+        """
+
+        def work(connection: Connection) -> list[Obsolete]:
+            keys = [each.key for each in made]
+            claims.held(connection, collection, token, keys)
+            before = claims.copies_of(connection, collection, keys)
+            claims.write_copies(connection, {index: made})
+            now_at = {each.key: each.version for each in made}
+            return [
+                each for each in before if each.index == index and each.version != now_at[each.key]
+            ]
+
+        return await self._database.write(work)
+
+    async def removed(self, obsolete: Sequence[Obsolete]) -> None:
+        """Forget copies whose rows have been removed; what replaced them meanwhile stays."""
+        gone = [(each.index, each.key, each.version) for each in obsolete]
+
+        def work(connection: Connection) -> None:
+            named = tuple_(copies.index_name, copies.key, copies.version)
+            for part in claims.parts(gone):
+                connection.execute(delete(tables.copies).where(named.in_(part)))
+
+        await self._database.write(work)
+
+    async def release(self, collection: str, token: str, obsolete: Sequence[Obsolete]) -> list[str]:
+        """Give claimed documents up; rows that were out of force have been removed.
+
+        Returns:
+            Keys of those that are behind in an index all the same: to be mended.
+        """
+        await self.removed(obsolete)
+
+        def work(connection: Connection) -> list[str]:
+            return claims.release(connection, collection, token)
+
+        return await self._database.write(work)
+
+    async def fail(self, collection: str, failed: Sequence[tuple[Facts, str]]) -> None:
+        """Say why documents could not be read; what is in force of them stays in force."""
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            claims.register(connection, collection, [facts for facts, _ in failed], now)
+            for facts, problem in failed:
+                never = documents.version == 0
+                connection.execute(
+                    update(tables.documents)
+                    .where(documents.collection == collection, documents.key == facts.key)
+                    .values(problem=problem, run=facts.run, updated_at=now)
+                )
+                connection.execute(
+                    update(tables.documents)
+                    .where(documents.collection == collection, documents.key == facts.key, never)
+                    .values(state="failed", source=facts.source, url=facts.url)
+                )
+
+        await self._database.write(work)
+
+    async def seen(self, collection: str, keys: Sequence[str], run: str) -> None:
+        """Note that a bulk run has seen documents, which are as they were."""
+
+        def work(connection: Connection) -> None:
+            for part in claims.parts(keys):
+                connection.execute(
+                    update(tables.documents)
+                    .where(documents.collection == collection, documents.key.in_(part))
+                    .values(run=run)
+                )
+
+        await self._database.write(work)
+
+    # What everybody else asks
+
+    async def entries(self, collection: str, keys: Sequence[str]) -> dict[str, Entry]:
+        """Documents by key; those that nobody has heard of are left out."""
+
+        def work(connection: Connection) -> dict[str, Entry]:
+            found: dict[str, Entry] = {}
+            for part in claims.parts(keys):
+                asked = select(tables.documents).where(
+                    documents.collection == collection, documents.key.in_(part)
+                )
+                found |= {row.key: entry(row) for row in connection.execute(asked)}
+            return found
+
+        return await self._database.read(work)
+
+    async def entry(self, collection: str, tenant: str, document_id: str) -> Entry | None:
+        key = document_key(tenant, document_id)
+        return (await self.entries(collection, [key])).get(key)
+
+    async def page(
+        self, collection: str, tenant: str, after: str = "", limit: int = 100, state: str = "in"
+    ) -> list[Entry]:
+        """A tenant's documents ordered by id, those behind `after`, at most so many."""
+        asked = (
+            select(tables.documents)
+            .where(
+                documents.collection == collection,
+                documents.tenant == tenant,
+                documents.id > after,
+                documents.state == state,
+            )
+            .order_by(documents.id)
+            .limit(limit)
+        )
+        return await self._entries(asked)
+
+    async def of_file(
+        self, collection: str, tenant: str, url: str, *, unseen_by: str, after: str, limit: int
+    ) -> list[Entry]:
+        """Documents of a file that a run has not seen, by id, those behind `after`."""
+        asked = (
+            select(tables.documents)
+            .where(
+                documents.collection == collection,
+                documents.tenant == tenant,
+                documents.url == url,
+                documents.state == "in",
+                documents.run != unseen_by,
+                documents.id > after,
+                tables.HAS_URL,
+            )
+            .order_by(documents.id)
+            .limit(limit)
+        )
+        return await self._entries(asked)
+
+    async def behind(
+        self, collection: str, index: str, after: str = "", limit: int = 100
+    ) -> list[Entry]:
+        """Documents that an index does not hold as they are, by key, those behind `after`."""
+        asked = (
+            select(tables.documents)
+            .select_from(joined(index))
+            .where(documents.collection == collection, documents.key > after, is_behind())
+            .order_by(documents.key)
+            .limit(limit)
+        )
+        return await self._entries(asked)
+
+    async def abandoned(self, collection: str | None = None, limit: int = 100) -> list[Entry]:
+        """Documents whose writer has died, or which are to be mended for another reason."""
+        asked = select(tables.documents).where(documents.claimed_until < self._clock())
+        if collection is not None:
+            asked = asked.where(documents.collection == collection)
+        return await self._entries(asked.order_by(documents.claimed_until).limit(limit))
+
+    async def copies(self, index: str, keys: Sequence[str]) -> dict[str, Copy]:
+        """Copies in an index, by key."""
+
+        def work(connection: Connection) -> dict[str, Copy]:
+            found: dict[str, Copy] = {}
+            for part in claims.parts(keys):
+                asked = select(tables.copies).where(
+                    copies.index_name == index, copies.key.in_(part)
+                )
+                found |= {row.key: claims.copy(row) for row in connection.execute(asked)}
+            return found
+
+        return await self._database.read(work)
+
+    async def copies_between(self, index: str, first: str, end: str) -> list[Copy]:
+        """Copies in an index whose keys are in a half-open interval; an empty end is none."""
+        asked = select(tables.copies).where(copies.index_name == index, copies.key >= first)
+        if end:
+            asked = asked.where(copies.key < end)
+        return await self._database.read(
+            lambda it: [claims.copy(row) for row in it.execute(asked.order_by(copies.key))]
+        )
+
+    async def in_force(
+        self, collection: str, index: str, tenant: str, now: float, after: str, limit: int
+    ) -> list[Copy]:
+        """A tenant's copies in an index that no version of their series hides, by document id.
+
+        Those behind the document `after`, at most so many.
+        """
+        asked = (
+            select(tables.copies)
+            .select_from(joined(index))
+            .where(
+                documents.collection == collection,
+                documents.tenant == tenant,
+                documents.id > after,
+                documents.state == "in",
+                documents.since <= int(now),
+                documents.until > int(now),
+                copies.key.is_not(None),
+            )
+            .order_by(documents.id)
+            .limit(limit)
+        )
+        return await self._database.read(lambda it: [claims.copy(row) for row in it.execute(asked)])
+
+    async def tokens(self, index: str, tenant: str, most: int) -> int:
+        """Tokens of a tenant's documents, summed up to about `most`: more is told from less."""
+        # Each has one at least: of so many documents the rest need not be looked at.
+        some = (
+            select(copies.tokens)
+            .where(copies.index_name == index, copies.tenant == tenant)
+            .limit(most + 1)
+            .subquery()
+        )
+        asked = select(func.coalesce(func.sum(some.c.tokens), 0))
+        return await self._database.read(lambda it: int(it.execute(asked).scalar_one()))
+
+    async def sizes(self, index: str) -> tuple[int, int]:
+        """How many documents and chunks an index holds."""
+        asked = select(func.count(), func.coalesce(func.sum(copies.chunks), 0)).where(
+            copies.index_name == index
+        )
+        found = await self._database.read(lambda it: it.execute(asked).one())
+        return int(found[0]), int(found[1])
+
+    async def states(self, collection: str) -> dict[str, int]:
+        """How many documents are in each state."""
+        asked = (
+            select(documents.state, func.count())
+            .where(documents.collection == collection)
+            .group_by(documents.state)
+        )
+        found = await self._database.read(lambda it: it.execute(asked).all())
+        return {state: count for state, count in found}  # noqa: C416  # rows, not pairs
+
+    async def forget_deleted(self, collection: str, before: float, limit: int = 1000) -> int:
+        """Remove some that were deleted long ago and that no index holds; returns how many."""
+        copy = exists().where(
+            copies.key == documents.key,
+            copies.index_name.in_(
+                select(tables.indexes.c.name).where(tables.indexes.c.collection == collection)
+            ),
+        )
+
+        def work(connection: Connection) -> int:
+            old = select(documents.key).where(
+                documents.collection == collection,
+                documents.state == "deleted",
+                documents.updated_at < before,
+                documents.claim.is_(None),
+                ~copy,
+            )
+            keys = list(connection.execute(old.limit(limit).with_for_update()).scalars())
+            for part in claims.parts(keys):
+                connection.execute(
+                    delete(tables.documents).where(
+                        documents.collection == collection, documents.key.in_(part)
+                    )
+                )
+            return len(keys)
+
+        return await self._database.write(work)
+
+    async def _entries(self, asked: Any) -> list[Entry]:
+        return await self._database.read(lambda it: [entry(row) for row in it.execute(asked)])
