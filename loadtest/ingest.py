@@ -100,7 +100,7 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     write(found, file)
     model = stages.Model(BUNDLED, models.embedding_models()[BUNDLED])
     split = stages.split_files(discover([str(file)]), "t", model, 128, lambda: None)
-    texts = [row.embedded for row in stages.unique(split)[0].values()]
+    texts = [row.embedded for each in stages.unique(split)[0].values() for row in each.rows]
     sample = random.Random(2).sample(texts, min(SAMPLE, len(texts)))
     before = alone(sample)
     with servers.milvus(folder / "milvus") as server:

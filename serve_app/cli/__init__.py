@@ -13,6 +13,7 @@ from serve_app.cli import (
     advice,
     canary,
     claim,
+    collections,
     cost,
     documents,
     evaluate,
@@ -52,6 +53,7 @@ app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
+app.add_typer(collections.collections, name="collections", rich_help_panel="Knowledge")
 cost.cost.command()(k8s.machines)
 app.add_typer(k8s.k8s, name="k8s", rich_help_panel="Run")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Money")

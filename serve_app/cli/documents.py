@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +14,18 @@ from rich.markup import escape
 
 from serve_app import models
 from serve_app.cli import following, sending
-from serve_app.cli.bulk import Bar, Start, embedding_model, with_store
+from serve_app.cli.bulk import Base, embedding_model, opened, with_base
 from serve_app.cli.client import DEFAULT_URL, Json, Key
 from serve_app.cli.console import errors, out
-from serve_app.errors import Unavailable
+from serve_app.errors import SettingsError, Unavailable
 from serve_app.ledger.prices import PriceTable
+from serve_app.retrieval.embedder import dimension
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.sources import discover
 from serve_app.settings import load
 
 if TYPE_CHECKING:
     from serve_app.retrieval.pipeline import Result
-    from serve_app.retrieval.port import Port
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which knowledge base.")]
 Config = Annotated[Path, typer.Option("--config", "-f", help="Settings file (YAML).")]
@@ -99,39 +101,74 @@ def reindex(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Put the index before this one in force again.")
     ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Tell a run that is under way to wait.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Tell a run that was told to wait to go on.")
+    ] = False,
+    abort: Annotated[
+        bool, typer.Option("--abort", help="Stop a run; searches go on with the old index.")
+    ] = False,
     config: Config = _LOCAL,
     as_json: Json = False,
 ) -> None:
-    """Change a knowledge base's embedding model or chunk size while it is searched.
+    """Change a knowledge base's embedding model or chunk size while it is searched and written.
 
-    A new index is filled beside the old one and then put in force; the old one stays for
-    [bold]--rollback[/bold].
+    A new index is filled beside the old one and then put in force. What is written or deleted
+    meanwhile is, in both. A run that was interrupted is finished by the same command. The old index
+    stays for [bold]--rollback[/bold], which brings it up to date first, as long as
+    retrieval.keep_replaced_s says.
 
     [bold]Example:[/bold] trivium reindex --chunk-tokens 96
     """
-    from serve_app.retrieval import pipeline
-
+    if rollback + pause + resume + abort > 1:
+        raise SettingsError("give one of --rollback, --pause, --resume and --abort")
     settings = load(config).resolved(Path.cwd())
     model = embedding_model(settings.retrieval, model_name)
     size = chunk_tokens or settings.retrieval.chunk_tokens
 
-    async def run(store: Port, start: Start, bar: Bar) -> dict[str, Any]:
+    async def run(base: Base) -> dict[str, Any]:
+        told = base.registry.collections
+        if pause or resume:
+            await told.pause(collection, paused=pause)
+            return {"collection": collection, "paused": pause}
+        parts = opened(base, settings.retrieval)
+        if abort:
+            stopped = await parts.reindexing.abort(collection)
+            return {"collection": collection, "aborted": stopped.name}
+        started = time.monotonic()
         if rollback:
-            return {
-                "collection": collection,
-                "index": (await pipeline.rollback(store, collection)).name,
-            }
-        made, result = await pipeline.reindex(
-            store, collection, model, size, start=start, on_progress=bar
-        )
-        report = dataclasses.asdict(result.report)
-        return {"collection": collection, "index": made.name, "seconds": result.seconds, **report}
+            made, done = await parts.reindexing.rollback(collection, base.bar)
+        else:
+            made, done = await parts.reindexing.reindex(
+                collection,
+                model.name,
+                await asyncio.to_thread(dimension, model.path),
+                size,
+                base.bar,
+            )
+        dropped = await parts.catalogue.prune(collection, settings.retrieval.keep_replaced_s)
+        report = {name: getattr(done, name) for name in ("documents", "chunks", "embedded")}
+        seconds = round(time.monotonic() - started, 2)
+        return {
+            "collection": collection,
+            "index": made.name,
+            "seconds": seconds,
+            **report,
+            "embedded_tokens": done.tokens,
+            "dropped": dropped,
+        }
 
-    done = with_store(settings, run)
+    done = with_base(settings, run)
     if as_json:
         print(json.dumps(done))
-    else:
+    elif "index" in done:
         out.print(f"[bold]{collection}[/bold] is served by {done['index']} now")
+    elif abort:
+        out.print(f"{done['aborted']} is filled no further")
+    else:
+        out.print("it waits" if pause else "it goes on")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,23 +195,24 @@ def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run:
     settings = load(config).resolved(Path.cwd())
     files = discover(paths)
 
-    async def run(store: Port, start: Start, bar: Bar) -> Result:
+    async def run(base: Base) -> Result:
         return await pipeline.ingest(
             files,
-            store,
+            base.store,
+            base.registry,
             collection,
             tenant,
             embedding_model(settings.retrieval),
             settings.retrieval.chunk_tokens,
             paths=models.embedding_models(),
-            start=start,
+            start=base.start,
             dry_run=dry_run,
-            on_progress=bar,
+            on_progress=base.bar,
         )
 
     prices = PriceTable.load(settings.ledger.prices)
     try:
-        result = with_store(settings, run)
+        result = with_base(settings, run)
     except Unavailable as error:
         if not dry_run:
             error.add_note("What was written stays; the same command finishes the run.")

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
-from serve_app.errors import InvalidRequest, SettingsError
+from serve_app.errors import InvalidRequest, SettingsError, TriviumError
 from serve_app.retrieval import index
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings, from_args
@@ -25,6 +27,8 @@ from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
 
 log = logging.getLogger(__name__)
+
+_MENDED_S = 10.0
 
 
 class RetrieverServer:
@@ -57,8 +61,14 @@ class RetrieverServer:
                 reranker = CrossEncoder(settings.rerank_model)
         self._store = MilvusStore.of(settings)
         self._retriever = Retriever(
-            self._store, models, settings.chunk_tokens, _rules(settings), reranker
+            self._store,
+            Registry.of(settings),
+            models,
+            settings.chunk_tokens,
+            _rules(settings),
+            reranker,
         )
+        self._mending: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Take new settings (`{"retrieval": …}`), or go on with the old ones.
@@ -77,6 +87,8 @@ class RetrieverServer:
         self._store.be_patient(settings.timeout_s)
         self._retriever.chunk_tokens = settings.chunk_tokens
         self._retriever.rules = _rules(settings)
+        if self._mending is None:
+            self._mending = asyncio.create_task(self._mend())
 
     async def search(
         self, context: RequestContext, collection: str, query: SearchQuery
@@ -135,6 +147,9 @@ class RetrieverServer:
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         return await self._retriever.delete(collection, context.tenant, document_id)
 
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        return await self._retriever.delete_collection(collection, context.tenant)
+
     async def on_store(self, context: RequestContext, method: str, *args: Any) -> Any:
         """A method of the store, for `port.RemoteStore`; no request from outside gets here.
 
@@ -145,6 +160,18 @@ class RetrieverServer:
             raise InvalidRequest(f"{method!r} is not for others to call on the store")
         async with asyncio.timeout(context.deadline - time.time()):
             return await getattr(self._store, method)(*args)
+
+    async def _mend(self) -> None:
+        """Finish what replicas that died have left, as long as this one lives."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _MENDED_S)  # noqa: S311  # no secret
+            try:
+                done = await self._retriever.mend()
+            except TriviumError as error:
+                log.warning("what was left to be mended waits: %s", error)
+            else:
+                if done.documents or done.removed:
+                    log.warning("mended what a writer has left: %s", done)
 
 
 def _rules(settings: RetrievalSettings) -> Rules:

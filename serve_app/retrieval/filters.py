@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which rows of a tenant to look at.
+    """Which rows of a tenant to look at: of those that no later version of their series hides.
 
     Attributes:
         metadata: Values that fields of the document's metadata must have.
@@ -22,9 +22,14 @@ class Where:
     since: float | None = None
     until: float | None = None
 
-    def expression(self) -> str:
-        """In Milvus's filter language."""
-        terms = [f"tenant == {literal(self.tenant)}"]
+    def expression(self, now: float) -> str:
+        """In Milvus's filter language; `now` is in Unix seconds."""
+        moment = int(now)
+        terms = [
+            f"tenant == {literal(self.tenant)}",
+            # The fields of the row, which say when its document is in force.
+            f"since <= {moment} and until > {moment}",
+        ]
         for name, value in (self.metadata or {}).items():
             wanted = literal(value) if isinstance(value, str) else json.dumps(value)
             terms.append(f"metadata[{literal(name)}] == {wanted}")

@@ -10,12 +10,36 @@ from typing import Any
 
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
+from pymilvus.exceptions import (
+    DataNotMatchException,
+    DataTypeNotMatchException,
+    DataTypeNotSupportException,
+    ParamError,
+    SchemaNotReadyException,
+)
 
-from serve_app.errors import SettingsError, Unavailable
+from serve_app.errors import InternalError, SettingsError, TriviumError, Unavailable
 
 # Milvus's error codes
 _NOT_CONNECTED = 2
+_NOT_FOUND = 100
 _NOT_LOADED = 101
+_ILLEGAL = 6  # in Milvus Lite
+_BAD_PARAMETERS = range(1100, 1200)
+# What pymilvus itself finds wrong with a call.
+_NEVER_RIGHT = (
+    DataNotMatchException,
+    DataTypeNotMatchException,
+    DataTypeNotSupportException,
+    ParamError,
+    SchemaNotReadyException,
+)
+_NEVER_DONE = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message that is too large
+    grpc.StatusCode.UNIMPLEMENTED,
+)
 # pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
 # inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
 _NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
@@ -59,6 +83,7 @@ class Milvus:
 
         Raises:
             Unavailable: Milvus does not answer.
+            InternalError: It refuses what it is asked.
         """
         with translated():
             try:
@@ -84,17 +109,40 @@ class Milvus:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises `Unavailable`, which says why, where Milvus fails."""
+    """Raises `Unavailable`, which says why, where Milvus fails; `InternalError` where it refuses
+    what it is asked, and would again."""
     try:
         yield
     except (MilvusException, grpc.RpcError) as error:
-        unavailable = Unavailable(_reason(error))
-        unavailable.add_note(f"Milvus: {_detail(error)}")
-        raise unavailable from error
+        failed: TriviumError = Unavailable(_reason(error))
+        if _is_permanent(error):
+            failed = InternalError("the knowledge base refused a request of ours; the log says why")
+        failed.add_note(f"Milvus: {_detail(error)}")
+        raise failed from error
+
+
+def _is_permanent(error: MilvusException | grpc.RpcError) -> bool:
+    """Whether the same again would fail again."""
+    if remote := _remote(error):
+        return remote.code() in _NEVER_DONE
+    assert isinstance(error, MilvusException)
+    if error.retriable:
+        return False
+    return (
+        isinstance(error, _NEVER_RIGHT)
+        or error.is_input_error
+        or error.code == _ILLEGAL
+        or error.code in _BAD_PARAMETERS
+    )
 
 
 def _reason(error: MilvusException | grpc.RpcError) -> str:
     said = f"{error} {_detail(error)}"
+    if isinstance(error, MilvusException) and error.code == _NOT_FOUND:
+        return (
+            "Milvus has not got an index that the registry of documents names; "
+            "`trivium collections check` says which"
+        )
     if "No space left on device" in said:
         return "the disk of the knowledge base is full; free some space and try again"
     if "UNAUTHENTICATED" in said:

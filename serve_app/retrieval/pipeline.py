@@ -1,28 +1,33 @@
-"""Bulk ingest and reindexing.
+"""Bulk ingest.
 
 Reading and splitting come first, for everything: they are cheap, and the plan made from them says
-what is to be embedded and what that saves. Writing is by key and can be repeated, and what is stale
-goes last; so a run that was killed is finished by the same command.
+what is to be embedded and what that saves. Documents are written a few at a time, each whole, and
+what is gone goes last; so a run that was killed is finished by the same command.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from serve_app.errors import NotFound
-from serve_app.retrieval import index, stages
-from serve_app.retrieval.embedder import dimension
-from serve_app.retrieval.index import IngestReport, Known, Row
-from serve_app.retrieval.indexes import Index
+from serve_app.retrieval import index as rows_of
+from serve_app.retrieval import preparing, stages
+from serve_app.retrieval.catalogue import Catalogue
+from serve_app.retrieval.embedder import EmbeddingModels, dimension
+from serve_app.retrieval.index import IngestReport, Row, row_ids
 from serve_app.retrieval.port import Port
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import Entry, Index
 from serve_app.retrieval.sources import File
-from serve_app.retrieval.stages import Model
+from serve_app.retrieval.stages import Found, Model
+from serve_app.retrieval.writing import Embedded, Writer, differs
 
-_PASSES = 5
-_NOTICED_S = 2.0  # by then every replica follows the alias
+_TOGETHER = 256  # rows written together, about
+_PAGE = 500  # documents looked up together
 
 
 @dataclass(slots=True)
@@ -44,9 +49,31 @@ class Result:
 Progress = Callable[[int, int], None]  # rows embedded and written, of so many
 
 
+@dataclass(slots=True)
+class _Plan:
+    """What turns a collection into what was read.
+
+    Attributes:
+        changed: Documents that are not in as they are.
+        same: Keys of those that are.
+        known: Vectors of what the changed ones held before, by the hash of what is embedded.
+        gone: Documents that an earlier run read and that are no more.
+    """
+
+    changed: list[Found]
+    same: list[str]
+    known: dict[str, list[float]]
+    gone: list[Entry]
+
+    def new(self) -> list[Row]:
+        """Rows that have to be embedded."""
+        return [row for each in self.changed for row in each.rows if row.hash not in self.known]
+
+
 async def ingest(
     files: Sequence[File],
     store: Port,
+    registry: Registry,
     collection: str,
     tenant: str,
     model: Model,
@@ -66,160 +93,148 @@ async def ingest(
         paths: Folders of embedding models whose name is not one.
         start: Makes sure that Ray runs; called only when there is work for it.
     """
+    catalogue = Catalogue(store, registry)
     try:
-        target = await store.index(collection)
+        target: Index | None = await catalogue.index(collection)
+        assert target is not None
         model = Model(target.model, paths.get(target.model, target.model))
         chunk_tokens = target.chunk_tokens
     except NotFound:
         target = None
     split = stages.split_files(files, tenant, model, chunk_tokens, start)
-    rows, problems = await asyncio.to_thread(stages.unique, split)
-    documents = {(row.tenant, row.document_id) for row in rows.values()}
-    known = await _known(store, target, tenant, files, documents) if target else {}
-    if problems:
-        # What could not be read this time was not taken away.
-        known = {key: each for key, each in known.items() if each.document in documents}
-    plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-    result = Result(index.report(len(documents), rows, plan), model.name, problems)
-    if dry_run or not (rows or known):
+    found, problems = await asyncio.to_thread(stages.unique, split)
+    sources = {file.source for file in files}
+    # What could not be read this time was not taken away.
+    plan = await _planned(store, registry, target, tenant, found, set() if problems else sources)
+    report = await _report(registry, target, found, plan)
+    result = Result(report, model.name, problems)
+    if dry_run or not (found or plan.gone):
         return result
     started = time.monotonic()
     if target is None:
         length = await asyncio.to_thread(dimension, model.path)
-        target = await store.ensure(collection, model.name, length, chunk_tokens, tenant)
-    await _carry_out(plan, rows, store, target, model, start, on_progress)
+        made = await catalogue.ensure(collection, model.name, length, chunk_tokens, tenant)
+        target = made.in_force
+        assert target is not None
+    writer = Writer(store, registry)
+    models = EmbeddingModels(model.name, paths)
+    await _written(writer, target, plan, model, models, start, on_progress)
+    for at in range(0, len(plan.gone), _PAGE):
+        gone = [each.facts for each in plan.gone[at : at + _PAGE]]
+        await writer.delete(collection, gone)
     result.seconds = time.monotonic() - started
     return result
 
 
-async def reindex(
+async def _planned(
     store: Port,
-    collection: str,
-    model: Model,
-    chunk_tokens: int,
-    *,
-    start: stages.Start,
-    on_progress: Progress = lambda done, total: None,
-) -> tuple[Index, Result]:
-    """Fill a new index beside the one in force, then put it in force; searches go on meanwhile.
-
-    What is written meanwhile is carried over: passes are repeated until one finds nothing new, and
-    once more when every replica has noticed. The old index stays, for `rollback`.
-
-    Raises:
-        NotFound: There is no such collection.
-    """
-    started = time.monotonic()
-    old = await store.index(collection)
-    length = await asyncio.to_thread(dimension, model.path)
-    new = await store.create(collection, model.name, length, chunk_tokens, old.owner)
-    done = IngestReport(0, 0)
-    for _ in range(_PASSES):
-        moved = await _copy(store, old, new, model, start, on_progress, removing=True)
-        done = _total(done, moved)
-        if not moved.embedded and not moved.removed:
-            break
-    await store.switch(collection, new.name)
-    await asyncio.sleep(_NOTICED_S)
-    done = _total(done, await _copy(store, old, new, model, start, on_progress, removing=False))
-    return new, Result(done, model.name, seconds=time.monotonic() - started)
+    registry: Registry,
+    target: Index | None,
+    tenant: str,
+    found: Mapping[str, Found],
+    sources: set[str],
+) -> _Plan:
+    if target is None:
+        return _Plan(list(found.values()), [], {}, [])
+    plan = _Plan([], [], {}, [])
+    keys = list(found)
+    for at in range(0, len(keys), _PAGE):
+        part = keys[at : at + _PAGE]
+        entries = await registry.documents.entries(target.collection, part)
+        changed = [key for key in part if differs(entries.get(key), found[key].facts)]
+        plan.changed += [found[key] for key in changed]
+        plan.same += [key for key in part if key not in set(changed)]
+        copies = await registry.documents.copies(target.name, changed)
+        there = [row for e in copies.values() for row in row_ids(e.key, e.version, e.chunks)]
+        plan.known |= await store.vectors(target, there) if there else {}
+    after = ""
+    while sources and (
+        page := await registry.documents.page(target.collection, tenant, after, _PAGE)
+    ):
+        after = page[-1].facts.id
+        plan.gone += [e for e in page if e.facts.source in sources and e.key not in found]
+    return plan
 
 
-async def rollback(store: Port, collection: str) -> Index:
-    """Put the index before the one in force in force again.
-
-    Raises:
-        NotFound: There is none.
-    """
-    current = await store.index(collection)
-    earlier = [each for each in await store.versions(collection) if each.version < current.version]
-    if not earlier:
-        raise NotFound(f"{collection!r} has no index before {current.name}")
-    await store.switch(collection, earlier[-1].name)
-    return earlier[-1]
-
-
-async def _copy(
-    store: Port,
-    old: Index,
-    new: Index,
-    model: Model,
-    start: stages.Start,
-    on_progress: Progress,
-    *,
-    removing: bool,
+async def _report(
+    registry: Registry, target: Index | None, found: Mapping[str, Found], plan: _Plan
 ) -> IngestReport:
-    """Bring `new` up to date with the documents of `old`, but for those written to it later."""
-    written = _latest(await store.known(old))
-    known = await store.known(new)
-    newer = {d for d, when in _latest(known).items() if when > written.get(d, 0)}
-    documents = [
-        (rows[0].tenant, rows[0].source, index.document(rows)) for rows in await store.rows(old)
-    ]
-    split = stages.split_documents(documents, model, new.chunk_tokens, start)
-    rows, _ = await asyncio.to_thread(stages.unique, split)
-    plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-    if removing:
-        gone = {key for key in plan.stale if known[key].document not in newer}
-        plan = replace(plan, stale=frozenset(gone))
-    else:
-        # In force now: what its documents are is said there.
-        late = {key for key in plan.embed if (rows[key].tenant, rows[key].document_id) not in newer}
-        plan = replace(plan, embed=frozenset(late), restamp=frozenset(), stale=frozenset())
-    await _carry_out(plan, rows, store, new, model, start, on_progress)
-    return index.report(len(documents), rows, plan)
+    """What a plan will have done when it is carried out."""
+    removed = len(plan.known.keys() - {row.hash for each in plan.changed for row in each.rows})
+    for at in range(0, len(plan.gone), _PAGE):
+        assert target is not None
+        keys = [each.key for each in plan.gone[at : at + _PAGE]]
+        copies = await registry.documents.copies(target.name, keys)
+        removed += sum(each.chunks for each in copies.values())
+    embedded = sum(row.tokens for row in plan.new())
+    tokens = sum(row.tokens for each in found.values() for row in each.rows)
+    return IngestReport(
+        documents=len(found),
+        chunks=sum(len(each.rows) for each in found.values()),
+        embedded=len(plan.new()),
+        removed=removed,
+        embedded_tokens=embedded,
+        saved_tokens=tokens - embedded,
+    )
 
 
-async def _carry_out(
-    plan: index.Plan,
-    rows: Mapping[str, Row],
-    store: Port,
+async def _written(
+    writer: Writer,
     target: Index,
+    plan: _Plan,
     model: Model,
+    models: EmbeddingModels,
     start: stages.Start,
     on_progress: Progress,
 ) -> None:
-    """Write what is new as it is embedded, then what only moved; remove what is stale last."""
-    total, done = len(plan.embed), 0
+    """Embed what is new and write what has changed, a few documents at a time."""
+    total, done = len(plan.new()), 0
     on_progress(done, total)
-    new = [rows[key] for key in rows if key in plan.embed]
-    async for batch in stages.embedded(new, model, start):
-        await store.upsert(target, batch)
-        done += len(batch)
-        on_progress(done, total)
-    moved = await store.vectors(target, sorted(plan.restamp))
-    await store.upsert(target, [(rows[key], vector) for key, vector in moved.items()])
-    await store.remove(target, sorted(plan.stale))
+    vectors: dict[str, Sequence[float]] = dict(plan.known)
+    batches = stages.embedded(plan.new(), model, start)
+    waiting = list(reversed(plan.changed))
+    async for some in _with_vectors(waiting, vectors, batches):
+        prepare = partial(_prepared, target, models, some, vectors)
+        await writer.put(target.collection, [each.facts for each in some], prepare)
+        done += sum(len(each.rows) for each in some)
+        on_progress(min(done, total), total)
 
 
-async def _known(
-    store: Port,
+async def _prepared(
     target: Index,
-    tenant: str,
-    files: Sequence[File],
-    documents: set[tuple[str, str]],
-) -> dict[str, Known]:
-    """Rows of the sources, and of the documents if they came from elsewhere, e.g. over HTTP."""
-    known: dict[str, Known] = {}
-    for source in {file.source for file in files}:
-        known |= await store.known(target, tenant, None, source)
-    elsewhere = sorted(name for _, name in documents - {each.document for each in known.values()})
-    for start in range(0, len(elsewhere), 200):
-        known |= await store.known(target, tenant, elsewhere[start : start + 200])
-    return known
+    models: EmbeddingModels,
+    some: Sequence[Found],
+    vectors: Mapping[str, Sequence[float]],
+    index: Index,
+    places: Sequence[int],
+) -> list[Embedded]:
+    """Documents as an index wants them; for another one than the run's they are split anew."""
+    if (index.model, index.chunk_tokens) == (target.model, target.chunk_tokens):
+        return [[(row, vectors[row.hash]) for row in some[i].rows] for i in places]
+    documents = [
+        (some[i].facts.tenant, some[i].facts.source, rows_of.document(some[i].rows)) for i in places
+    ]
+    return await preparing.split(models, index, documents)
 
 
-def _latest(known: Mapping[str, Known]) -> dict[tuple[str, str], int]:
-    latest: dict[tuple[str, str], int] = {}
-    for each in known.values():
-        latest[each.document] = max(latest.get(each.document, 0), each.written)
-    return latest
-
-
-def _total(so_far: IngestReport, last: IngestReport) -> IngestReport:
-    return replace(
-        last,
-        embedded=so_far.embedded + last.embedded,
-        removed=so_far.removed + last.removed,
-        embedded_tokens=so_far.embedded_tokens + last.embedded_tokens,
-    )
+async def _with_vectors(
+    waiting: list[Found],
+    vectors: dict[str, Sequence[float]],
+    batches: AsyncIterator[list[tuple[Row, Sequence[float]]]],
+) -> AsyncIterator[list[Found]]:
+    """Documents as all of their rows have vectors, some rows of them together."""
+    ended = False
+    while waiting:
+        some: list[Found] = []
+        while waiting and sum(len(each.rows) for each in some) < _TOGETHER:
+            if any(row.hash not in vectors for row in waiting[-1].rows):
+                break
+            some.append(waiting.pop())
+        if some:
+            yield some
+        elif not ended:
+            batch = await anext(batches, None)
+            ended = batch is None
+            vectors |= {row.hash: vector for row, vector in batch or ()}
+        else:
+            raise AssertionError("a row was not embedded")

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, TooManyCollections
-from serve_app.retrieval import index, ranking
+from serve_app.errors import InvalidRequest, NotFound, TriviumError
+from serve_app.retrieval import index, preparing, ranking
+from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.filters import Where
-from serve_app.retrieval.index import DocumentPage, IngestReport
-from serve_app.retrieval.indexes import Index
+from serve_app.retrieval.index import DocumentPage, IngestReport, row_ids
 from serve_app.retrieval.lanes import Lanes
+from serve_app.retrieval.mending import Mended, Mender
 from serve_app.retrieval.nearness import Nearness
+from serve_app.retrieval.preparing import Embedder, Models, Preparation
 from serve_app.retrieval.ranking import Floats, Hit
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
+from serve_app.retrieval.writing import Writer
+
+log = logging.getLogger(__name__)
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
-_SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
-
-
-class Embedder(Protocol):
-    """An embedding model; blocking, thread-safe."""
-
-    dimension: int
-
-    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        """Texts to unit vectors."""
-        ...
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        ...
-
-
-class Models(Protocol):
-    """Embedding models by name, and the one for new collections."""
-
-    default: str
-
-    def model(self, name: str) -> Embedder: ...
+_SIZE_TTL_S = 10.0  # to add up a base's tokens for each question would cost too much
+_PAGE = 500  # documents read together
 
 
 class Reranker(Protocol):
@@ -81,12 +68,17 @@ class Retriever:
     def __init__(
         self,
         store: MilvusStore,
+        registry: Registry,
         models: Models,
         chunk_tokens: int,
         rules: Rules,
         reranker: Reranker | None = None,
     ) -> None:
         self._store = store
+        self._registry = registry
+        self._catalogue = Catalogue(store, registry)
+        self._writer = Writer(store, registry)
+        self._mender = Mender(store, registry, partial(preparing.split, models))
         self._models = models
         self.chunk_tokens = chunk_tokens
         self.rules = rules
@@ -95,7 +87,6 @@ class Retriever:
         self._queries: dict[str, Together] = {}  # by embedding model
         self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
-        self._making = asyncio.Lock()
 
     async def ingest(
         self, collection: str, tenant: str, documents: Sequence[Document]
@@ -114,34 +105,41 @@ class Retriever:
     async def _ingested(
         self, collection: str, tenant: str, documents: Sequence[Document]
     ) -> IngestReport:
-        target = await self._target(collection, tenant)
-        embedder = await self._embedder(target)
         # The last one of an id wins, as it would in calls of their own.
-        split = {
-            each.id: index.rows(
-                each,
-                tenant,
-                max_tokens=target.chunk_tokens,
-                count=embedder.count,
-                where=f"documents[{i}]",
-            )
-            for i, each in enumerate(documents)
-        }
-        rows = {row.id: row for each in split.values() for row in each}
-        known = await self._store.known(target, tenant, documents=list(split))
-        plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-        new = [rows[key] for key in rows if key in plan.embed]
-        vectors = await asyncio.to_thread(embedder, [row.embedded for row in new]) if new else []
-        moved = await self._store.vectors(target, sorted(plan.restamp))
-        await self._store.upsert(
-            target,
-            [
-                *zip(new, vectors, strict=True),
-                *((rows[key], vector) for key, vector in moved.items()),
-            ],
+        last = {each.id: (i, each) for i, each in enumerate(documents)}
+        facts = [index.facts(each, tenant, where=f"documents[{i}]") for i, each in last.values()]
+        try:
+            return await self._put(collection, tenant, list(last.values()), facts)
+        except NotFound:  # it was removed just now
+            return await self._put(collection, tenant, list(last.values()), facts)
+
+    async def _put(
+        self,
+        collection: str,
+        tenant: str,
+        documents: Sequence[tuple[int, Document]],
+        facts: Sequence[Facts],
+    ) -> IngestReport:
+        target = await self._target(collection, tenant)
+        assert target.in_force is not None
+        preparation = Preparation(
+            self._store,
+            self._registry,
+            self._models,
+            target.in_force,
+            documents,
+            facts,
         )
-        await self._store.remove(target, sorted(plan.stale))
-        return index.report(len(documents), rows, plan)
+        written = await self._writer.put(collection, facts, preparation)
+        await self._mend(collection, written.to_mend)
+        return IngestReport(
+            documents=len(documents),
+            chunks=written.chunks,
+            embedded=preparation.embedded,
+            removed=preparation.replaced,
+            embedded_tokens=preparation.embedded_tokens,
+            saved_tokens=written.tokens - preparation.embedded_tokens,
+        )
 
     async def search(self, collection: str, tenant: str, query: SearchQuery) -> list[Chunk]:
         """The best chunks for a query, best first.
@@ -150,7 +148,7 @@ class Retriever:
             NotFound: There is no such collection.
             InvalidRequest: BM25 alone was asked of a server that cannot compute it.
         """
-        source = await self._store.index(collection)
+        source = await self._catalogue.index(collection)
         if query.mode == "sparse" and not source.sparse:
             raise InvalidRequest(
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
@@ -159,7 +157,6 @@ class Retriever:
         vector = await self._vector(source, query.text)
         async with self._lanes.search():
             hits = await self._found(source, tenant, query, vector)
-            hits = await self._in_force(source, tenant, hits)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:
@@ -174,16 +171,22 @@ class Retriever:
         Raises:
             NotFound: There is no such collection.
         """
-        source = await self._store.index(collection)
+        source = await self._catalogue.index(collection)
         key = (source.name, tenant)
         until, tokens = self._sizes.get(key, (0.0, 0))
         if time.monotonic() > until:
-            tokens = sum(await self._store.tokens(source, tenant))
+            tokens = await self._registry.documents.tokens(source.name, tenant, max_tokens)
             self._sizes[key] = (time.monotonic() + _SIZE_TTL_S, tokens)
         if tokens > max_tokens:
             return None
-        hits = await self._store.everything(source, tenant)
-        return [hit.chunk for hit in await self._in_force(source, tenant, hits)]
+        chunks: list[Chunk] = []
+        after, now = "", time.time()
+        while page := await self._registry.documents.in_force(
+            collection, source.name, tenant, now, after, _PAGE
+        ):
+            chunks += await self._chunks(source, [copy for _, copy in page])
+            after = page[-1][0]
+        return chunks
 
     async def nearness(self, collection: str, query: str, texts: Sequence[str]) -> list[float]:
         """The cosine of each text with a query, by the collection's embedding model.
@@ -191,7 +194,7 @@ class Retriever:
         Raises:
             NotFound: There is no such collection.
         """
-        source = await self._store.index(collection)
+        source = await self._catalogue.index(collection)
         embedder = await self._embedder(source)
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
@@ -199,8 +202,13 @@ class Retriever:
         self, collection: str, tenant: str, after: str = "", limit: int = 100
     ) -> DocumentPage:
         """The documents of a tenant by id, those behind `after`, at most so many."""
-        index = await self._store.index(collection)
-        return await self._store.documents(index, tenant, after, limit)
+        await self._catalogue.index(collection)
+        page = await self._registry.documents.page(collection, tenant, after, limit + 1)
+        listed = [
+            {"id": e.facts.id, "title": e.facts.title, "as_of": e.facts.as_of or None}
+            for e in page[:limit]
+        ]
+        return DocumentPage(listed, has_more=len(page) > limit)
 
     async def document(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
         """All chunks of a document.
@@ -208,44 +216,100 @@ class Retriever:
         Raises:
             NotFound: There is no such document.
         """
-        source = await self._store.index(collection)
-        chunks = await self._store.chunks(source, tenant, document_id)
-        if not chunks:
-            raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-        return chunks
+        source = await self._catalogue.index(collection)
+        key = Facts(tenant, document_id).key
+        chunks: list[Chunk] = []
+        copy: Copy | None = None
+        while True:
+            before = copy
+            copy = (await self._registry.documents.copies(source.name, [key])).get(key)
+            if copy is None:
+                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
+            # One that is being replaced may go while it is read: then it is the next version's.
+            if copy == before:
+                return chunks
+            chunks = await self._chunks(source, [copy])
+            if len(chunks) == copy.chunks:
+                return chunks
 
     async def delete(self, collection: str, tenant: str, document_id: str) -> int:
-        """Remove a document; returns how many chunks it had.
+        """Remove a document, from every index; returns how many chunks it had.
 
         Raises:
             NotFound: There is no such document.
         """
-        source = await self._store.index(collection)
-        known = await self._store.known(source, tenant, documents=[document_id])
-        if not known:
+        await self._catalogue.index(collection)
+        removed = await self._deleted(collection, [Facts(tenant, document_id)])
+        if removed is None:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-        await self._store.remove(source, list(known))
-        return len(known)
+        return removed
 
-    async def _target(self, collection: str, tenant: str) -> Index:
-        """The collection's index, made if there is none and the tenant may have one more."""
-        with contextlib.suppress(NotFound):
-            return await self._store.index(collection)
+    async def delete_collection(self, collection: str, tenant: str) -> int:
+        """Remove a tenant's documents; with the last ones of all tenants the collection goes too.
+
+        Returns:
+            How many documents.
+
+        Raises:
+            NotFound: There is no such collection, or it holds none of the tenant's and is not its.
+        """
+        found = await self._catalogue.collection(collection)
+        removed = 0
+        while page := await self._registry.documents.page(collection, tenant, "", _PAGE):
+            await self._deleted(collection, [each.facts for each in page])
+            removed += len(page)
+        if found.owner == tenant:
+            await self._catalogue.remove(collection, only_of=tenant)
+        elif not removed:
+            raise NotFound(f"there is no collection {collection!r}", param="collection")
+        return removed
+
+    async def mend(self) -> Mended:
+        """Finish what writers that died have left; of all collections, some of each."""
+        done = Mended()
+        for collection, entries in (await self._registry.documents.abandoned()).items():
+            done += await self._mended(collection, entries)
+        return done
+
+    async def _deleted(self, collection: str, wanted: Sequence[Facts]) -> int | None:
+        """Chunks of documents that are removed; none where there are no such documents."""
+        with self._lanes.write():
+            written = await self._writer.delete(collection, wanted)
+        await self._mend(collection, written.to_mend)
+        return written.removed if written.changed else None
+
+    async def _mend(self, collection: str, keys: Iterable[str]) -> None:
+        """Bring rows of documents up to date that a write has put into another light."""
+        entries = await self._registry.documents.entries(collection, sorted(keys))
+        if not entries:
+            return
+        try:
+            await self._mended(collection, list(entries.values()))
+        except TriviumError as error:
+            log.warning("documents of %r stay to be mended: %s", collection, error)
+
+    async def _mended(self, collection: str, entries: Sequence[Entry]) -> Mended:
+        found = await self._registry.collections.get(collection)
+        if found is None or found.in_force is None:
+            return Mended()
+        return await self._mender.mend(found, entries)
+
+    async def _chunks(self, source: Index, copies: Sequence[Copy]) -> list[Chunk]:
+        keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
+        return [hit.chunk for hit in await self._store.chunks(source, keys)]
+
+    async def _target(self, collection: str, tenant: str) -> Collection:
+        """The collection, made if there is none and the tenant may have one more."""
         default = self._models.default
-        dimension = self._models.model(default).dimension
-        async with self._making:  # one at a time: each counts those before it
-            if await self._store.owned(tenant) >= self.rules.max_collections:
-                with contextlib.suppress(NotFound):
-                    return await self._store.index(collection)
-                raise TooManyCollections(
-                    f"there is no collection {collection!r}, and your tenant has made "
-                    f"{self.rules.max_collections}, which is the limit "
-                    "(retrieval.max_collections): use one of them",
-                    param="collection",
-                )
-            return await self._store.ensure(
-                collection, default, dimension, self.chunk_tokens, tenant
-            )
+        embedder = await asyncio.to_thread(self._models.model, default)
+        return await self._catalogue.ensure(
+            collection,
+            default,
+            embedder.dimension,
+            self.chunk_tokens,
+            tenant,
+            self.rules.max_collections,
+        )
 
     async def _found(
         self, source: Index, tenant: str, query: SearchQuery, vector: list[float]
@@ -271,14 +335,6 @@ class Retriever:
         if query.mode == "sparse":
             return await worded()
         return ranking.fuse(await asyncio.gather(near(), worded()), self.rules.weights)
-
-    async def _in_force(self, source: Index, tenant: str, hits: list[Hit]) -> list[Hit]:
-        """Without what a newer version of its series hides."""
-        series = sorted({hit.series for hit in hits if hit.series})
-        if not series:
-            return hits
-        newest = await self._store.newest(source, tenant, series, time.time())
-        return ranking.current(hits, newest)
 
     async def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
         assert self._reranker is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from serve_app.errors import TriviumError
 from serve_app.retrieval import formats, index
 from serve_app.retrieval.embedder import SentenceEmbedder
 from serve_app.retrieval.index import Row
+from serve_app.retrieval.registry.entries import Facts
 from serve_app.retrieval.sources import MAX_BYTES, File
 
 _BATCH = 256  # rows embedded together: enough to sort by length
 _SMALL = 8 * 1024 * 1024  # bytes: split here before Ray's workers have started
-_ROW = TypeAdapter(Row)
 
 Item = dict[str, Any]
 Start = Callable[[], None]  # makes sure that Ray runs; called only when there is work for it
@@ -39,53 +39,53 @@ def split_files(
 ) -> Iterable[Item]:
     """Files read and split, in their order: `unique` takes what comes out."""
     items = [{**asdict(file), "tenant": tenant} for file in files]
-    return _split(items, _read, _Split(model, chunk_tokens), start)
+    split = _Split(model, chunk_tokens)
+    # What is too large is refused without being read.
+    if sum(item["size"] for item in items if item["size"] <= MAX_BYTES) <= _SMALL:
+        return [out for item in items for each in _read(item) for out in split(each)]
+    start()
+    import ray.data
+
+    # Which of two documents of one id is the first must not depend on who is quicker.
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    table = ray.data.from_items(items, override_num_blocks=min(len(items), 16))
+    found: Iterable[Item] = table.flat_map(_read).flat_map(split).iter_rows()
+    return found
 
 
-def split_documents(
-    documents: Sequence[tuple[str, str, Document]], model: Model, chunk_tokens: int, start: Start
-) -> Iterable[Item]:
-    """Documents, each with its tenant and source, split."""
-    items = [
-        {
-            "url": document.id,
-            "size": len(document.text),
-            "unit": str(i),
-            "source": source,
-            "tenant": tenant,
-            "document": json.dumps(asdict(document), default=str),
-            "problem": "",
-        }
-        for i, (tenant, source, document) in enumerate(documents)
-    ]
-    return _split(items, None, _Split(model, chunk_tokens), start)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document that was read and split."""
+
+    facts: Facts
+    rows: tuple[Row, ...]
 
 
-def unique(found: Iterable[Item]) -> tuple[dict[str, Row], list[str]]:
-    """Rows by key; a document whose id another one has taken is a problem, not a mixture."""
-    rows: dict[str, Row] = {}
+_FOUND = TypeAdapter(Found)
+
+
+def unique(found: Iterable[Item]) -> tuple[dict[str, Found], list[str]]:
+    """Documents by key; one whose id another one has taken is a problem, not a mixture."""
+    documents: dict[str, Found] = {}
     problems: list[str] = []
-    owner: dict[tuple[str, str], str] = {}
     for each in found:
         if each["problem"]:
             problems.append(each["problem"])
             continue
-        row = _ROW.validate_json(each["row"])
-        first = owner.setdefault((row.tenant, row.document_id), each["unit"])
-        if first == each["unit"]:
-            rows[row.id] = row
-        elif row.ordinal == 0:
+        document = _FOUND.validate_json(each["document"])
+        key = document.facts.key
+        if documents.setdefault(key, document) is not document:
             problems.append(
-                f"{each['url']}: the id {row.document_id!r} is taken already; give one of the two "
-                "another `id`"
+                f"{each['url']}: the id {document.facts.id!r} is taken already; give one of the "
+                "two another `id`"
             )
-    return rows, problems
+    return documents, problems
 
 
 async def embedded(
     rows: Sequence[Row], model: Model, start: Start
 ) -> AsyncIterator[list[tuple[Row, Sequence[float]]]]:
-    """Rows with their vectors, as they come out of a pool of embedding actors."""
+    """Rows with their vectors, in their order, as they come out of a pool of embedding actors."""
     if len(rows) <= _BATCH:
         if rows:
             embed = await asyncio.to_thread(SentenceEmbedder, model.path)
@@ -95,11 +95,8 @@ async def embedded(
     start()
     import ray.data
 
-    by_key = {row.id: row for row in rows}
-    # Texts of like length side by side: a batch pads to its longest.
-    ordered = sorted(rows, key=lambda row: row.tokens)
     table = ray.data.from_items(
-        [{"id": row.id, "text": row.embedded} for row in ordered],
+        [{"id": i, "text": row.embedded} for i, row in enumerate(rows)],
         # A block is what an actor hands back at once, so what a killed run has to embed again.
         override_num_blocks=max(1, len(rows) // _BATCH),
     )
@@ -113,24 +110,7 @@ async def embedded(
     batches = iter(found.iter_batches(batch_size=_BATCH, prefetch_batches=2))
     while (batch := await asyncio.to_thread(next, batches, None)) is not None:
         pairs = zip(batch["id"], batch["vector"].tolist(), strict=True)
-        yield [(by_key[key], vector) for key, vector in pairs]
-
-
-def _split(items: Sequence[Item], read: Any, split: Any, start: Start) -> Iterable[Item]:
-    # What is too large is refused without being read.
-    if sum(item["size"] for item in items if item["size"] <= MAX_BYTES) <= _SMALL:
-        read_items = (each for item in items for each in (read(item) if read else [item]))
-        return [out for each in read_items for out in split(each)]
-    start()
-    import ray.data
-
-    # Which of two documents of one id is the first must not depend on who is quicker.
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    table = ray.data.from_items(list(items), override_num_blocks=min(len(items), 16))
-    if read is not None:
-        table = table.flat_map(read)
-    found: Iterable[Item] = table.flat_map(split).iter_rows()
-    return found
+        yield [(rows[int(i)], vector) for i, vector in pairs]
 
 
 def _read(item: Item) -> list[Item]:
@@ -138,17 +118,16 @@ def _read(item: Item) -> list[Item]:
     try:
         read = formats.read(item["url"], File(item["url"], item["source"], item["size"]).read())
     except TriviumError as error:
-        return [{**item, "unit": "", "document": "", "problem": error.message}]
+        return [{**item, "document": "", "problem": error.message}]
     documents = [
         {
             **item,
-            "unit": f"{item['url']}#{i}",
             "document": json.dumps(asdict(each), default=str),
             "problem": "",
         }
-        for i, each in enumerate(read.documents)
+        for each in read.documents
     ]
-    problems = [{**item, "unit": "", "document": "", "problem": p} for p in read.problems]
+    problems = [{**item, "document": "", "problem": p} for p in read.problems]
     return documents + problems
 
 
@@ -161,24 +140,27 @@ class _Split:
         self._count: Callable[[str], int] | None = None
 
     def __call__(self, item: Item) -> list[Item]:
-        out = {"url": item["url"], "unit": item["unit"], "row": "", "problem": item["problem"]}
+        out = {"url": item["url"], "document": "", "problem": item["problem"]}
         if item["problem"]:
             return [out]
         if self._count is None:
             self._count = _tokenizer(self._model.path)
         document = Document(**json.loads(item["document"]))
+        where = f"{item['url']}: document {document.id!r}: document"
         try:
+            facts = index.facts(document, item["tenant"], source=item["source"], where=where)
             rows = index.rows(
                 document,
                 item["tenant"],
                 max_tokens=self._chunk_tokens,
                 count=self._count,
                 source=item["source"],
-                where=f"{item['url']}: document {document.id!r}: document",
+                where=where,
             )
         except TriviumError as error:
             return [{**out, "problem": error.message}]
-        return [{**out, "row": _ROW.dump_json(row).decode()} for row in rows]
+        found = Found(replace(facts, url=item["url"]), tuple(rows))
+        return [{**out, "document": _FOUND.dump_json(found).decode()}]
 
 
 class _Embed:

@@ -11,6 +11,7 @@ import pytest
 from milvus import MilvusServer
 
 from loadtest import servers
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 
@@ -82,6 +83,14 @@ async def store(uri: str) -> AsyncIterator[MilvusStore]:
     await store.close()
 
 
+@pytest.fixture(scope="module")
+async def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Registry]:
+    """Of the documents in either Milvus, which is why it depends on it."""
+    registry = Registry(str(tmp_path_factory.mktemp("registry") / "registry.db"))
+    yield registry
+    await registry.close()
+
+
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> str:
     """A collection of its own for each test function."""
@@ -94,8 +103,8 @@ def models() -> Models:
 
 
 @pytest.fixture
-def retriever(store: MilvusStore, models: Models) -> Retriever:
-    return Retriever(store, models, chunk_tokens=40, rules=Rules())
+def retriever(store: MilvusStore, registry: Registry, models: Models) -> Retriever:
+    return Retriever(store, registry, models, chunk_tokens=40, rules=Rules())
 
 
 def lite_path(folder: Path) -> str:

@@ -15,16 +15,16 @@ import psutil
 import pytest
 
 from serve_app import models
-from serve_app.domain import Document, SearchQuery
-from serve_app.errors import NotFound, UnprocessableDocument
+from serve_app.domain import Document
+from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval import index, pipeline
-from serve_app.retrieval.embedder import EmbeddingModels
 from serve_app.retrieval.index import IngestReport
-from serve_app.retrieval.retriever import Retriever, Rules
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.sources import discover
 from serve_app.retrieval.stages import Model
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import BUNDLED
+from tests.retrieval.bases import Base, content
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -50,26 +50,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def retriever(store: MilvusStore) -> Retriever:
-    return Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
+def base(store: MilvusStore, registry: Registry) -> Base:
+    return Base(store, registry)
 
 
 async def ingest(
-    store: MilvusStore, collection: str, folder: Path, *, dry_run: bool = False
+    base: Base, collection: str, folder: Path, *, dry_run: bool = False
 ) -> IngestReport:
-    return (await run(store, collection, folder, dry_run=dry_run)).report
+    return (await run(base, collection, folder, dry_run=dry_run)).report
 
 
 async def run(
-    store: MilvusStore, collection: str, folder: Path, *, dry_run: bool = False
+    base: Base, collection: str, folder: Path, *, dry_run: bool = False
 ) -> pipeline.Result:
-    model = Model(BUNDLED, PATHS[BUNDLED])
     return await pipeline.ingest(
         discover([str(folder)]),
-        store,
+        base.store,
+        base.registry,
         collection,
         "t",
-        model,
+        Model(BUNDLED, PATHS[BUNDLED]),
         64,
         paths=PATHS,
         start=no_ray,
@@ -77,60 +77,52 @@ async def run(
     )
 
 
-async def content(store: MilvusStore, collection: str) -> set[tuple[str, int, str]]:
-    """Every row: document, place, text; asserts that none is there twice."""
-    documents = await store.rows(await store.index(collection))
-    rows = [(row.document_id, row.ordinal, row.text) for rows in documents for row in rows]
-    assert len(rows) == len(set(rows))
-    return set(rows)
-
-
 async def test_runs_embed_only_what_changed_and_remove_what_is_gone(
-    store: MilvusStore, collection: str, folder: Path
+    base: Base, collection: str, folder: Path
 ) -> None:
-    first = await ingest(store, collection, folder)
+    first = await ingest(base, collection, folder)
     assert (first.documents, first.chunks, first.embedded) == (12, 36, 36)
-    second = await ingest(store, collection, folder)
+    second = await ingest(base, collection, folder)
     assert (second.embedded, second.removed) == (0, 0)
     assert second.saved_tokens == first.embedded_tokens
     (folder / "doc00.md").write_text("# Part 0\nsomething new")
     (folder / "doc01.md").unlink()
-    dry = await ingest(store, collection, folder, dry_run=True)
+    dry = await ingest(base, collection, folder, dry_run=True)
     assert (dry.embedded, dry.removed) == (1, 6)
-    assert len(await content(store, collection)) == 36
-    third = await ingest(store, collection, folder)
+    assert len(await content(base, collection)) == 36
+    third = await ingest(base, collection, folder)
     assert (third.embedded, third.removed) == (1, 6)
-    rows = await content(store, collection)
+    rows = await content(base, collection)
     assert ("doc00", 0, "something new") in rows
     assert not [row for row in rows if row[0] == "doc01"]
 
 
 async def test_bad_files_are_named_and_the_rest_goes_in(
-    store: MilvusStore, collection: str, folder: Path
+    base: Base, collection: str, folder: Path
 ) -> None:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 nonsense")
     (folder / "latin.md").write_bytes("caf\xe9".encode("latin-1"))
     (folder / "rows.jsonl").write_text('{"id": "good", "text": "fine"}\n{"id": 3}\n')
     (folder / "other.md").write_text("---\nid: doc00\n---\nA second one of this id.")
-    result = await run(store, collection, folder)
+    result = await run(base, collection, folder)
     named = "\n".join(result.problems)
     for name in ("broken.pdf", "latin.md", "rows.jsonl, line 2", "other.md"):
         assert name in named
     assert len(result.problems) == 4
     assert result.report.documents == 13
     assert "A second one of this id." not in {
-        text for _, _, text in await content(store, collection)
+        text for _, _, text in await content(base, collection)
     }
 
 
 async def test_file_that_cannot_be_read_this_time_is_not_forgotten(
-    store: MilvusStore, collection: str, folder: Path
+    base: Base, collection: str, folder: Path
 ) -> None:
-    await ingest(store, collection, folder)
+    await ingest(base, collection, folder)
     (folder / "doc05.md").write_bytes(b"\xff\xfe\x00")
-    result = await run(store, collection, folder)
+    result = await run(base, collection, folder)
     assert result.problems
-    assert [row for row in await content(store, collection) if row[0] == "doc05"]
+    assert [row for row in await content(base, collection) if row[0] == "doc05"]
 
 
 async def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
@@ -140,7 +132,7 @@ async def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_killed_runs_are_finished_by_the_same_command(
-    uri: str, store: MilvusStore, collection: str, folder: Path, tmp_path: Path
+    uri: str, base: Base, collection: str, folder: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at five random points; then the collection equals that of an undisturbed run."""
     many = tmp_path / "many"
@@ -158,13 +150,14 @@ async def test_killed_runs_are_finished_by_the_same_command(
     for rows, seconds in points:
         await asyncio.to_thread(killed_at, target, killed, many, rows, seconds)
     embedded = await asyncio.to_thread(finished, target, killed, many)
-    after = MilvusStore(target, "", timeout_s=20)
+    after = Base(MilvusStore(target, "", timeout_s=20), Registry(str(tmp_path / "registry.db")))
     try:
         wanted = await content(after, whole)
         assert 0 < embedded < len(wanted)
         assert await content(after, killed) == wanted
     finally:
-        await after.close()
+        await after.store.close()
+        await after.registry.close()
 
 
 def command(uri: str, collection: str, folder: Path) -> list[str]:
@@ -204,65 +197,6 @@ def killed_at(uri: str, collection: str, folder: Path, rows: int, seconds: float
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.send_signal(signal.SIGKILL)
         process.wait()
-
-
-async def test_reindex_under_load_loses_and_empties_no_search(
-    store: MilvusStore, retriever: Retriever, collection: str, folder: Path
-) -> None:
-    await ingest(store, collection, folder)
-    stop = asyncio.Event()
-    searches = 0
-
-    async def client(number: int) -> None:
-        nonlocal searches
-        while not stop.is_set():
-            word = WORDS[number % 12]
-            found = await retriever.search(collection, "t", SearchQuery(word, 3))
-            assert found, word
-            searches += 1
-
-    clients = [asyncio.create_task(client(i)) for i in range(16)]
-    before = await store.index(collection)
-    model = Model(BUNDLED, PATHS[BUNDLED])
-    made, result = await pipeline.reindex(store, collection, model, 32, start=no_ray)
-    late = Document("late", "Late", "written while the index was changed")
-    await retriever.ingest(collection, "t", [late])
-    stop.set()
-    await asyncio.gather(*clients)
-    assert searches > 16
-    assert made.version == before.version + 1
-    assert result.report.embedded == 36
-    after = await store.index(collection)
-    assert (after.name, after.chunk_tokens) == (made.name, 32)
-    assert len(await content(store, collection)) == 37
-    back = await pipeline.rollback(store, collection)
-    assert back.name == before.name == (await store.index(collection)).name
-    with pytest.raises(NotFound):
-        await pipeline.rollback(store, collection)
-
-
-async def test_what_is_written_during_a_reindex_is_carried_over(
-    store: MilvusStore, retriever: Retriever, collection: str, folder: Path
-) -> None:
-    await ingest(store, collection, folder)
-    writing = asyncio.Event()
-
-    async def writer() -> int:
-        written = 0
-        while not writing.is_set() and written < 200:  # more would need a Ray
-            document = Document(f"live{written}", "", f"live row {written}")
-            await retriever.ingest(collection, "t", [document])
-            written += 1
-        return written
-
-    task = asyncio.create_task(writer())
-    await pipeline.reindex(store, collection, Model(BUNDLED, PATHS[BUNDLED]), 32, start=no_ray)
-    writing.set()
-    written = await task
-    assert written > 0
-    page = await retriever.documents(collection, "t", "", 1000)
-    names = {each["id"] for each in page.documents}
-    assert {f"live{i}" for i in range(written)} <= names
 
 
 async def test_document_made_of_its_rows_splits_into_the_same_rows() -> None:

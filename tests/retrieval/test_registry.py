@@ -195,14 +195,14 @@ async def test_a_deleted_document_is_known_to_be_and_says_nothing_more(
 async def test_claims_that_are_over_are_found(registry: Registry, clock: Clock) -> None:
     await begun(registry)
     await registry.documents.claim("docs", [Facts("t", "doc")], "dies", 60, "put")
-    assert await registry.documents.abandoned("docs") == []
+    assert await registry.documents.abandoned("docs") == {}
     clock.now += 61
-    (left,) = await registry.documents.abandoned("docs")
+    (left,) = (await registry.documents.abandoned("docs"))["docs"]
     assert (left.facts.id, left.intent, left.state) == ("doc", "put", "pending")
     # A mender that dies too leaves word of what was meant.
     await registry.documents.claim("docs", [left.facts], "mends", 60, None)
     clock.now += 61
-    (left,) = await registry.documents.abandoned("docs")
+    (left,) = (await registry.documents.abandoned("docs"))["docs"]
     assert left.intent == "put"
 
 
@@ -228,9 +228,8 @@ async def test_versions_of_a_series_follow_each_other(registry: Registry) -> Non
     # Rows of those whose time has changed say otherwise: that is found, whoever finds it.
     behind = await registry.documents.behind("docs", "docs__1")
     assert {each.facts.id for each in behind} >= {"v2024"}
-    assert {each.facts.id for each in await registry.documents.abandoned("docs")} == {
-        each.facts.id for each in behind
-    }
+    marked = (await registry.documents.abandoned("docs"))["docs"]
+    assert {each.facts.id for each in marked} == {each.facts.id for each in behind}
     await delete(registry, version(2024))
     await put(registry, Facts("t", "v2026", series="other", time=2026))
     assert (await spans())["v2025"] == (0, FOR_EVER)
@@ -297,7 +296,9 @@ async def test_a_removed_collection_is_gone_to_the_last_row(registry: Registry) 
     facts = Facts("t", "doc")
     await put(registry, facts)
     (claim,) = await registry.documents.claim("docs", [facts], "late", 60, "put") or []
-    assert [each.name for each in await registry.collections.remove("docs")] == ["docs__1"]
+    assert await registry.collections.remove("docs", only_of="another") is None
+    removed = await registry.collections.remove("docs", only_of="t")
+    assert [each.name for each in removed or []] == ["docs__1"]
     assert await registry.collections.get("docs") is None
     with pytest.raises(NotFound):
         await registry.documents.commit(

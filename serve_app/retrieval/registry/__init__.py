@@ -16,17 +16,75 @@ committed, or that is no longer in force, are told by their version and removed
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from serve_app import database
 from serve_app.database import Database
+from serve_app.errors import Unavailable
 from serve_app.retrieval.registry.collections import Collections
 from serve_app.retrieval.registry.documents import Documents
 from serve_app.retrieval.registry.files import Files
 from serve_app.settings import RetrievalSettings
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_TRIES = 5
+_AGAIN = ("40001", "40P01")  # PostgreSQL has ended a transaction that another one waited for
+
 _REGISTRY = database.Kept("retrieval.registry", "serve_app.retrieval.registry:migrations")
+
+
+class _Tables(Database):
+    """Opened by its first transaction; errors in our own words.
+
+    Raises:
+        Unavailable: The database does not answer.
+    """
+
+    def __init__(self, address: str, password: str) -> None:
+        super().__init__(_REGISTRY, address, password)
+        self._opening = asyncio.Lock()
+        self._open = False
+
+    async def open(self) -> None:
+        """Make the tables, or bring those of an earlier version up to date, once."""
+        async with self._opening:
+            if not self._open:
+                await self.migrate()
+                self._open = True
+
+    async def migrate(self) -> None:
+        opened, self._open = self._open, True
+        try:
+            await super().migrate()
+        except BaseException:
+            self._open = opened
+            raise
+
+    async def _transact(self, work: Callable[[Connection], T], *, writes: bool) -> T:
+        if not self._open:
+            await self.open()
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                return await super()._transact(work, writes=writes)
+            except (SQLAlchemyError, OSError) as error:
+                cause = getattr(error, "orig", None)
+                if tries_left and getattr(cause, "sqlstate", None) in _AGAIN:
+                    continue
+                log.error("the registry of documents cannot be used: %r", error)
+                raise Unavailable(
+                    "the registry of documents is not reachable; try again shortly"
+                ) from error
+        raise AssertionError("the last try returns or raises")
 
 
 class Registry:
@@ -44,7 +102,7 @@ class Registry:
     def __init__(
         self, address: str, password: str = "", clock: Callable[[], float] = time.time
     ) -> None:
-        self._database = Database(_REGISTRY, address, password)
+        self._database = _Tables(address, password)
         self.collections = Collections(self._database, clock)
         self.documents = Documents(self._database, clock)
         self.files = Files(self._database, clock)
@@ -52,15 +110,15 @@ class Registry:
     @classmethod
     def of(cls, settings: RetrievalSettings) -> Registry:
         """The registry that the settings name."""
-        return cls(settings.registry, settings.registry_password.get_secret_value())
+        return cls(settings.registry_address, settings.registry_password.get_secret_value())
 
     async def open(self) -> None:
-        """Make the tables, or bring those of an earlier version up to date.
+        """See now whether the database can be used; else the first use does.
 
         Raises:
-            SettingsError: The database cannot be reached, or is not ours to alter.
+            SettingsError: It cannot be reached, or is not ours to alter.
         """
-        await self._database.migrate()
+        await self._database.open()
 
     async def close(self) -> None:
         await self._database.close()

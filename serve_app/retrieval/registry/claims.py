@@ -95,8 +95,10 @@ def take(
     now: float,
     seconds: float,
     intent: Intent | None,
+    *,
+    skip_busy: bool = False,
 ) -> list[Claim]:
-    """Claim documents.
+    """Claim documents that are registered.
 
     Raises:
         Busy: One of them is claimed. Nothing may be kept of the transaction.
@@ -108,6 +110,8 @@ def take(
         if row is None:
             continue
         if row.claim not in (None, token) and row.claimed_until >= now:
+            if skip_busy:
+                continue
             raise Busy
         # Milliseconds, so that one that was forgotten and comes again has a later one too.
         version = max(int(now * 1000), row.version + 1, row.next_version + 1)

@@ -20,6 +20,7 @@ from serve_app.retrieval.registry.entries import Collection, Index
 _ROWS = 1000  # removed in one transaction, so that nobody waits long for it
 
 collections, indexes = tables.collections.c, tables.indexes.c
+documents, copies, files = tables.documents.c, tables.copies.c, tables.files.c
 
 
 class Collections:
@@ -85,6 +86,15 @@ class Collections:
         )
         return await self._database.write(lambda it: it.execute(taken).rowcount > 0)
 
+    async def is_held(self, name: str) -> bool:
+        """Whether somebody has a collection's indexes."""
+        asked = select(collections.name).where(
+            collections.name == name,
+            collections.held_by.is_not(None),
+            collections.held_until >= self._clock(),
+        )
+        return bool(await self._database.read(lambda it: it.execute(asked).all()))
+
     async def let_go(self, name: str, token: str) -> None:
         left = (
             update(tables.collections)
@@ -114,23 +124,28 @@ class Collections:
 
         return await self._database.write(work)
 
-    async def adopt(self, made: Index, *, in_force: bool) -> None:
-        """Register an index that is there already."""
+    async def number_from(self, name: str, number: int) -> None:
+        """Give no index a number up to this one: there are some that are not registered."""
+        above = (
+            update(tables.collections)
+            .where(collections.name == name, collections.last_number < number)
+            .values(last_number=number)
+        )
+        await self._database.write(lambda it: it.execute(above))
+
+    async def adopt(self, there: Index) -> None:
+        """Register an index that is there already, and put it in force."""
 
         def work(connection: Connection) -> None:
-            _register(connection, made, "ready", self._clock())
-            row = _row(connection, made.collection, lock="update")
-            assert row is not None
-            values: dict[str, Any] = {"last_number": max(row.last_number, made.version)}
-            if in_force:
-                values["in_force"] = made.name
+            _register(connection, there, "ready", self._clock())
+            connection.execute(
+                update(tables.indexes).where(indexes.name == there.name).values(state="ready")
+            )
             connection.execute(
                 update(tables.collections)
-                .where(collections.name == made.collection)
-                .values(**values)
+                .where(collections.name == there.collection, collections.in_force.is_(None))
+                .values(in_force=there.name)
             )
-            if not in_force:
-                _retire(connection, made.name, self._clock())
 
         await self._database.write(work)
 
@@ -266,7 +281,6 @@ class Collections:
 
     async def forget_index(self, index: str) -> None:
         """Remove an index that is no more, with what it held."""
-        copies = tables.copies.c
         await self._in_parts(
             select(copies.key).where(copies.index_name == index),
             lambda keys: delete(tables.copies).where(
@@ -277,20 +291,31 @@ class Collections:
             lambda it: it.execute(delete(tables.indexes).where(indexes.name == index))
         )
 
-    async def remove(self, name: str) -> list[Index]:
+    async def remove(self, name: str, only_of: str | None = None) -> list[Index] | None:
         """Begin to remove a collection: nobody finds or writes it from now on.
 
-        Returns:
-            Its indexes, which are to be dropped before it is forgotten.
-        """
+        Args:
+            only_of: Leave it where it holds documents of other tenants than this.
 
-        def work(connection: Connection) -> list[Index]:
+        Returns:
+            Its indexes, which are to be dropped before it is forgotten; `None` if it was left.
+        """
+        others = select(documents.key).where(
+            documents.collection == name,
+            documents.tenant != only_of,
+            documents.state.in_(("in", "pending")),
+        )
+
+        def work(connection: Connection) -> list[Index] | None:
+            # No commit of a document comes in between: each locks the same row.
+            row = _row(connection, name, lock="update")
+            if only_of is not None and connection.execute(others.limit(1)).all():
+                return None
             connection.execute(
                 update(tables.collections)
                 .where(collections.name == name)
                 .values(removing=True, in_force=None, filling=None)
             )
-            row = _row(connection, name)
             asked = select(tables.indexes).where(indexes.collection == name)
             return [_index(each, row.owner if row else "") for each in connection.execute(asked)]
 
@@ -302,7 +327,6 @@ class Collections:
 
     async def forget(self, name: str) -> None:
         """Remove what is registered of a collection whose indexes are gone."""
-        documents, files = tables.documents.c, tables.files.c
         asked = select(indexes.name).where(indexes.collection == name)
         for index in await self._database.read(lambda it: list(it.execute(asked).scalars())):
             await self.forget_index(index)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, select, tuple_, update
 
-from serve_app.database import Database
-from serve_app.retrieval.registry import claims, tables
-from serve_app.retrieval.registry.behind import is_behind, joined
+from serve_app.database import Database, missing_only
+from serve_app.retrieval.registry import claims, series, tables
+from serve_app.retrieval.registry.behind import count_behind, is_behind, joined
 from serve_app.retrieval.registry.claims import entry
 from serve_app.retrieval.registry.collections import locked
 from serve_app.retrieval.registry.entries import (
@@ -22,6 +24,9 @@ from serve_app.retrieval.registry.entries import (
     Obsolete,
     document_key,
 )
+
+_NEVER = -(2**62)  # seconds; no row says so
+_REDATED = 200  # documents in one transaction
 
 documents, copies = tables.documents.c, tables.copies.c
 
@@ -66,6 +71,22 @@ class Documents:
         except claims.Busy:
             return None
 
+    async def claim_free(
+        self,
+        collection: str,
+        wanted: Sequence[Facts],
+        token: str,
+        seconds: float,
+        intent: Intent | None,
+    ) -> list[Claim]:
+        """The same for those of registered documents that no other writer has."""
+        now = self._clock()
+        return await self._database.write(
+            lambda it: claims.take(
+                it, collection, wanted, token, now, seconds, intent, skip_busy=True
+            )
+        )
+
     async def renew(self, token: str, seconds: float) -> None:
         """Keep what is claimed for so long from now on."""
         kept = (
@@ -74,6 +95,11 @@ class Documents:
             .values(claimed_until=self._clock() + seconds)
         )
         await self._database.write(lambda it: it.execute(kept))
+
+    async def abandon(self, token: str) -> None:
+        """Leave what is claimed to be mended, at once."""
+        left = update(tables.documents).where(documents.claim == token).values(claimed_until=0.0)
+        await self._database.write(lambda it: it.execute(left))
 
     async def commit(
         self,
@@ -148,6 +174,47 @@ class Documents:
 
         return await self._database.write(work)
 
+    async def distrust(self, index: str, keys: Sequence[str]) -> None:
+        """Rows of copies are not what they should be: the index is behind with those documents."""
+
+        def work(connection: Connection) -> None:
+            for part in claims.parts(keys):
+                connection.execute(
+                    update(tables.copies)
+                    .where(copies.index_name == index, copies.key.in_(part))
+                    .values(since=_NEVER)
+                )
+
+        await self._database.write(work)
+
+    async def lose(self, collection: str, token: str, keys: Sequence[str], problem: str) -> None:
+        """Claimed documents have no rows left: they have to be ingested again.
+
+        Raises:
+            ClaimLost: One of them is not this writer's any more.
+        """
+
+        def work(connection: Connection) -> None:
+            rows = claims.held(connection, collection, token, keys)
+            for row in rows.values():
+                connection.execute(
+                    update(tables.documents)
+                    .where(documents.collection == collection, documents.key == row.key)
+                    .values(state="failed", problem=problem, sha256="", updated_at=self._clock())
+                )
+                read = tables.files.c
+                connection.execute(
+                    update(tables.files)
+                    .where(
+                        read.collection == collection,
+                        read.tenant == row.tenant,
+                        read.url == row.url,
+                    )
+                    .values(state="failed", problem=problem)
+                )
+
+        await self._database.write(work)
+
     async def fail(self, collection: str, failed: Sequence[tuple[Facts, str]]) -> None:
         """Say why documents could not be read; what is in force of them stays in force."""
         now = self._clock()
@@ -181,6 +248,53 @@ class Documents:
                 )
 
         await self._database.write(work)
+
+    async def adopt(self, collection: str, index: str, there: Sequence[tuple[Facts, Copy]]) -> None:
+        """Register documents that an index holds already; those that are registered stay so."""
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            rows = [
+                {
+                    **asdict(facts),
+                    "collection": collection,
+                    "key": copy.key,
+                    "state": "in",
+                    "version": copy.version,
+                    "since": copy.since,
+                    "until": copy.until,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                for facts, copy in there
+            ]
+            for part in claims.parts(rows):
+                missing_only(connection, tables.documents, list(part))
+            claims.write_copies(connection, {index: [copy for _, copy in there]})
+
+        await self._database.write(work)
+
+    async def redate(self, collection: str) -> None:
+        """Set when documents of series are in force, and mark those whose rows say otherwise."""
+        after = ""
+        while True:
+            asked = (
+                select(tables.documents)
+                .where(
+                    documents.collection == collection,
+                    documents.key > after,
+                    documents.state == "in",
+                    tables.HAS_SERIES,
+                )
+                .order_by(documents.key)
+                .limit(_REDATED)
+            )
+            page = await self._entries(asked)
+            if not page:
+                return
+            after = page[-1].key
+            facts = [each.facts for each in page]
+            await self._database.write(partial(_redate, collection, facts))
 
     # What everybody else asks
 
@@ -252,12 +366,35 @@ class Documents:
         )
         return await self._entries(asked)
 
-    async def abandoned(self, collection: str | None = None, limit: int = 100) -> list[Entry]:
-        """Documents whose writer has died, or which are to be mended for another reason."""
+    async def behind_of(self, collection: str, index: str, keys: Sequence[str]) -> list[Entry]:
+        """Those of some documents that an index does not hold as they are."""
+        found: list[Entry] = []
+        for part in claims.parts(keys):
+            asked = (
+                select(tables.documents)
+                .select_from(joined(index))
+                .where(documents.collection == collection, documents.key.in_(part), is_behind())
+            )
+            found += await self._entries(asked)
+        return found
+
+    async def abandoned(
+        self, collection: str | None = None, limit: int = 100
+    ) -> dict[str, list[Entry]]:
+        """Documents whose writer has died, or which are to be mended for another reason, by
+        collection; at most so many."""
         asked = select(tables.documents).where(documents.claimed_until < self._clock())
         if collection is not None:
             asked = asked.where(documents.collection == collection)
-        return await self._entries(asked.order_by(documents.claimed_until).limit(limit))
+        asked = asked.order_by(documents.claimed_until).limit(limit)
+
+        def work(connection: Connection) -> dict[str, list[Entry]]:
+            found: dict[str, list[Entry]] = {}
+            for row in connection.execute(asked):
+                found.setdefault(row.collection, []).append(entry(row))
+            return found
+
+        return await self._database.read(work)
 
     async def copies(self, index: str, keys: Sequence[str]) -> dict[str, Copy]:
         """Copies in an index, by key."""
@@ -273,6 +410,10 @@ class Documents:
 
         return await self._database.read(work)
 
+    async def copies_everywhere(self, collection: str, keys: Sequence[str]) -> list[Obsolete]:
+        """Copies in all indexes of a collection."""
+        return await self._database.read(lambda it: claims.copies_of(it, collection, keys))
+
     async def copies_between(self, index: str, first: str, end: str) -> list[Copy]:
         """Copies in an index whose keys are in a half-open interval; an empty end is none."""
         asked = select(tables.copies).where(copies.index_name == index, copies.key >= first)
@@ -284,13 +425,13 @@ class Documents:
 
     async def in_force(
         self, collection: str, index: str, tenant: str, now: float, after: str, limit: int
-    ) -> list[Copy]:
-        """A tenant's copies in an index that no version of their series hides, by document id.
+    ) -> list[tuple[str, Copy]]:
+        """A tenant's documents in an index that no version of their series hides, by id.
 
         Those behind the document `after`, at most so many.
         """
         asked = (
-            select(tables.copies)
+            select(tables.copies, documents.id)
             .select_from(joined(index))
             .where(
                 documents.collection == collection,
@@ -304,7 +445,13 @@ class Documents:
             .order_by(documents.id)
             .limit(limit)
         )
-        return await self._database.read(lambda it: [claims.copy(row) for row in it.execute(asked)])
+        return await self._database.read(
+            lambda it: [(row.id, claims.copy(row)) for row in it.execute(asked)]
+        )
+
+    async def count_behind(self, collection: str, index: str) -> int:
+        """How many documents an index does not hold as they are."""
+        return await self._database.read(lambda it: count_behind(it, collection, index))
 
     async def tokens(self, index: str, tenant: str, most: int) -> int:
         """Tokens of a tenant's documents, summed up to about `most`: more is told from less."""
@@ -317,6 +464,14 @@ class Documents:
         )
         asked = select(func.coalesce(func.sum(some.c.tokens), 0))
         return await self._database.read(lambda it: int(it.execute(asked).scalar_one()))
+
+    async def held_by(self, index: str, tenant: str) -> tuple[int, int]:
+        """How many chunks and tokens of a tenant an index holds."""
+        asked = select(
+            func.coalesce(func.sum(copies.chunks), 0), func.coalesce(func.sum(copies.tokens), 0)
+        ).where(copies.index_name == index, copies.tenant == tenant)
+        found = await self._database.read(lambda it: it.execute(asked).one())
+        return int(found[0]), int(found[1])
 
     async def sizes(self, index: str) -> tuple[int, int]:
         """How many documents and chunks an index holds."""
@@ -366,3 +521,7 @@ class Documents:
 
     async def _entries(self, asked: Any) -> list[Entry]:
         return await self._database.read(lambda it: [entry(row) for row in it.execute(asked)])
+
+
+def _redate(collection: str, touched: Sequence[Facts], connection: Connection) -> None:
+    series.redate(connection, collection, touched, written=set())
