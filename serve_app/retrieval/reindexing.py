@@ -114,7 +114,11 @@ class Reindexing:
                 done += step
                 total = max(total, done.documents)
                 on_progress(done.documents, total)
-            missing = await self._registry.collections.switch(name)
+            try:
+                missing = await self._registry.collections.switch(name)
+            except NotFound:
+                await self._going_on(name, target)  # it was told to stop just now
+                raise
             if not missing:
                 break
             if lost >= missing:

@@ -29,8 +29,9 @@ class Base:
     def mender(self, models: Models) -> Mender:
         return Mender(self.store, self.registry, partial(preparing.split, models))
 
-    def reindexing(self, models: Models) -> Reindexing:
-        return Reindexing(self.store, self.registry, self.catalogue, self.mender(models))
+    def reindexing(self, models: Models, patience_s: float = 30.0) -> Reindexing:
+        catalogue = Catalogue(self.store, self.registry, patience_s)
+        return Reindexing(self.store, self.registry, catalogue, self.mender(models))
 
     async def check(self, models: Models, collection: str, *, repair: bool = False) -> Report:
         made = Check(self.store, self.registry, self.catalogue, self.mender(models))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loadtest.words import DIMENSION, Models
 from serve_app.domain import Chunk, Document, SearchMode, SearchQuery
 from serve_app.errors import (
     InvalidRequest,
@@ -24,7 +25,6 @@ from serve_app.retrieval.registry.entries import FOR_EVER
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.schema import computes_bm25
 from serve_app.retrieval.store import MilvusStore
-from tests.retrieval.conftest import DIMENSION, Models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

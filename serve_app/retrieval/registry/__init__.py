@@ -53,25 +53,24 @@ class _Tables(Database):
     def __init__(self, address: str, password: str) -> None:
         super().__init__(_REGISTRY, address, password)
         self._opening = asyncio.Lock()
+        self._opener: asyncio.Task[object] | None = None
         self._open = False
 
     async def open(self) -> None:
         """Make the tables, or bring those of an earlier version up to date, once."""
         async with self._opening:
             if not self._open:
-                await self.migrate()
+                self._opener = asyncio.current_task()
+                try:
+                    await self.migrate()
+                finally:
+                    self._opener = None
                 self._open = True
-
-    async def migrate(self) -> None:
-        opened, self._open = self._open, True
-        try:
-            await super().migrate()
-        except BaseException:
-            self._open = opened
-            raise
 
     async def _transact(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         if not self._open:
+            if asyncio.current_task() is self._opener:
+                return await super()._transact(work, writes=writes)
             await self.open()
         for tries_left in reversed(range(_TRIES)):
             try:
