@@ -227,6 +227,9 @@ class FixedKnowledge(RemoteKnowledge):
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
         self._next()
 
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        return len(self._next())
+
     def _next(self) -> list[Chunk]:
         result = self.results[0]
         if len(self.results) > 1:

@@ -91,6 +91,16 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
             await knowledge.delete(visit.context, collection, document_id)
         return {"object": "document", "id": document_id, "deleted": True}
 
+    @router.delete("", responses=ok(openapi.DeletedCollection, "It is gone."))
+    async def delete_collection(
+        collection: Collection, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        """Remove all of the tenant's documents. The collection itself goes with them if the tenant
+        made it and no other tenant has documents in it."""
+        async with metering.visit(request, caller, "ingest") as visit:
+            removed = await knowledge.delete_collection(visit.context, collection)
+        return {"object": "collection", "id": collection, "deleted": True, "documents": removed}
+
     @router.post("/search", responses=ok(openapi.Hits, "The chunks."))
     async def search(
         collection: Collection, body: SearchRequest, request: Request, caller: Caller

@@ -132,6 +132,13 @@ class DeletedDocument(BaseModel):
     deleted: bool
 
 
+class DeletedCollection(BaseModel):
+    object: Literal["collection"]
+    id: str
+    deleted: bool
+    documents: int
+
+
 class Hit(DocumentChunk):
     document_id: str
     title: str

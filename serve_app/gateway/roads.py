@@ -160,3 +160,7 @@ class RemoteKnowledge:
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
         await self._remote.call("delete", context, collection, document_id)
+
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        removed: int = await self._remote.call("delete_collection", context, collection)
+        return removed

@@ -254,13 +254,15 @@ class Retriever:
             NotFound: There is no such collection, or it holds none of the tenant's and is not its.
         """
         found = await self._catalogue.collection(collection)
+        if found.owner == tenant:
+            count = await self._registry.documents.count(collection, tenant)
+            if await self._catalogue.remove(collection, only_of=tenant):
+                return count
         removed = 0
         while page := await self._registry.documents.page(collection, tenant, "", _PAGE):
             await self._deleted(collection, [each.facts for each in page])
             removed += len(page)
-        if found.owner == tenant:
-            await self._catalogue.remove(collection, only_of=tenant)
-        elif not removed:
+        if found.owner != tenant and not removed:
             raise NotFound(f"there is no collection {collection!r}", param="collection")
         return removed
 

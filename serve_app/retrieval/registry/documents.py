@@ -481,6 +481,15 @@ class Documents:
         found = await self._database.read(lambda it: it.execute(asked).one())
         return int(found[0]), int(found[1])
 
+    async def count(self, collection: str, tenant: str) -> int:
+        """How many documents of a tenant are in."""
+        asked = select(func.count()).where(
+            documents.collection == collection,
+            documents.tenant == tenant,
+            documents.state == "in",
+        )
+        return int(await self._database.read(lambda it: it.execute(asked).scalar_one()))
+
     async def states(self, collection: str) -> dict[str, int]:
         """How many documents are in each state."""
         asked = (
