@@ -93,7 +93,7 @@ def with_base(settings: Settings, work: Callable[[Base], Awaitable[Done]]) -> Do
         async def run() -> Done:
             from serve_app.retrieval.registry import Registry
 
-            registry = Registry.of(settings.retrieval)
+            registry = Registry.of(settings)
             await registry.open()
             try:
                 with _progress() as progress:

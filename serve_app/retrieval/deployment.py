@@ -49,7 +49,8 @@ class RetrieverServer:
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
-        settings = from_args(fixed).retrieval
+        everything = from_args(fixed)
+        settings = everything.retrieval
         self._metrics = IndexMetrics()
         self._configured = False
         models = EmbeddingModels(settings.embedding_model, model_paths)
@@ -62,7 +63,7 @@ class RetrieverServer:
         self._store = MilvusStore.of(settings)
         self._retriever = Retriever(
             self._store,
-            Registry.of(settings),
+            Registry.of(everything),
             models,
             settings.chunk_tokens,
             _rules(settings),

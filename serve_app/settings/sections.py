@@ -245,9 +245,9 @@ class RetrievalSettings(Section):
         milvus_ca: Certificates (PEM) of the authority that vouches for the server's own, where it
             is a private one.
         registry: Where the documents are registered: a SQLite file in `state_dir`, or
-            `postgresql://user@host:port/name`, which more than one machine needs. The ledger may be
-            in the same database. Without it, a file that is named after the Milvus.
-        registry_password: Of the PostgreSQL user.
+            `postgresql://user@host:port/name`, which more than one machine needs. Without it, in
+            the ledger's database if that is PostgreSQL, else in a file named after the Milvus.
+        registry_password: Of the PostgreSQL user; without it, the ledger's.
         embedding_model: Folder or hub id; the default comes along. Collections keep the model
             they were made with until they are reindexed.
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
@@ -290,7 +290,7 @@ class RetrievalSettings(Section):
 
     @property
     def registry_address(self) -> str:
-        """Of the registry: one for each Milvus, where none is set."""
+        """Of the registry, where the ledger's database is not its place: one for each Milvus."""
         if self.registry:
             return self.registry
         if self.embedded:
@@ -298,13 +298,18 @@ class RetrievalSettings(Section):
         server = re.sub(r"[^a-z0-9.]+", "-", self.milvus_uri.partition("://")[2].lower())
         return f"{server.strip('-')}.registry.db"
 
-    def resolved(self, root: Path, state: Path) -> RetrievalSettings:
-        """The same with paths made absolute."""
+    def resolved(self, root: Path, state: Path, ledger: str) -> RetrievalSettings:
+        """The same with paths made absolute.
+
+        Args:
+            ledger: Where the ledger's database is.
+        """
+        shared = not self.registry and "://" in ledger
         return self.model_copy(
             update={
                 "milvus_uri": _placed(state, self.milvus_uri),
                 "milvus_ca": self.milvus_ca and root / self.milvus_ca,
-                "registry": _placed(state, self.registry_address),
+                "registry": ledger if shared else _placed(state, self.registry_address),
             }
         )
 

@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         return self.state_dir / "models"
 
     @property
+    def registry_password(self) -> str:
+        """Of the PostgreSQL user of the registry."""
+        own = self.retrieval.registry_password or self.ledger.password
+        return own.get_secret_value()
+
+    @property
     def models_used(self) -> list[str]:
         """Names of the models that must have a price."""
         outside = [each.model for each in self.frontier.upstreams if each.provider]
@@ -102,7 +108,7 @@ class Settings(BaseSettings):
                 "router": router.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": self.ledger.resolved(root, state),
-                "retrieval": retrieval.resolved(root, state),
+                "retrieval": retrieval.resolved(root, state, self.ledger.database),
             }
         )
 

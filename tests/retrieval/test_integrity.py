@@ -281,7 +281,7 @@ def first_layout(store: MilvusStore, collection: str) -> None:
     indexes = MilvusClient.prepare_index_params()
     indexes.add_index("dense", index_type="AUTOINDEX", metric_type="IP")
     properties = {"trivium.model": MODEL, "trivium.chunk_tokens": "40", "trivium.owner": "t"}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             **dict.fromkeys(("title", "heading", "as_of", "series", "source", "stamp"), ""),
             "id": f"{i:02x}{name}{i}",

@@ -31,7 +31,7 @@ from serve_app.errors import Unavailable
 from serve_app.retrieval.registry.collections import Collections
 from serve_app.retrieval.registry.documents import Documents
 from serve_app.retrieval.registry.files import Files
-from serve_app.settings import RetrievalSettings
+from serve_app.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +107,9 @@ class Registry:
         self.files = Files(self._database, clock)
 
     @classmethod
-    def of(cls, settings: RetrievalSettings) -> Registry:
+    def of(cls, settings: Settings) -> Registry:
         """The registry that the settings name."""
-        return cls(settings.registry_address, settings.registry_password.get_secret_value())
+        return cls(settings.retrieval.registry_address, settings.registry_password)
 
     async def open(self) -> None:
         """See now whether the database can be used; else the first use does.
