@@ -36,7 +36,7 @@ INSTEAD = {
     "retrieval.milvus_uri": "set milvus.uri or milvus.standalone.enabled",
     "retrieval.milvus_token": "put it into secrets.env.TRIVIUM_RETRIEVAL__MILVUS_TOKEN",
     "retrieval.registry": "it is in ledger.database",
-    "retrieval.registry_password": "put that of the ledger into secrets.env.TRIVIUM_LEDGER__PASSWORD",
+    "retrieval.registry_password": "it is that of the ledger",
     "frontier.scaling": "set scaling.frontier",
     "frontier.api_key": "put it into secrets.env, e.g. as OPENAI_API_KEY",
     "frontier.fallbacks.api_key": "put it into secrets.env, e.g. as OPENAI_API_KEY",

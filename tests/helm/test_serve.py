@@ -138,6 +138,8 @@ CHANGES: dict[str, Json] = {
     "settings.expert.lora": {"settings": {"expert": {"lora": {"max_loras": 4}}}},
     "settings.expert.adapters": {"settings": {"expert": {"adapters": "s3://other/adapters"}}},
     "milvus.uri": {"milvus": {"uri": "http://other:19530"}},
+    "ledger.database": {"ledger": {"database": "postgresql://a@b/c"}},
+    "settings.retrieval.vector_index": {"settings": {"retrieval": {"vector_index": {"type": "HNSW"}}}},
     "settings.retrieval.embedding_model": {"settings": {"retrieval": {"embedding_model": "x"}}},
     "settings.retrieval.rerank_model": {"settings": {"retrieval": {"rerank_model": "x"}}},
     "settings.router.threads": {"settings": {"router": {"threads": 2}}},
