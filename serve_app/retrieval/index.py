@@ -23,6 +23,7 @@ from serve_app.retrieval.registry.entries import Facts, document_key
 _MAX_ID = 200
 _MAX_TITLE_BYTES = 1000
 _MAX_HEADING = 2048
+_MAX_METADATA = 65_536
 _MAX_TEXT = 16384
 _HEADINGS = " › "
 
@@ -241,6 +242,11 @@ def _check(document: Document, where: str) -> None:
     if len(document.title.encode()) > _MAX_TITLE_BYTES:
         raise UnprocessableDocument(
             f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes", param=f"{where}.title"
+        )
+    if len(json.dumps(dict(document.metadata), default=str).encode()) > _MAX_METADATA:
+        raise UnprocessableDocument(
+            f"{where}.metadata is longer than {_MAX_METADATA} bytes of JSON",
+            param=f"{where}.metadata",
         )
     if len(str(document.metadata.get("series", "")).encode()) > _MAX_ID:
         raise UnprocessableDocument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ _NOT_FOUND = 100
 _NOT_LOADED = 101
 _ILLEGAL = 6  # in Milvus Lite
 _BAD_PARAMETERS = range(1100, 1200)
+_UNEXPECTED = (1, 65535)  # which 2.3 says of anything: its words have to tell
+_REFUSED = re.compile(r"cannot parse expression|exceeds? (the )?max length|illegal|invalid param")
 # What pymilvus itself finds wrong with a call.
 _NEVER_RIGHT = (
     DataNotMatchException,
@@ -37,7 +40,6 @@ _NEVER_RIGHT = (
 _NEVER_DONE = (
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,  # a message that is too large
     grpc.StatusCode.UNIMPLEMENTED,
 )
 # pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
@@ -124,7 +126,8 @@ def translated() -> Iterator[None]:
 def _is_permanent(error: MilvusException | grpc.RpcError) -> bool:
     """Whether the same again would fail again."""
     if remote := _remote(error):
-        return remote.code() in _NEVER_DONE
+        too_large = "larger than max" in str(remote.details())
+        return remote.code() in _NEVER_DONE or too_large
     assert isinstance(error, MilvusException)
     if error.retriable:
         return False
@@ -133,6 +136,7 @@ def _is_permanent(error: MilvusException | grpc.RpcError) -> bool:
         or error.is_input_error
         or error.code == _ILLEGAL
         or error.code in _BAD_PARAMETERS
+        or (error.code in _UNEXPECTED and bool(_REFUSED.search(error.message)))
     )
 
 

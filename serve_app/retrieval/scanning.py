@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 _PART = 2000  # rows, about
-_DIGITS = "0123456789abcdef"
+_DIGITS = 8  # of keys; they begin with hashes, which divide the rows evenly
 
 
 def intervals(rows: int) -> Iterator[tuple[str, str]]:
@@ -16,9 +16,6 @@ def intervals(rows: int) -> Iterator[tuple[str, str]]:
     Args:
         rows: About how many there are.
     """
-    # Keys begin with hashes, so their first digits divide the rows evenly.
-    digits = 0
-    while rows > _PART * 16**digits:
-        digits += 1
-    prefixes = ["".join(each) for each in itertools.product(_DIGITS, repeat=digits)]
-    yield from itertools.pairwise([*prefixes, ""])
+    parts = rows // _PART + 1
+    bounds = (f"{16**_DIGITS * i // parts:0{_DIGITS}x}" for i in range(1, parts))
+    yield from itertools.pairwise(itertools.chain([""], bounds, [""]))

@@ -437,8 +437,20 @@ async def test_headings_become_paths(retriever: Retriever, collection: str) -> N
         (Document("x", "t", f"# {'h ' * 2000}\nbody"), "documents[1].text"),
         (Document("x", "t", "text", {"as_of": "yesterday"}), "documents[1].metadata"),
         (Document("x", "t", "text", {"series": "x" * 300}), "documents[1].metadata"),
+        (Document("x", "t", "text", {"all": "x" * 70_000}), "documents[1].metadata"),
     ],
-    ids=["no id", "blank id", "long id", "title", "no text", "word", "heading", "as_of", "series"],
+    ids=[
+        "no id",
+        "blank id",
+        "long id",
+        "title",
+        "no text",
+        "word",
+        "heading",
+        "as_of",
+        "series",
+        "much",
+    ],
 )
 async def test_document_that_does_not_fit_is_named_and_nothing_is_written(
     retriever: Retriever, collection: str, document: Document, param: str

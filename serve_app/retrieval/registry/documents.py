@@ -152,6 +152,8 @@ class Documents:
 
     async def removed(self, obsolete: Sequence[Obsolete]) -> None:
         """Forget copies whose rows have been removed; what replaced them meanwhile stays."""
+        if not obsolete:
+            return
         gone = [(each.index, each.key, each.version) for each in obsolete]
 
         def work(connection: Connection) -> None:
