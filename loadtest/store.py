@@ -375,8 +375,11 @@ class Machine(RuleBasedStateMachine):
         self.loop.run_until_complete(what)
 
 
-def run(uri: str, folder: Path, steps: int, each: int, seed: int | None = None) -> Counter[str]:
+def run(uri: str, address: str, steps: int, each: int, seed: int | None = None) -> Counter[str]:
     """Drive a store for about so many steps, so many of them on each collection.
+
+    Args:
+        address: Of the registry.
 
     Returns:
         How many steps of each kind there were.
@@ -387,7 +390,7 @@ def run(uri: str, folder: Path, steps: int, each: int, seed: int | None = None) 
     loop = asyncio.new_event_loop()
     clock = Clock()
     store = MilvusStore(uri, "", timeout_s=60)
-    registry = Registry(str(folder / "registry.db"), clock=clock)
+    registry = Registry(address, clock=clock)
     made = {"base": (store, registry, clock), "loop": loop, "steps": Counter()}
     machine: type[Machine] = type("Driven", (Machine,), made)
     settings = hypothesis.settings(
@@ -415,13 +418,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--each", type=int, default=50, help="steps on each collection")
     parser.add_argument("--on", choices=("lite", "server"), default="lite")
+    parser.add_argument("--registry", help="postgresql://…, empty; default: a SQLite file")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trivium-store-") as name:
         folder, started = Path(name), time.monotonic()
         drive: Callable[[str], Counter[str]] = partial(
-            run, folder=folder, steps=options.steps, each=options.each, seed=options.seed
+            run,
+            address=options.registry or str(folder / "registry.db"),
+            steps=options.steps,
+            each=options.each,
+            seed=options.seed,
         )
         if options.on == "lite":
             done = drive(str(folder / "milvus.db"))

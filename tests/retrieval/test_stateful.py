@@ -13,5 +13,6 @@ from loadtest import store
 @pytest.mark.timeout(300)
 def test_nothing_is_lost_garbled_or_resurrected(uri: str, tmp_path: Path) -> None:
     lite = str(tmp_path / "milvus.db")
-    done = store.run(uri if "://" in uri else lite, tmp_path, steps=80, each=20)
+    registry = str(tmp_path / "registry.db")
+    done = store.run(uri if "://" in uri else lite, registry, steps=80, each=20)
     assert done.total() >= 60
