@@ -150,12 +150,20 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One unit of ingest, as it comes over the wire or out of a file."""
+    """One unit of ingest, as it comes over the wire or out of a file.
+
+    Attributes:
+        source: What it was found by, when files were brought in; a later run with the same one
+            removes what is gone. Empty where nobody looks for it again.
+        url: Of the file that it was read from; likewise.
+    """
 
     id: str
     title: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@
     │   ├── UnknownParameter          400  unknown_parameter
     │   ├── UnsupportedParameter      400  unsupported_parameter
     │   ├── ContextLengthExceeded     400  context_length_exceeded
-    │   └── Conflict                  400  conflict
+    │   ├── Conflict                  400  conflict
+    │   └── KnowledgeRefused          400  knowledge_refused
     ├── Unauthenticated               401  invalid_api_key
     ├── PermissionDenied              403  insufficient_scope
     │   ├── RoadBarred                403  road_barred
@@ -96,6 +97,12 @@ class Conflict(InvalidRequest):
     """What is asked for does not go with what is under way."""
 
     code = "conflict"
+
+
+class KnowledgeRefused(InvalidRequest):
+    """The vector database will not have this, however often it is sent."""
+
+    code = "knowledge_refused"
 
 
 class Unauthenticated(TriviumError):

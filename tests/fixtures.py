@@ -214,7 +214,12 @@ class FixedKnowledge(RemoteKnowledge):
         return IngestReport(len(documents), len(documents))
 
     async def documents(
-        self, context: RequestContext, collection: str, after: str, limit: int
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
     ) -> DocumentPage:
         found = sorted(each.document_id for each in self._next() if each.document_id > after)
         return DocumentPage([{"id": name} for name in found[:limit]], len(found) > limit)
@@ -224,8 +229,8 @@ class FixedKnowledge(RemoteKnowledge):
     ) -> list[Chunk]:
         return self._next()
 
-    async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
-        self._next()
+    async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
+        return len(self._next())
 
     async def delete_collection(self, context: RequestContext, collection: str) -> int:
         return len(self._next())

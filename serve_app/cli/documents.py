@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from serve_app.errors import SettingsError, Unavailable
 from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.embedder import dimension
 from serve_app.retrieval.index import IngestReport
-from serve_app.retrieval.sources import discover
+from serve_app.retrieval.sources import File, discover
 from serve_app.settings import load
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ def ingest(
         bool,
         typer.Option("--follow", help="Go on reading JSONL rows as they are added, over HTTP."),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="What the files are known by from run to run, where they lie elsewhere each time; "
+            "default: the path itself."
+        ),
+    ] = None,
     config: Config = _LOCAL,
     as_json: Json = False,
     url: Annotated[
@@ -64,11 +72,13 @@ def ingest(
     """Bring a knowledge base up to date with files: only what changed is embedded again.
 
     Reads Markdown, text, HTML, PDF, DOCX, CSV and JSONL with Ray Data, in the running stack's
-    cluster or in one of its own, and writes to the Milvus of the settings. Documents that an
-    earlier run read from the same folder or glob and that are gone are removed. A run that was
-    interrupted is finished by the same command.
+    cluster or in one of its own, and writes to the Milvus of the settings. A document's id is its
+    path below the folder, as hr/README, unless it names one itself. Documents that an earlier run
+    read from the same folder or glob and that are gone are removed. A run that was interrupted is
+    finished by the same command. Over HTTP it does the same.
 
-    A file that cannot be read is named and skipped; the exit code is then 1.
+    A file that cannot be read, or whose id another one has, is named and skipped; the exit code is
+    then 1, and nothing is removed.
 
     [bold]Example:[/bold] trivium ingest configs/demo/handbook --dry-run
     """
@@ -76,12 +86,15 @@ def ingest(
         following.send(paths, collection, url or DEFAULT_URL, api_key, as_json)
         return
     if url is not None:
-        done = Done(*sending.send(paths, collection, url, api_key, dry_run=dry_run))
+        files = discover(paths, source)
+        done = Done(*sending.send(files, collection, url, api_key, dry_run=dry_run))
         if dry_run and not as_json:
-            out.print(f"{done.report.documents} documents would be sent to {url}")
+            _show_problems(done)
+            gone = f", {done.report.removed} chunks would be removed" if done.report.removed else ""
+            out.print(f"{done.report.documents} documents would be sent to {url}{gone}")
             raise typer.Exit(1 if done.problems else 0)
     else:
-        done = _bulk(paths, collection, tenant, config, dry_run)
+        done = _bulk(discover(paths, source), collection, tenant, config, dry_run)
     _show(done, collection, dry_run, as_json)
     if done.problems:
         raise typer.Exit(1)
@@ -189,11 +202,10 @@ class Done:
         return None if self.usd_per_token is None else tokens * self.usd_per_token
 
 
-def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
+def _bulk(files: Sequence[File], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
     from serve_app.retrieval import pipeline
 
     settings = load(config).resolved(Path.cwd())
-    files = discover(paths)
 
     async def run(base: Base) -> Result:
         return await pipeline.ingest(
@@ -225,8 +237,7 @@ def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run:
 def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
     report = done.report
     spent, saved = done.usd(report.embedded_tokens), done.usd(report.saved_tokens)
-    for problem in done.problems:
-        errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
+    _show_problems(done)
     if as_json:
         record = dataclasses.asdict(report)
         print(
@@ -250,6 +261,11 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
         f"{report.removed} {would}removed; "
         f"{report.saved_tokens:,} tokens{_money(saved)} needed no embedding"
     )
+
+
+def _show_problems(done: Done) -> None:
+    for problem in done.problems:
+        errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
 
 
 def _money(usd: float | None) -> str:

@@ -96,8 +96,10 @@ def _batches(lines: Lines) -> Iterator[list[Document]]:
         while len(taken) < _BATCH and not lines.empty():
             taken.append(lines.get())
         ended = None in taken
-        if batch := list(_rows(line for line in taken if line is not None and line.strip())):
-            yield batch
+        rows = _rows(line for line in taken if line is not None and line.strip())
+        # A later row of the same id is what became of the earlier one.
+        if latest := {str(row["id"]): row for row in rows}:
+            yield list(latest.values())
 
 
 def _rows(lines: Iterable[bytes]) -> Iterator[Document]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from rich.progress import track
 
@@ -13,38 +15,83 @@ from serve_app.cli.console import errors
 from serve_app.errors import TriviumError
 from serve_app.retrieval import formats
 from serve_app.retrieval.index import IngestReport
-from serve_app.retrieval.sources import discover
+from serve_app.retrieval.sources import File, twice
 
 _BATCH = 16
+_PAGE = 1000
 _FAULTY = (400, 413, 422)  # statuses that say what was sent is at fault
 
 Document = dict[str, Any]
 
 
 def send(
-    paths: list[str],
+    files: Sequence[File],
     collection: str,
     url: str,
     api_key: str | None = None,
     *,
     dry_run: bool = False,
 ) -> tuple[IngestReport, list[str]]:
-    """Read files here and send their documents, with a progress bar; what is bad is listed."""
-    documents, problems = _read(paths)
+    """Read files here and send their documents, with a progress bar; what is bad is listed.
+
+    As in a run without HTTP, of two documents of one id the first is taken, and documents of the
+    same sources that are gone are removed, unless something could not be read or taken.
+    """
+    documents, problems = _read(files)
     done = IngestReport(0, 0)
-    if dry_run:
-        return IngestReport(len(documents), 0), problems
-    batches = [documents[start : start + _BATCH] for start in range(0, len(documents), _BATCH)]
     with Client(url, api_key) as client:
+        there = f"/v1/collections/{collection}/documents"
 
         def put(batch: list[Document]) -> None:
             nonlocal done
-            path = f"/v1/collections/{collection}/documents"
-            done = _sum(done, client.request("PUT", path, {"documents": batch}))
+            done = _sum(done, client.request("PUT", there, {"documents": batch}))
 
-        for batch in track(batches, "ingesting", console=errors, transient=True):
-            deliver(put, batch, problems.append)
+        if dry_run:
+            done = IngestReport(len(documents), 0)
+        else:
+            batches = [
+                documents[start : start + _BATCH] for start in range(0, len(documents), _BATCH)
+            ]
+            for batch in track(batches, "ingesting", console=errors, transient=True):
+                deliver(put, batch, problems.append)
+        if problems:
+            return done, problems
+        kept = {each["id"] for each in documents}
+        for source in dict.fromkeys(file.source for file in files):
+            for gone in sorted(_listed(client, there, source) - kept):
+                done = replace(done, removed=done.removed + _removed(client, there, gone, dry_run))
     return done, problems
+
+
+def _listed(client: Client, there: str, source: str) -> set[str]:
+    """Ids of the documents that were read from a source."""
+    found: set[str] = set()
+    after = ""
+    while True:
+        query = urlencode({"source": source, "after": after, "limit": _PAGE})
+        try:
+            page = client.request("GET", f"{there}?{query}")
+        except Refused as error:
+            if error.status == 404:  # nothing was ever put into the collection
+                return found
+            raise
+        found |= {each["id"] for each in page["data"]}
+        if not page["has_more"]:
+            return found
+        after = page["last_id"]
+
+
+def _removed(client: Client, there: str, document_id: str, dry_run: bool) -> int:
+    """Remove a document, or say what would go; how many chunks it had."""
+    one = f"{there}/{quote(document_id, safe='')}"
+    try:
+        if dry_run:
+            return len(client.request("GET", one)["chunks"])
+        return int(client.request("DELETE", one)["chunks"])
+    except Refused as error:
+        if error.status == 404:  # somebody else was quicker
+            return 0
+        raise
 
 
 def deliver(
@@ -69,21 +116,29 @@ def deliver(
         deliver(put, documents[half:], skip)
 
 
-def _read(paths: list[str]) -> tuple[list[Document], list[str]]:
-    documents: list[Document] = []
+def _read(files: Sequence[File]) -> tuple[list[Document], list[str]]:
+    documents: dict[str, Document] = {}
     problems: list[str] = []
-    for file in discover(paths):
+    for file in files:
         try:
-            reading = formats.read(file.url, file.read())
+            reading = formats.read(file.url, file.read(), file.stem)
         except TriviumError as error:
             problems.append(error.message)
             continue
         problems += reading.problems
-        documents += [
-            {"id": d.id, "title": d.title, "text": d.text, "metadata": dict(d.metadata)}
-            for d in reading.documents
-        ]
-    return documents, problems
+        for each in reading.documents:
+            if each.id in documents:
+                problems.append(twice(file.url, each.id))
+                continue
+            documents[each.id] = {
+                "id": each.id,
+                "title": each.title,
+                "text": each.text,
+                "metadata": dict(each.metadata),
+                "source": file.source,
+                "url": file.url,
+            }
+    return list(documents.values()), problems
 
 
 def _sum(done: IngestReport, answer: dict[str, int]) -> IngestReport:

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from serve_app import __version__
 from serve_app.expert.serving import Adapters
 from serve_app.frontier.pictures import admitted
-from serve_app.gateway import documents, failures, openapi, pages, responses, spending
+from serve_app.gateway import documents, failures, openapi, pages, paths, responses, spending
 from serve_app.gateway.access import Admission, Keyring
 from serve_app.gateway.callers import Caller, context_of
 from serve_app.gateway.chat import Chat
@@ -83,6 +83,7 @@ def create_app(services: Services) -> FastAPI:
         )
     app.add_middleware(RequestIdentity)
     failures.install(app)
+    paths.install()
     pages.install(app)
     metering = services.metering
     app.include_router(
@@ -136,7 +137,7 @@ def create_app(services: Services) -> FastAPI:
         roads = [_model(name, started) for name in MODELS]
         return {"object": "list", "data": roads + adapters}
 
-    @app.get("/v1/models/{model:path}", responses=ok(openapi.Model, "The model."))
+    @app.get("/v1/models/{model:rest}", responses=ok(openapi.Model, "The model."))
     async def model(model: str, caller: Caller) -> dict[str, Any]:
         resolve(model)
         if named := adapter(model):

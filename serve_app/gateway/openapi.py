@@ -130,6 +130,7 @@ class DeletedDocument(BaseModel):
     object: Literal["document"]
     id: str
     deleted: bool
+    chunks: int
 
 
 class DeletedCollection(BaseModel):

@@ -15,7 +15,7 @@ from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest, SettingsError, TriviumError
-from serve_app.retrieval import index
+from serve_app.retrieval import admission
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
@@ -131,14 +131,19 @@ class RetrieverServer:
             span.set_attribute("trivium.ingest.chunks", report.chunks)
             span.set_attribute("trivium.ingest.embedded", report.embedded)
             live = [each for each in documents if each.metadata.get("as_of")]
-            moments = [index.times(each, each.id)[1] for each in live]
+            moments = [admission.moment(each)[1] for each in live]
             self._metrics.ingested(moments, time.time(), report.chunks, report.embedded)
             return report
 
     async def documents(
-        self, context: RequestContext, collection: str, after: str, limit: int
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
     ) -> DocumentPage:
-        return await self._retriever.documents(collection, context.tenant, after, limit)
+        return await self._retriever.documents(collection, context.tenant, after, limit, source)
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str

@@ -8,7 +8,6 @@ until they are removed. What an earlier version has embedded is found by the has
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,13 +16,10 @@ from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
-from serve_app.retrieval import chunking
+from serve_app.retrieval import admission, chunking
 from serve_app.retrieval.registry.entries import Facts, document_key
 
-_MAX_ID = 200
-_MAX_TITLE_BYTES = 1000
 _MAX_HEADING = 2048
-_MAX_METADATA = 65_536
 _MAX_TEXT = 16384
 _HEADINGS = " › "
 
@@ -162,8 +158,8 @@ def rows(
     Raises:
         UnprocessableDocument: It is empty, or its id, title or time does not fit; names which.
     """
-    _check(document, where)
-    as_of, time = times(document, where)
+    admission.check(document, where)
+    as_of, time = admission.moment(document, where)
     pieces = chunking.split(document.text, max_tokens, count)
     if not pieces:
         raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
@@ -185,7 +181,7 @@ def rows(
             as_of=as_of,
             time=time,
             series=str(document.metadata.get("series", "")),
-            source=source,
+            source=source or document.source,
             metadata=dict(document.metadata),
         )
         made.append(replace(row, tokens=count(row.embedded)))
@@ -198,8 +194,9 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
     Raises:
         UnprocessableDocument: Its id, title or time does not fit; names which.
     """
-    _check(document, where)
-    as_of, time = times(document, where)
+    admission.check(document, where)
+    as_of, time = admission.moment(document, where)
+    source = source or document.source
     everything = (document.title, document.text, dict(document.metadata), source)
     content = json.dumps(everything, sort_keys=True, default=str)
     return Facts(
@@ -210,6 +207,7 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
         time=time,
         series=str(document.metadata.get("series", "")),
         source=source,
+        url=document.url,
         sha256=hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
     )
 
@@ -232,46 +230,6 @@ def document(stored: Iterable[Row]) -> Document:
         lines += [row.text, ""]
     assert first is not None
     return Document(first.document_id, first.title, "\n\n".join(lines), first.metadata)
-
-
-def _check(document: Document, where: str) -> None:
-    if not document.id.strip() or len(document.id.encode()) > _MAX_ID:
-        raise UnprocessableDocument(
-            f"{where}.id must have 1 to {_MAX_ID} bytes", param=f"{where}.id"
-        )
-    if len(document.title.encode()) > _MAX_TITLE_BYTES:
-        raise UnprocessableDocument(
-            f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes", param=f"{where}.title"
-        )
-    if len(json.dumps(dict(document.metadata), default=str).encode()) > _MAX_METADATA:
-        raise UnprocessableDocument(
-            f"{where}.metadata is longer than {_MAX_METADATA} bytes of JSON",
-            param=f"{where}.metadata",
-        )
-    if len(str(document.metadata.get("series", "")).encode()) > _MAX_ID:
-        raise UnprocessableDocument(
-            f"{where}.metadata.series is longer than {_MAX_ID} bytes",
-            param=f"{where}.metadata.series",
-        )
-
-
-def times(document: Document, where: str) -> tuple[str, int]:
-    """`as_of` as given, and the document's time in Unix seconds."""
-    as_of = str(document.metadata.get("as_of", ""))
-    for name in ("as_of", "effective_from"):
-        if not (value := str(document.metadata.get(name, ""))):
-            continue
-        try:
-            moment = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            raise UnprocessableDocument(
-                f"{where}.metadata.{name} must be an ISO 8601 time, e.g. 2026-03-14T09:30:00Z",
-                param=f"{where}.metadata.{name}",
-            ) from None
-        return as_of, int(
-            (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-        )
-    return as_of, 0
 
 
 def _digest(text: str) -> str:

@@ -12,14 +12,17 @@ from typing import Any
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusClient, MilvusException
 from pymilvus.exceptions import (
+    ConnectError,
+    ConnectionNotExistException,
     DataNotMatchException,
     DataTypeNotMatchException,
     DataTypeNotSupportException,
+    MilvusUnavailableException,
     ParamError,
     SchemaNotReadyException,
 )
 
-from serve_app.errors import InternalError, SettingsError, TriviumError, Unavailable
+from serve_app.errors import KnowledgeRefused, SettingsError, TriviumError, Unavailable
 
 # Milvus's error codes
 _NOT_CONNECTED = 2
@@ -27,6 +30,7 @@ _NOT_FOUND = 100
 _NOT_LOADED = 101
 _ILLEGAL = 6  # in Milvus Lite
 _BAD_PARAMETERS = range(1100, 1200)
+_BAD_FIELDS = range(1700, 1800)
 _UNEXPECTED = (1, 65535)  # which 2.3 says of anything: its words have to tell
 _REFUSED = re.compile(r"cannot parse expression|exceeds? (the )?max length|illegal|invalid param")
 # What pymilvus itself finds wrong with a call.
@@ -42,6 +46,7 @@ _NEVER_DONE = (
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.UNIMPLEMENTED,
 )
+_UNCONNECTED = (ConnectError, ConnectionNotExistException, MilvusUnavailableException)
 # pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
 # inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
 _NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
@@ -68,6 +73,7 @@ class Milvus:
             from serve_app.retrieval import lite  # a server needs none of what it loads
 
             lite.share_statistics()
+            lite.tell_truth_from_numbers()
             self._arguments["grpc_options"] = _NO_PINGS
             _make_folder(Path(uri).parent)
         if ca:
@@ -85,7 +91,7 @@ class Milvus:
 
         Raises:
             Unavailable: Milvus does not answer.
-            InternalError: It refuses what it is asked.
+            KnowledgeRefused: It will not have what it is asked.
         """
         with translated():
             try:
@@ -111,14 +117,21 @@ class Milvus:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises `Unavailable`, which says why, where Milvus fails; `InternalError` where it refuses
-    what it is asked, and would again."""
+    """Milvus's failures in our words; what it said itself is in a note.
+
+    Raises:
+        KnowledgeRefused: It will not have what was sent.
+        Unavailable: It does not answer, or cannot do it now; says why.
+    """
     try:
         yield
     except (MilvusException, grpc.RpcError) as error:
         failed: TriviumError = Unavailable(_reason(error))
         if _is_permanent(error):
-            failed = InternalError("the knowledge base refused a request of ours; the log says why")
+            failed = KnowledgeRefused(
+                "the knowledge base cannot take this as it is: send shorter texts, names and "
+                "metadata, or plainer ones"
+            )
         failed.add_note(f"Milvus: {_detail(error)}")
         raise failed from error
 
@@ -136,6 +149,7 @@ def _is_permanent(error: MilvusException | grpc.RpcError) -> bool:
         or error.is_input_error
         or error.code == _ILLEGAL
         or error.code in _BAD_PARAMETERS
+        or error.code in _BAD_FIELDS
         or (error.code in _UNEXPECTED and bool(_REFUSED.search(error.message)))
     )
 
@@ -159,7 +173,16 @@ def _reason(error: MilvusException | grpc.RpcError) -> str:
             "nobody known here vouches for the knowledge base's certificate; "
             "set TRIVIUM_RETRIEVAL__MILVUS_CA to its authority's"
         )
+    if _answers(error):
+        return "the knowledge base cannot do this now; try again shortly"
     return "the knowledge base is not reachable; try again shortly"
+
+
+def _answers(error: MilvusException | grpc.RpcError) -> bool:
+    """Whether it was Milvus that said so, and not the network."""
+    if isinstance(error, grpc.RpcError) or _remote(error):
+        return False
+    return not isinstance(error, _UNCONNECTED) and error.code != _NOT_CONNECTED
 
 
 def _remote(error: BaseException | None) -> grpc.RpcError | None:

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from serve_app.domain import Document
 from serve_app.errors import NotFound
+from serve_app.retrieval import admission, preparing, stages
 from serve_app.retrieval import index as rows_of
-from serve_app.retrieval import preparing, stages
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.embedder import EmbeddingModels, dimension
 from serve_app.retrieval.index import IngestReport, Row, row_ids
@@ -103,6 +104,9 @@ async def ingest(
         target = None
     split = stages.split_files(files, tenant, model, chunk_tokens, start)
     found, problems = await asyncio.to_thread(stages.unique, split)
+    for key, problem in (await _taken(registry, target, found)).items():
+        problems.append(problem)
+        del found[key]
     sources = {file.source for file in files}
     # What could not be read this time was not taken away.
     plan = await _planned(store, registry, target, tenant, found, set() if problems else sources)
@@ -124,6 +128,24 @@ async def ingest(
         await writer.delete(collection, gone)
     result.seconds = time.monotonic() - started
     return result
+
+
+async def _taken(
+    registry: Registry, target: Index | None, found: Mapping[str, Found]
+) -> dict[str, str]:
+    """Documents whose ids are those of documents read elsewhere, and what is said of each."""
+    taken: dict[str, str] = {}
+    keys = list(found) if target else []
+    for at in range(0, len(keys), _PAGE):
+        assert target is not None
+        there = await registry.documents.entries(target.collection, keys[at : at + _PAGE])
+        for key, before in there.items():
+            facts = found[key].facts
+            mine = Document(facts.id, "", "", source=facts.source, url=facts.url)
+            problem = admission.taken(mine, before.facts.source, before.facts.url)
+            if problem and before.state == "in":
+                taken[key] = problem
+    return taken
 
 
 async def _planned(

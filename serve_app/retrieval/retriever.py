@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, TriviumError
-from serve_app.retrieval import index, preparing, ranking
+from serve_app.errors import InvalidRequest, NotFound, TriviumError, UnprocessableDocument
+from serve_app.retrieval import admission, index, preparing, ranking
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.filters import Where
 from serve_app.retrieval.index import DocumentPage, IngestReport, row_ids
@@ -122,6 +122,7 @@ class Retriever:
     ) -> IngestReport:
         target = await self._target(collection, tenant)
         assert target.in_force is not None
+        await self._check_taken(collection, documents, facts)
         preparation = Preparation(
             self._store,
             self._registry,
@@ -199,11 +200,22 @@ class Retriever:
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
     async def documents(
-        self, collection: str, tenant: str, after: str = "", limit: int = 100
+        self,
+        collection: str,
+        tenant: str,
+        after: str = "",
+        limit: int = 100,
+        source: str | None = None,
     ) -> DocumentPage:
-        """The documents of a tenant by id, those behind `after`, at most so many."""
+        """The documents of a tenant by id, those behind `after`, at most so many.
+
+        Args:
+            source: Those of that one alone.
+        """
         await self._catalogue.index(collection)
-        page = await self._registry.documents.page(collection, tenant, after, limit + 1)
+        page = await self._registry.documents.page(
+            collection, tenant, after, limit + 1, source=source
+        )
         listed = [
             {"id": e.facts.id, "title": e.facts.title, "as_of": e.facts.as_of or None}
             for e in page[:limit]
@@ -272,6 +284,19 @@ class Retriever:
         for collection, entries in (await self._registry.documents.abandoned()).items():
             done += await self._mended(collection, entries)
         return done
+
+    async def _check_taken(
+        self, collection: str, documents: Sequence[tuple[int, Document]], facts: Sequence[Facts]
+    ) -> None:
+        """Raises `UnprocessableDocument` where one's id is that of a document read elsewhere."""
+        there = await self._registry.documents.entries(collection, [each.key for each in facts])
+        for (i, document), each in zip(documents, facts, strict=True):
+            before = there.get(each.key)
+            if before is None or before.state != "in":
+                continue
+            if problem := admission.taken(document, before.facts.source, before.facts.url):
+                place = f"documents[{i}].id"
+                raise UnprocessableDocument(f"{place}: {problem}", param=place)
 
     async def _deleted(self, collection: str, wanted: Sequence[Facts]) -> int | None:
         """Chunks of documents that are removed; none where there are no such documents."""

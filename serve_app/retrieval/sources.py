@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval.formats import SUFFIXES
@@ -22,11 +24,14 @@ class File:
     Attributes:
         source: The argument it was found by; a later run with the same one notices what is gone.
         size: In bytes; 0 where the file system does not say.
+        stem: Its path below the source without its suffix, as `hr/README`: the id of its document,
+            where it names no other.
     """
 
     url: str
     source: str
     size: int
+    stem: str = ""
 
     def read(self) -> bytes:
         """Its content.
@@ -50,45 +55,72 @@ class File:
         )
 
 
-def discover(arguments: Sequence[str]) -> list[File]:
+def discover(arguments: Sequence[str], source: str | None = None) -> list[File]:
     """Files to ingest: each argument itself, or what lies below it or matches it, sorted.
+
+    Args:
+        source: What the files are known by from run to run; by default the argument itself, which
+            may lie elsewhere next time.
 
     Raises:
         UnprocessableDocument: An argument does not exist, or holds nothing that can be read.
     """
     found: dict[str, File] = {}
     for argument in arguments:
-        for url, size in _urls(argument):
-            found.setdefault(url, File(url, _source(argument), size))
+        for file in _files(argument):
+            found.setdefault(file.url, file if source is None else replace(file, source=source))
     return list(found.values())
 
 
-def _urls(argument: str) -> list[tuple[str, int]]:
+def twice(url: str, document_id: str) -> str:
+    """What is said of a file's document whose id another one of the run has."""
+    return f"{url}: the id {document_id!r} is taken already; give one of the two another `id`"
+
+
+def _files(argument: str) -> list[File]:
     try:
-        sized, what = within(_LIST_S, _listed, argument)
+        found, what = within(_LIST_S, _listed, argument)
     except Exception as error:
         raise UnprocessableDocument(f"{argument}: cannot be listed: {_why(error)}") from None
-    if not sized:
+    if not found:
         raise UnprocessableDocument(f"{argument}: {what}")
-    return sized
+    return found
 
 
-def _listed(argument: str) -> tuple[list[tuple[str, int]], str]:
-    """Files with their sizes, and what is missing where there are none."""
+def _listed(argument: str) -> tuple[list[File], str]:
+    """The files, and what is missing where there are none."""
     import fsspec
 
     files, path = fsspec.core.url_to_fs(argument)
+    base = path
     if any(character in path for character in "*?["):
+        # What stands before the first part that is a pattern is where paths begin.
+        base = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
         urls = [each for each in sorted(files.glob(path)) if files.isfile(each)]
         what = "no file matches it"
     elif files.isdir(path):
         urls = [each for each in sorted(files.find(path)) if _readable(each)]
         what = f"no {', '.join(SUFFIXES)} files below it"
     else:
+        base = path.rpartition("/")[0]
         urls = [path] if files.exists(path) else []
         what = "no such file or folder"
     whole = files.unstrip_protocol if "://" in argument else str
-    return [(str(whole(url)), int(files.info(url).get("size") or 0)) for url in urls], what
+    source = _source(argument)
+    return [
+        File(
+            str(whole(url)),
+            source,
+            int(files.info(url).get("size") or 0),
+            _stem(url.removeprefix(base)),
+        )
+        for url in urls
+    ], what
+
+
+def _stem(path: str) -> str:
+    """`/hr/README.md` → `hr/README`."""
+    return str(PurePosixPath(path.strip("/")).with_suffix(""))
 
 
 def _content(url: str) -> bytes:

@@ -13,11 +13,11 @@ from pydantic import TypeAdapter
 
 from serve_app.domain import Document
 from serve_app.errors import TriviumError
-from serve_app.retrieval import formats, index
+from serve_app.retrieval import admission, formats, index
 from serve_app.retrieval.embedder import SentenceEmbedder
 from serve_app.retrieval.index import Row
 from serve_app.retrieval.registry.entries import Facts
-from serve_app.retrieval.sources import MAX_BYTES, File
+from serve_app.retrieval.sources import MAX_BYTES, File, twice
 
 _BATCH = 256  # rows embedded together: enough to sort by length
 _SMALL = 8 * 1024 * 1024  # bytes: split here before Ray's workers have started
@@ -75,10 +75,7 @@ def unique(found: Iterable[Item]) -> tuple[dict[str, Found], list[str]]:
         document = _FOUND.validate_json(each["document"])
         key = document.facts.key
         if documents.setdefault(key, document) is not document:
-            problems.append(
-                f"{each['url']}: the id {document.facts.id!r} is taken already; give one of the "
-                "two another `id`"
-            )
+            problems.append(twice(each["url"], document.facts.id))
     return documents, problems
 
 
@@ -116,19 +113,33 @@ async def embedded(
 def _read(item: Item) -> list[Item]:
     """File → documents and problems."""
     try:
-        read = formats.read(item["url"], File(item["url"], item["source"], item["size"]).read())
+        content = File(item["url"], item["source"], item["size"]).read()
+        read = formats.read(item["url"], content, item["stem"])
     except TriviumError as error:
         return [{**item, "document": "", "problem": error.message}]
     documents = [
         {
             **item,
             "document": json.dumps(asdict(each), default=str),
-            "problem": "",
+            "problem": _unnameable(item["url"], each),
         }
         for each in read.documents
     ]
     problems = [{**item, "document": "", "problem": p} for p in read.problems]
     return documents + problems
+
+
+def _unnameable(url: str, document: Document) -> str:
+    """Why nobody could ask for a document; empty where somebody can."""
+    try:
+        admission.check_names(document, _where(url, document))
+    except TriviumError as error:
+        return error.message
+    return ""
+
+
+def _where(url: str, document: Document) -> str:
+    return f"{url}: document {document.id!r}: document"
 
 
 class _Split:
@@ -146,7 +157,7 @@ class _Split:
         if self._count is None:
             self._count = _tokenizer(self._model.path)
         document = Document(**json.loads(item["document"]))
-        where = f"{item['url']}: document {document.id!r}: document"
+        where = _where(item["url"], document)
         try:
             facts = index.facts(document, item["tenant"], source=item["source"], where=where)
             rows = index.rows(

@@ -50,7 +50,7 @@ class MilvusStore:
     """Indexes by their names, and the rows in them.
 
     Every method raises `Unavailable` when Milvus does not answer within `timeout_s`, and
-    `InternalError` where it refuses what it is asked.
+    `KnowledgeRefused` where it will not have what it is asked.
 
     Args:
         ca: Certificates (PEM) that vouch for the server; those gRPC comes with if not given.

@@ -80,7 +80,18 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
     (RouteRequest, {"messages": [ASK]}),
     (
         IngestRequest,
-        {"documents": [{"id": "i", "title": "t", "text": "x", "metadata": {"k": "v"}}]},
+        {
+            "documents": [
+                {
+                    "id": "i",
+                    "title": "t",
+                    "text": "x",
+                    "metadata": {"k": "v"},
+                    "source": "/s",
+                    "url": "/s/i.md",
+                }
+            ]
+        },
     ),
     (
         SearchRequest,

@@ -13,6 +13,7 @@ from loadtest.words import DIMENSION, Models
 from serve_app.domain import Chunk, Document, SearchMode, SearchQuery
 from serve_app.errors import (
     InvalidRequest,
+    KnowledgeRefused,
     NotFound,
     TooManyCollections,
     Unavailable,
@@ -542,3 +543,13 @@ async def test_no_character_of_an_id_or_of_metadata_breaks_a_search(
     on_a_server = "://" in uri
     assert [each.document_id for each in found] == ([] if on_a_server and low == 0 else [odd])
     assert await retriever.delete(collection, "t", odd) == 1
+
+
+async def test_a_filter_that_is_none_is_refused(
+    retriever: Retriever, store: MilvusStore, collection: str
+) -> None:
+    await put(retriever, collection, "t", "doc", "text")
+    name = await store.aliased(collection)
+    assert name is not None
+    with pytest.raises(KnowledgeRefused):
+        await store._query(name, "tenant == ((", ["id"], "Strong")

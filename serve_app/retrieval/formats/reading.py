@@ -12,6 +12,9 @@ from typing import Any
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 
+# Stands in an id for the file's own, which its reader is not told. No text that was read holds it.
+OF_FILE = "\0"
+
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -37,7 +40,7 @@ def whole(name: str, title: str, text: str, metadata: Mapping[str, Any] | None =
     if not text.strip():
         raise UnprocessableDocument(f"{name}: holds no text")
     title = " ".join(clean(title).split()) or _first_heading(text) or stem
-    return Document(id=str(given.pop("id", stem)), title=title, text=text, metadata=given)
+    return Document(id=str(given.pop("id", OF_FILE)), title=title, text=text, metadata=given)
 
 
 def by_row(name: str, rows: Iterable[tuple[int, Document | str]]) -> Reading:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.plain_data import json_text
-from serve_app.retrieval.formats.reading import Reading, by_row, clean, decoded, last_part, scalars
+from serve_app.retrieval.formats.reading import OF_FILE, Reading, by_row, clean, decoded, scalars
 
 _COLUMNS = {"id", "title", "text"}
 
@@ -27,7 +27,6 @@ def read_csv(name: str, data: bytes) -> Reading:
     header = [cell.lower() if cell.lower() in _COLUMNS else cell for cell in header]
     if text.strip() and not (header and all(header) and len(set(header)) == len(header)):
         raise UnprocessableDocument(f"{name}: line 1 must name the columns, each differently")
-    stem = last_part(name).stem
 
     def rows() -> Iterator[tuple[int, Document | str]]:
         for number in itertools.count(1):
@@ -40,7 +39,7 @@ def read_csv(name: str, data: bytes) -> Reading:
                 yield line, f"not valid CSV: {error}"
                 continue
             if any(cell.strip() for cell in cells):
-                yield line, _csv_row(f"{stem}#{number}", header, cells)
+                yield line, _csv_row(f"{OF_FILE}#{number}", header, cells)
 
     return by_row(name, rows())
 

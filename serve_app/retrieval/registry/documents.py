@@ -319,9 +319,19 @@ class Documents:
         return (await self.entries(collection, [key])).get(key)
 
     async def page(
-        self, collection: str, tenant: str, after: str = "", limit: int = 100, state: str = "in"
+        self,
+        collection: str,
+        tenant: str,
+        after: str = "",
+        limit: int = 100,
+        state: str = "in",
+        source: str | None = None,
     ) -> list[Entry]:
-        """A tenant's documents ordered by id, those behind `after`, at most so many."""
+        """A tenant's documents ordered by id, those behind `after`, at most so many.
+
+        Args:
+            source: Those of that one alone.
+        """
         asked = (
             select(tables.documents)
             .where(
@@ -333,6 +343,8 @@ class Documents:
             .order_by(documents.id)
             .limit(limit)
         )
+        if source is not None:
+            asked = asked.where(documents.source == source)
         return await self._entries(asked)
 
     async def of_file(
