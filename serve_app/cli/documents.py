@@ -56,6 +56,14 @@ def ingest(
             "default: the path itself."
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="For this group alone; may be given several times. Documents that name groups "
+            "themselves keep those.",
+        ),
+    ] = None,
     config: Config = _LOCAL,
     as_json: Json = False,
     url: Annotated[
@@ -86,7 +94,7 @@ def ingest(
         following.send(paths, collection, url or DEFAULT_URL, api_key, as_json)
         return
     if url is not None:
-        files = discover(paths, source)
+        files = discover(paths, source, allow or ())
         done = Done(*sending.send(files, collection, url, api_key, dry_run=dry_run))
         if dry_run and not as_json:
             _show_problems(done)
@@ -94,7 +102,7 @@ def ingest(
             out.print(f"{done.report.documents} documents would be sent to {url}{gone}")
             raise typer.Exit(1 if done.problems else 0)
     else:
-        done = _bulk(discover(paths, source), collection, tenant, config, dry_run)
+        done = _bulk(discover(paths, source, allow or ()), collection, tenant, config, dry_run)
     _show(done, collection, dry_run, as_json)
     if done.problems:
         raise typer.Exit(1)

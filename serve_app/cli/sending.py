@@ -137,6 +137,7 @@ def _read(files: Sequence[File]) -> tuple[list[Document], list[str]]:
                 "metadata": dict(each.metadata),
                 "source": file.source,
                 "url": file.url,
+                "allow": list(each.allow or file.allow),
             }
     return list(documents.values()), problems
 

@@ -27,6 +27,7 @@ from serve_app.gateway.conversation import (
 from serve_app.gateway.wire import Body, Instant, MetadataName, Scalar, Whole, Wire
 from serve_app.orchestration.run import Question
 from serve_app.retrieval import admission
+from serve_app.settings import GROUP
 
 MODELS: dict[str, Route | None] = {
     "trivium/auto": None,
@@ -270,11 +271,15 @@ class WireDocument(Wire):
     metadata: dict[MetadataName, Scalar | None] = Field(default_factory=dict)
     source: str = Field(default="", max_length=2048)
     url: str = Field(default="", max_length=2048)
+    allow: list[Annotated[str, Field(pattern=rf"^{GROUP}$")]] = Field(
+        default_factory=list, max_length=admission.MOST_GROUPS
+    )
 
     def document(self) -> Document:
         metadata: Mapping[str, Any] = {k: v for k, v in self.metadata.items() if v is not None}
         title = self.title or self.id
-        return Document(self.id, title, self.text, metadata, self.source, self.url)
+        allow = tuple(dict.fromkeys(self.allow))
+        return Document(self.id, title, self.text, metadata, self.source, self.url, allow)
 
 
 class IngestRequest(Body):

@@ -132,6 +132,7 @@ keys = Table(
     Column("name", _NAME, nullable=False),
     Column("tenant", _NAME, nullable=False),
     Column("scopes", JSON, nullable=False),
+    Column("groups", JSON, nullable=False, server_default="[]"),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),

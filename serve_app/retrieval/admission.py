@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -15,6 +16,9 @@ from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
+from serve_app.settings import GROUP
+
+MOST_GROUPS = 64  # that a document may be for
 
 _MAX_ID_BYTES = 200
 _MAX_TITLE_BYTES = 1000
@@ -38,6 +42,11 @@ def check(document: Document, where: str = "document") -> None:
         raise _refused(f"{where}.id", _LENGTH)
     if len(document.title.encode()) > _MAX_TITLE_BYTES:
         raise _refused(f"{where}.title", f"is longer than {_MAX_TITLE_BYTES} bytes")
+    if len(document.allow) > MOST_GROUPS:
+        raise _refused(f"{where}.allow", f"names more than {MOST_GROUPS} groups")
+    for group in document.allow:
+        if not re.fullmatch(GROUP, group):
+            raise _refused(f"{where}.allow", f"{group!r} is no name of a group")
     _check_metadata(document.metadata, f"{where}.metadata")
 
 

@@ -103,14 +103,16 @@ class RetrieverServer:
         }
         with tracing.span(f"retrieval {collection}", attributes, parent=context.trace) as span:
             async with asyncio.timeout(context.deadline - time.time()):
-                chunks = await self._retriever.search(collection, context.tenant, query)
+                chunks = await self._retriever.search(
+                    collection, context.tenant, query, context.groups
+                )
             span.set_attribute("trivium.retrieval.chunks", len(chunks))
             return chunks
 
     async def whole(
         self, context: RequestContext, collection: str, max_tokens: int
     ) -> list[Chunk] | None:
-        return await self._retriever.whole(collection, context.tenant, max_tokens)
+        return await self._retriever.whole(collection, context.tenant, max_tokens, context.groups)
 
     async def nearness(
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
@@ -127,7 +129,9 @@ class RetrieverServer:
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:
         with tracing.span(f"ingest {collection}", parent=context.trace) as span:
-            report = await self._retriever.ingest(collection, context.tenant, documents)
+            report = await self._retriever.ingest(
+                collection, context.tenant, documents, context.groups
+            )
             span.set_attribute("trivium.ingest.chunks", report.chunks)
             span.set_attribute("trivium.ingest.embedded", report.embedded)
             live = [each for each in documents if each.metadata.get("as_of")]
@@ -143,18 +147,22 @@ class RetrieverServer:
         limit: int,
         source: str | None = None,
     ) -> DocumentPage:
-        return await self._retriever.documents(collection, context.tenant, after, limit, source)
+        return await self._retriever.documents(
+            collection, context.tenant, after, limit, source, context.groups
+        )
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
     ) -> list[Chunk]:
-        return await self._retriever.document(collection, context.tenant, document_id)
+        return await self._retriever.document(
+            collection, context.tenant, document_id, context.groups
+        )
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
-        return await self._retriever.delete(collection, context.tenant, document_id)
+        return await self._retriever.delete(collection, context.tenant, document_id, context.groups)
 
     async def delete_collection(self, context: RequestContext, collection: str) -> int:
-        return await self._retriever.delete_collection(collection, context.tenant)
+        return await self._retriever.delete_collection(collection, context.tenant, context.groups)
 
     async def on_store(self, context: RequestContext, method: str, *args: Any) -> Any:
         """A method of the store, for `port.RemoteStore`; no request from outside gets here.

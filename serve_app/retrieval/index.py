@@ -35,6 +35,7 @@ class Row:
         series: Documents of one series are versions of each other; empty for most.
         source: Where a bulk run read the document; empty for one sent over HTTP.
         tokens: Of the embedded text, as the embedding model counts.
+        allow: Groups that may read the document; everybody of the tenant, where there are none.
     """
 
     tenant: str
@@ -49,6 +50,7 @@ class Row:
     source: str = ""
     tokens: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> str:
@@ -180,9 +182,10 @@ def rows(
             text=piece.text,
             as_of=as_of,
             time=time,
-            series=str(document.metadata.get("series", "")),
+            series=_series(document),
             source=source or document.source,
             metadata=dict(document.metadata),
+            allow=tuple(document.allow),
         )
         made.append(replace(row, tokens=count(row.embedded)))
     return made
@@ -197,7 +200,13 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
     admission.check(document, where)
     as_of, time = admission.moment(document, where)
     source = source or document.source
-    everything = (document.title, document.text, dict(document.metadata), source)
+    everything: tuple[Any, ...] = (
+        document.title,
+        document.text,
+        dict(document.metadata),
+        source,
+        document.allow,
+    )
     content = json.dumps(everything, sort_keys=True, default=str)
     return Facts(
         tenant,
@@ -205,8 +214,9 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
         title=document.title,
         as_of=as_of,
         time=time,
-        series=str(document.metadata.get("series", "")),
+        series=_series(document),
         source=source,
+        allow=tuple(document.allow),
         url=document.url,
         sha256=hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
     )
@@ -229,7 +239,16 @@ def document(stored: Iterable[Row]) -> Document:
         path = headings
         lines += [row.text, ""]
     assert first is not None
-    return Document(first.document_id, first.title, "\n\n".join(lines), first.metadata)
+    text = "\n\n".join(lines)
+    return Document(first.document_id, first.title, text, first.metadata, allow=first.allow)
+
+
+def _series(document: Document) -> str:
+    """The series of a document. One that is for some groups hides none that is for others."""
+    series = str(document.metadata.get("series", ""))
+    if not series or not document.allow:
+        return series
+    return _digest(json.dumps([series, *sorted(document.allow)]))
 
 
 def _digest(text: str) -> str:

@@ -13,10 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, TriviumError, UnprocessableDocument
+from serve_app.errors import (
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    TriviumError,
+    UnprocessableDocument,
+)
 from serve_app.retrieval import admission, index, preparing, ranking
 from serve_app.retrieval.catalogue import Catalogue
-from serve_app.retrieval.filters import Where
+from serve_app.retrieval.filters import Reader, Where
 from serve_app.retrieval.index import DocumentPage, IngestReport, row_ids
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.mending import Mended, Mender
@@ -86,43 +92,60 @@ class Retriever:
         self._nearness = Nearness()
         self._queries: dict[str, Together] = {}  # by embedding model
         self._lanes = Lanes(shared=store.embedded)
-        self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
+        self._sizes: dict[tuple[str, Reader], tuple[float, int]] = {}
 
     async def ingest(
-        self, collection: str, tenant: str, documents: Sequence[Document]
+        self,
+        collection: str,
+        tenant: str,
+        documents: Sequence[Document],
+        groups: tuple[str, ...] = (),
     ) -> IngestReport:
         """Add documents, or replace those with the same id; embeds only what is new.
 
         All are checked before any is written.
 
+        Args:
+            groups: Of who writes: what is for others alone is neither written nor replaced.
+
         Raises:
+            PermissionDenied: One is for others, or has the id of one that is; names which.
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
             TooManyCollections: It would be a new collection, and the tenant has made too many.
         """
         with self._lanes.write():
-            return await self._ingested(collection, tenant, documents)
+            return await self._ingested(collection, Reader(tenant, groups), documents)
 
     async def _ingested(
-        self, collection: str, tenant: str, documents: Sequence[Document]
+        self, collection: str, writer: Reader, documents: Sequence[Document]
     ) -> IngestReport:
+        for i, each in enumerate(documents):
+            if not writer.may_read(each.allow):
+                raise PermissionDenied(
+                    f"documents[{i}].allow: this API key has none of these groups, so it may not "
+                    "write documents for them",
+                    param=f"documents[{i}].allow",
+                )
         # The last one of an id wins, as it would in calls of their own.
         last = {each.id: (i, each) for i, each in enumerate(documents)}
-        facts = [index.facts(each, tenant, where=f"documents[{i}]") for i, each in last.values()]
+        facts = [
+            index.facts(each, writer.tenant, where=f"documents[{i}]") for i, each in last.values()
+        ]
         try:
-            return await self._put(collection, tenant, list(last.values()), facts)
+            return await self._put(collection, writer, list(last.values()), facts)
         except NotFound:  # it was removed just now
-            return await self._put(collection, tenant, list(last.values()), facts)
+            return await self._put(collection, writer, list(last.values()), facts)
 
     async def _put(
         self,
         collection: str,
-        tenant: str,
+        writer: Reader,
         documents: Sequence[tuple[int, Document]],
         facts: Sequence[Facts],
     ) -> IngestReport:
-        target = await self._target(collection, tenant)
+        target = await self._target(collection, writer.tenant)
         assert target.in_force is not None
-        await self._check_taken(collection, documents, facts)
+        await self._check_taken(collection, writer, documents, facts)
         preparation = Preparation(
             self._store,
             self._registry,
@@ -142,8 +165,10 @@ class Retriever:
             saved_tokens=written.tokens - preparation.embedded_tokens,
         )
 
-    async def search(self, collection: str, tenant: str, query: SearchQuery) -> list[Chunk]:
-        """The best chunks for a query, best first.
+    async def search(
+        self, collection: str, tenant: str, query: SearchQuery, groups: tuple[str, ...] = ()
+    ) -> list[Chunk]:
+        """The best chunks for a query, best first, of those that the groups may read.
 
         Raises:
             NotFound: There is no such collection.
@@ -157,7 +182,7 @@ class Retriever:
             )
         vector = await self._vector(source, query.text)
         async with self._lanes.search():
-            hits = await self._found(source, tenant, query, vector)
+            hits = await self._found(source, Reader(tenant, groups), query, vector)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:
@@ -166,26 +191,29 @@ class Retriever:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]
 
-    async def whole(self, collection: str, tenant: str, max_tokens: int) -> list[Chunk] | None:
-        """All of a tenant's chunks, if together they have at most so many tokens.
+    async def whole(
+        self, collection: str, tenant: str, max_tokens: int, groups: tuple[str, ...] = ()
+    ) -> list[Chunk] | None:
+        """All chunks that the groups may read, if together they have at most so many tokens.
 
         Raises:
             NotFound: There is no such collection.
         """
         source = await self._catalogue.index(collection)
-        key = (source.name, tenant)
+        reader = Reader(tenant, groups)
+        key = (source.name, reader)
         until, tokens = self._sizes.get(key, (0.0, 0))
         if time.monotonic() > until:
-            tokens = await self._registry.documents.tokens(source.name, tenant, max_tokens)
+            tokens = await self._registry.documents.tokens(source.name, tenant, max_tokens, groups)
             self._sizes[key] = (time.monotonic() + _SIZE_TTL_S, tokens)
         if tokens > max_tokens:
             return None
         chunks: list[Chunk] = []
         after, now = "", time.time()
         while page := await self._registry.documents.in_force(
-            collection, source.name, tenant, now, after, _PAGE
+            collection, source.name, tenant, now, after, _PAGE, groups
         ):
-            chunks += await self._chunks(source, [copy for _, copy in page])
+            chunks += await self._chunks(source, reader, [copy for _, copy in page])
             after = page[-1][0]
         return chunks
 
@@ -206,15 +234,16 @@ class Retriever:
         after: str = "",
         limit: int = 100,
         source: str | None = None,
+        groups: tuple[str, ...] = (),
     ) -> DocumentPage:
-        """The documents of a tenant by id, those behind `after`, at most so many.
+        """The documents that the groups may read by id, those behind `after`, at most so many.
 
         Args:
             source: Those of that one alone.
         """
         await self._catalogue.index(collection)
         page = await self._registry.documents.page(
-            collection, tenant, after, limit + 1, source=source
+            collection, tenant, after, limit + 1, source=source, groups=groups
         )
         listed = [
             {"id": e.facts.id, "title": e.facts.title, "as_of": e.facts.as_of or None}
@@ -222,11 +251,13 @@ class Retriever:
         ]
         return DocumentPage(listed, has_more=len(page) > limit)
 
-    async def document(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
+    async def document(
+        self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
+    ) -> list[Chunk]:
         """All chunks of a document.
 
         Raises:
-            NotFound: There is no such document.
+            NotFound: There is no such document that the groups may read.
         """
         source = await self._catalogue.index(collection)
         key = Facts(tenant, document_id).key
@@ -235,29 +266,37 @@ class Retriever:
         while True:
             before = copy
             copy = (await self._registry.documents.copies(source.name, [key])).get(key)
-            if copy is None:
-                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
             # One that is being replaced may go while it is read: then it is the next version's.
+            if copy is None or (copy == before and not chunks):
+                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
             if copy == before:
                 return chunks
-            chunks = await self._chunks(source, [copy])
+            chunks = await self._chunks(source, Reader(tenant, groups), [copy])
             if len(chunks) == copy.chunks:
                 return chunks
 
-    async def delete(self, collection: str, tenant: str, document_id: str) -> int:
+    async def delete(
+        self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
+    ) -> int:
         """Remove a document, from every index; returns how many chunks it had.
 
         Raises:
-            NotFound: There is no such document.
+            NotFound: There is no such document that the groups may read.
         """
         await self._catalogue.index(collection)
-        removed = await self._deleted(collection, [Facts(tenant, document_id)])
+        there = await self._registry.documents.entry(collection, tenant, document_id)
+        removed = None
+        if there is None or Reader(tenant, groups).may_read(there.facts.allow):
+            removed = await self._deleted(collection, [Facts(tenant, document_id)])
         if removed is None:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
         return removed
 
-    async def delete_collection(self, collection: str, tenant: str) -> int:
-        """Remove a tenant's documents; with the last ones of all tenants the collection goes too.
+    async def delete_collection(
+        self, collection: str, tenant: str, groups: tuple[str, ...] = ()
+    ) -> int:
+        """Remove a tenant's documents that the groups may read; with the last ones of all tenants
+        the collection goes too.
 
         Returns:
             How many documents.
@@ -266,12 +305,17 @@ class Retriever:
             NotFound: There is no such collection, or it holds none of the tenant's and is not its.
         """
         found = await self._catalogue.collection(collection)
-        if found.owner == tenant:
-            count = await self._registry.documents.count(collection, tenant)
-            if await self._catalogue.remove(collection, only_of=tenant):
-                return count
+        documents = self._registry.documents
+        count = await documents.count(collection, tenant)
+        is_all = count == await documents.count(collection, tenant, groups)
+        if (
+            is_all
+            and found.owner == tenant
+            and await self._catalogue.remove(collection, only_of=tenant)
+        ):
+            return count
         removed = 0
-        while page := await self._registry.documents.page(collection, tenant, "", _PAGE):
+        while page := await documents.page(collection, tenant, "", _PAGE, groups=groups):
             await self._deleted(collection, [each.facts for each in page])
             removed += len(page)
         if found.owner != tenant and not removed:
@@ -286,14 +330,25 @@ class Retriever:
         return done
 
     async def _check_taken(
-        self, collection: str, documents: Sequence[tuple[int, Document]], facts: Sequence[Facts]
+        self,
+        collection: str,
+        writer: Reader,
+        documents: Sequence[tuple[int, Document]],
+        facts: Sequence[Facts],
     ) -> None:
-        """Raises `UnprocessableDocument` where one's id is that of a document read elsewhere."""
+        """Raises `PermissionDenied` where one's id is that of a document for others alone, and
+        `UnprocessableDocument` where it is that of one read elsewhere.
+        """
         there = await self._registry.documents.entries(collection, [each.key for each in facts])
         for (i, document), each in zip(documents, facts, strict=True):
             before = there.get(each.key)
             if before is None or before.state != "in":
                 continue
+            if not writer.may_read(before.facts.allow):
+                raise PermissionDenied(
+                    f"documents[{i}].id: this API key may not write {document.id!r}",
+                    param=f"documents[{i}].id",
+                )
             if problem := admission.taken(document, before.facts.source, before.facts.url):
                 place = f"documents[{i}].id"
                 raise UnprocessableDocument(f"{place}: {problem}", param=place)
@@ -321,9 +376,9 @@ class Retriever:
             return Mended()
         return await self._mender.mend(found, entries)
 
-    async def _chunks(self, source: Index, copies: Sequence[Copy]) -> list[Chunk]:
+    async def _chunks(self, source: Index, reader: Reader, copies: Sequence[Copy]) -> list[Chunk]:
         keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
-        return [hit.chunk for hit in await self._store.chunks(source, keys)]
+        return [hit.chunk for hit in await self._store.chunks(source, reader, keys)]
 
     async def _target(self, collection: str, tenant: str) -> Collection:
         """The collection, made if there is none and the tenant may have one more."""
@@ -339,10 +394,10 @@ class Retriever:
         )
 
     async def _found(
-        self, source: Index, tenant: str, query: SearchQuery, vector: list[float]
+        self, source: Index, reader: Reader, query: SearchQuery, vector: list[float]
     ) -> list[Hit]:
         """Hits of one ranking, or of both, fused."""
-        where = Where(tenant, query.metadata, query.since, query.until)
+        where = Where(reader, query.metadata, query.since, query.until)
         depth = max(query.k, DEPTH)
 
         async def near() -> list[Hit]:
@@ -360,7 +415,8 @@ class Retriever:
         if query.mode == "dense" or not source.sparse:
             return await near()
         if query.mode == "sparse":
-            return await worded()
+            # Ranks, not BM25's own scores: those tell how often a word stands in what others read.
+            return ranking.fuse([await worded()], [1.0])
         return ranking.fuse(await asyncio.gather(near(), worded()), self.rules.weights)
 
     async def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:

@@ -12,6 +12,7 @@ from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusC
 from pymilvus.milvus_client.index import IndexParams
 
 from serve_app.domain import Chunk
+from serve_app.retrieval.admission import MOST_GROUPS
 from serve_app.retrieval.index import Place, Row, Stored
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import Copy, Facts, document_key
@@ -21,12 +22,12 @@ Field = Literal["dense", "sparse"]
 Vector = Sequence[float]
 
 CHUNK = ["id", "document_id", "ordinal", "title", "heading", "text", "as_of", "time", "series"]
-_ROW = [*CHUNK[1:], "tenant", "source", "tokens", "metadata"]
+_ROW = [*CHUNK[1:], "tenant", "source", "tokens", "metadata", "allow"]
 STORED = [*_ROW, "version", "since", "until", "dense"]
-FIRST_LAYOUT = [*_ROW, "dense"]
+FIRST_LAYOUT = [*(name for name in _ROW if name != "allow"), "dense"]
 FACTS = [
     *("tenant", "document_id", "title", "as_of", "time", "series", "source", "tokens"),
-    *("ordinal", "version", "since", "until"),
+    *("ordinal", "version", "since", "until", "allow"),
 ]
 PLACE = ["id", "tenant", "document_id", "ordinal", "version", "since", "until"]
 METRIC = {"dense": {"metric_type": "IP"}, "sparse": {"metric_type": "BM25"}}
@@ -93,6 +94,13 @@ def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
     schema.add_field("source", DataType.VARCHAR, max_length=2048)
     schema.add_field("tokens", DataType.INT64)
     schema.add_field("metadata", DataType.JSON)
+    schema.add_field(
+        "allow",
+        DataType.ARRAY,
+        element_type=DataType.VARCHAR,
+        max_capacity=MOST_GROUPS,
+        max_length=256,
+    )
     schema.add_field("hash", DataType.VARCHAR, max_length=32)
     schema.add_field("version", DataType.INT64)
     schema.add_field("since", DataType.INT64)
@@ -129,6 +137,7 @@ def record(stored: Stored) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in _ROW},
         "metadata": dict(row.metadata),
+        "allow": list(row.allow),
         "id": stored.id,
         "hash": row.hash,
         "version": stored.version,
@@ -140,7 +149,8 @@ def record(stored: Stored) -> dict[str, Any]:
 
 def stored(found: Mapping[str, Any]) -> Stored:
     """A row that was read with `STORED`."""
-    row = Row(**{name: found[name] for name in _ROW})
+    named = {name: found[name] for name in _ROW if name != "allow"}
+    row = Row(**named, allow=_allow(found))
     vector = [float(each) for each in found["dense"]]
     return Stored(row, found["version"], found["since"], found["until"], vector)
 
@@ -169,11 +179,17 @@ def documents(found: Iterable[Mapping[str, Any]]) -> list[tuple[Facts, Copy]]:
             row["time"],
             row["series"],
             row["source"],
+            allow=_allow(row),
         )
         tokens = sum(each["tokens"] for each in rows)
         dates = (row["since"], row["until"])
         latest[key] = facts, Copy(key, facts.tenant, version, *dates, len(rows), tokens)
     return list(latest.values())
+
+
+def _allow(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whom a row is for; those of the first layout are for everybody."""
+    return tuple(found.get("allow") or ())
 
 
 def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0) -> Chunk:

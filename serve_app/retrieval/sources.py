@@ -26,12 +26,14 @@ class File:
         size: In bytes; 0 where the file system does not say.
         stem: Its path below the source without its suffix, as `hr/README`: the id of its document,
             where it names no other.
+        allow: Groups that may read its documents, where those name none themselves.
     """
 
     url: str
     source: str
     size: int
     stem: str = ""
+    allow: tuple[str, ...] = ()
 
     def read(self) -> bytes:
         """Its content.
@@ -55,12 +57,15 @@ class File:
         )
 
 
-def discover(arguments: Sequence[str], source: str | None = None) -> list[File]:
+def discover(
+    arguments: Sequence[str], source: str | None = None, allow: Sequence[str] = ()
+) -> list[File]:
     """Files to ingest: each argument itself, or what lies below it or matches it, sorted.
 
     Args:
         source: What the files are known by from run to run; by default the argument itself, which
             may lie elsewhere next time.
+        allow: Groups that may read the documents, where those name none themselves.
 
     Raises:
         UnprocessableDocument: An argument does not exist, or holds nothing that can be read.
@@ -68,7 +73,8 @@ def discover(arguments: Sequence[str], source: str | None = None) -> list[File]:
     found: dict[str, File] = {}
     for argument in arguments:
         for file in _files(argument):
-            found.setdefault(file.url, file if source is None else replace(file, source=source))
+            known_by = file.source if source is None else source
+            found.setdefault(file.url, replace(file, source=known_by, allow=tuple(allow)))
     return list(found.values())
 
 

@@ -120,7 +120,9 @@ def _read(item: Item) -> list[Item]:
     documents = [
         {
             **item,
-            "document": json.dumps(asdict(each), default=str),
+            "document": json.dumps(
+                {**asdict(each), "allow": each.allow or item["allow"]}, default=str
+            ),
             "problem": _unnameable(item["url"], each),
         }
         for each in read.documents

@@ -19,7 +19,7 @@ from typing import Any
 
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.retrieval import schema
-from serve_app.retrieval.filters import Where, literal
+from serve_app.retrieval.filters import Reader, Where, literal
 from serve_app.retrieval.index import Place, Stored
 from serve_app.retrieval.milvus import Milvus, translated
 from serve_app.retrieval.ranking import Hit
@@ -202,9 +202,11 @@ class MilvusStore:
         """Rows as they were written, in no order; those that are not there are left out."""
         return [schema.stored(row) for row in await self._by_keys(index, keys, STORED, all_=True)]
 
-    async def chunks(self, index: Index, keys: Sequence[str]) -> list[Hit]:
-        """Chunks in the order of their keys asked for."""
-        found = {row["id"]: row for row in await self._by_keys(index, keys, CHUNK, all_=True)}
+    async def chunks(self, index: Index, reader: Reader, keys: Sequence[str]) -> list[Hit]:
+        """Chunks in the order of their keys asked for, of those that are for the reader."""
+        mine = reader.expression()
+        read = await self._by_keys(index, keys, CHUNK, all_=True, where=mine)
+        found = {row["id"]: row for row in read}
         return [schema.unsearched(found[key]) for key in keys if key in found]
 
     async def places(self, name: str, documents: Sequence[tuple[str, str]]) -> list[Place]:
@@ -310,7 +312,13 @@ class MilvusStore:
         await self._milvus.load(index.name)
 
     async def _by_keys(
-        self, index: Index, keys: Sequence[str], fields: list[str], *, all_: bool = False
+        self,
+        index: Index,
+        keys: Sequence[str],
+        fields: list[str],
+        *,
+        all_: bool = False,
+        where: str = "",
     ) -> list[dict[str, Any]]:
         """Rows by their keys; with `all_`, others' latest writes are waited for if one is missing.
 
@@ -319,10 +327,10 @@ class MilvusStore:
         found: list[dict[str, Any]] = []
         for start in range(0, len(keys), _PAGE):
             part = list(keys[start : start + _PAGE])
-            where = f"id in {json.dumps(part)}"
-            rows = await self._query(index.name, where, fields, self._consistency(index.name))
+            named = f"id in {json.dumps(part)}{where and f' and {where}'}"
+            rows = await self._query(index.name, named, fields, self._consistency(index.name))
             if all_ and len(rows) < len(part):
-                rows = await self._query(index.name, where, fields, "Strong")
+                rows = await self._query(index.name, named, fields, "Strong")
             found += rows
         return found
 

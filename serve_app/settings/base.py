@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from serve_app.domain import WARM_UP
+from serve_app.domain import EVERY_GROUP, WARM_UP
 
 Seconds = Annotated[float, Field(gt=0)]
 NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
+GROUP = r"[^\x00-\x1f\x7f\"'\\,*]{1,64}"
 
 
 def _not_the_house(name: str) -> str:
@@ -19,6 +21,18 @@ def _not_the_house(name: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_the_house)]
+
+
+def _group(name: str) -> str:
+    if name != EVERY_GROUP and not re.fullmatch(GROUP, name):
+        raise ValueError(
+            f"{name!r} is no group: 1 to 64 characters, none of control, no quotes, commas or "
+            f"backslashes; {EVERY_GROUP!r} is every group"
+        )
+    return name
+
+
+Group = Annotated[str, AfterValidator(_group)]
 
 
 class Section(BaseModel):

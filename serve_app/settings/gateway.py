@@ -7,16 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from serve_app.settings.base import Name, Scaling, Seconds, Section
+from serve_app.domain import EVERY_GROUP
+from serve_app.settings.base import Group, Name, Scaling, Seconds, Section
 
 
 class ApiKey(Section):
-    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
+    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex.
+
+    Attributes:
+        groups: Whose documents it reads, beside those that are for everybody; `*` is all of them.
+    """
 
     name: Name
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tenant: Name = "default"
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
+    groups: frozenset[Group] = frozenset()
 
 
 _FIRST_KEY_LENGTH = 32  # characters; it is kept as a hash, which a short one could be guessed from
@@ -73,7 +79,12 @@ class GatewaySettings(Section):
                 "`openssl rand -hex 24` makes one"
             )
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        first = ApiKey(name="first", sha256=digest, scopes=frozenset({"chat", "ingest"}))
+        first = ApiKey(
+            name="first",
+            sha256=digest,
+            scopes=frozenset({"chat", "ingest"}),
+            groups=frozenset({EVERY_GROUP}),
+        )
         kept = [each for each in others if not _is(each, digest)]
         return {**data, "first_key": "", "api_keys": [first, *kept]}
 

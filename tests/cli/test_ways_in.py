@@ -54,6 +54,10 @@ class Way:
         found = content(self._folder)
         return {each[0].document_id: " ".join(row.text for row in each) for each in found}
 
+    def allowed(self) -> dict[str, tuple[str, ...]]:
+        """Whom each document is for."""
+        return {each[0].document_id: each[0].allow for each in content(self._folder)}
+
     def ingest(self, *arguments: object) -> tuple[int, dict[str, Any], str]:
         given = [*map(str, arguments), *self._options, "--json"]
         outcome = self._run("ingest", *given)
@@ -159,3 +163,24 @@ def test_ids_that_no_url_can_name_are_named(way: Way, folder: Path) -> None:
     code, report, _ = way.ingest(folder)
     assert (code, len(report["failed"])) == (1, 2)
     assert "ok" in way.listed()
+
+
+def test_whom_documents_are_for_comes_from_files_and_options(way: Way, folder: Path) -> None:
+    (folder / "own.md").write_text("---\nallow: [legal, board]\n---\nFor two.")
+    (folder / "hr" / "README.md").write_text("---\nallow: hr\n---\nFor one.")
+    (folder / "rows.csv").write_text('topic,allow\ntents,"hr, legal"\nboots,')
+    (folder / "rows.jsonl").write_text(
+        '{"id":"a","text":"one","allow":["x"]}\n{"id":"b","text":"t","allow":"x,y"}\n'
+        '{"id":"c","text":"t","allow":{"x":1}}\n{"id":"d","text":"t","allow":["*"]}'
+    )
+    code, report, _ = way.ingest(folder, "--allow", "staff", "--allow", "temps")
+    assert (code, len(report["failed"])) == (1, 2), report
+    assert way.allowed() == {
+        "own": ("legal", "board"),
+        "hr/README": ("hr",),
+        "it/README": ("staff", "temps"),
+        "rows#1": ("hr", "legal"),
+        "rows#2": ("staff", "temps"),
+        "a": ("x",),
+        "b": ("x", "y"),
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.gateway.roads import RemoteKnowledge
@@ -32,12 +31,12 @@ class LocalKnowledge(RemoteKnowledge):
     async def search(
         self, context: RequestContext, collection: str, query: SearchQuery
     ) -> list[Chunk]:
-        return await self.retriever.search(collection, context.tenant, query)
+        return await self.retriever.search(collection, context.tenant, query, context.groups)
 
     async def whole(
         self, context: RequestContext, collection: str, max_tokens: int
     ) -> list[Chunk] | None:
-        return await self.retriever.whole(collection, context.tenant, max_tokens)
+        return await self.retriever.whole(collection, context.tenant, max_tokens, context.groups)
 
     async def nearness(
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
@@ -47,15 +46,26 @@ class LocalKnowledge(RemoteKnowledge):
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:
-        return await self.retriever.ingest(collection, context.tenant, documents)
+        return await self.retriever.ingest(collection, context.tenant, documents, context.groups)
 
-    async def documents(self, context: RequestContext, collection: str, *of: Any) -> DocumentPage:
-        return await self.retriever.documents(collection, context.tenant, *of)
+    async def documents(
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
+    ) -> DocumentPage:
+        return await self.retriever.documents(
+            collection, context.tenant, after, limit, source, context.groups
+        )
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
     ) -> list[Chunk]:
-        return await self.retriever.document(collection, context.tenant, document_id)
+        return await self.retriever.document(
+            collection, context.tenant, document_id, context.groups
+        )
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
-        return await self.retriever.delete(collection, context.tenant, document_id)
+        return await self.retriever.delete(collection, context.tenant, document_id, context.groups)

@@ -89,6 +89,7 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
                     "metadata": {"k": "v"},
                     "source": "/s",
                     "url": "/s/i.md",
+                    "allow": ["g"],
                 }
             ]
         },

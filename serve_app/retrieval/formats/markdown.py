@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serve_app.errors import SettingsError, UnprocessableDocument
 from serve_app.plain_data import yaml_text
-from serve_app.retrieval.formats.reading import Reading, decoded, scalars, whole
+from serve_app.retrieval.formats.reading import Reading, decoded, groups, scalars, whole
 
 
 def read(name: str, data: bytes) -> Reading:
@@ -12,11 +12,12 @@ def read(name: str, data: bytes) -> Reading:
     head, separator, body = text[4:].partition("\n---\n")
     if not (text.startswith("---\n") and separator):
         return Reading([whole(name, "", text)], [])
-    metadata = _front_matter(name, head)
-    return Reading([whole(name, str(metadata.pop("title", "")), body, metadata)], [])
+    metadata, allow = _front_matter(name, head)
+    return Reading([whole(name, str(metadata.pop("title", "")), body, metadata, allow)], [])
 
 
-def _front_matter(name: str, head: str) -> dict[str, str | int | float]:
+def _front_matter(name: str, head: str) -> tuple[dict[str, str | int | float], tuple[str, ...]]:
+    """The metadata, and whom the document is for."""
     try:
         # The line `---` is the first.
         data = yaml_text(f"\n{head}", f"{name}: front matter") or {}
@@ -24,4 +25,8 @@ def _front_matter(name: str, head: str) -> dict[str, str | int | float]:
         raise UnprocessableDocument(str(error)) from None
     if not isinstance(data, dict):
         raise UnprocessableDocument(f"{name}: front matter must be plain `key: value` lines")
-    return scalars(data)
+    try:
+        allow = groups(data.pop("allow", None))
+    except ValueError as error:
+        raise UnprocessableDocument(f"{name}: front matter: {error}") from None
+    return scalars(data), allow

@@ -34,13 +34,20 @@ def last_part(name: str) -> PurePosixPath:
     return PurePosixPath(re.split(r"[?#]", name)[0] if "://" in name else name)
 
 
-def whole(name: str, title: str, text: str, metadata: Mapping[str, Any] | None = None) -> Document:
+def whole(
+    name: str,
+    title: str,
+    text: str,
+    metadata: Mapping[str, Any] | None = None,
+    allow: tuple[str, ...] = (),
+) -> Document:
     """A file that is one document. The first heading, then the stem stand in for a title."""
     text, stem, given = clean(text), clean(last_part(name).stem), dict(metadata or {})
     if not text.strip():
         raise UnprocessableDocument(f"{name}: holds no text")
     title = " ".join(clean(title).split()) or _first_heading(text) or stem
-    return Document(id=str(given.pop("id", OF_FILE)), title=title, text=text, metadata=given)
+    id_ = str(given.pop("id", OF_FILE))
+    return Document(id_, title, text, given, allow=allow)
 
 
 def by_row(name: str, rows: Iterable[tuple[int, Document | str]]) -> Reading:
@@ -55,6 +62,18 @@ def by_row(name: str, rows: Iterable[tuple[int, Document | str]]) -> Reading:
         first = f"; the first problem: {reading.problems[0]}" if reading.problems else ""
         raise UnprocessableDocument(f"{name}: holds no text that can be read{first}")
     return reading
+
+
+def groups(allow: Any) -> tuple[str, ...]:
+    """Whom a document is for: a list of groups, or their names with commas between.
+
+    Raises:
+        ValueError: It is neither. What was meant for a few must not become everybody's.
+    """
+    names = allow.split(",") if isinstance(allow, str) else [] if allow is None else allow
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("allow must be a list of groups")
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def scalars(metadata: Mapping[Any, Any]) -> dict[str, str | int | float]:

@@ -49,6 +49,7 @@ def entry(row: Row[Any]) -> Entry:
         row.url,
         row.sha256,
         row.run,
+        row.allow,
     )
     return Entry(
         facts,
@@ -183,6 +184,7 @@ def put_in_force(
                 "url": facts.url,
                 "sha256": facts.sha256,
                 "run": facts.run,
+                "allow": facts.allow,
                 "updated_at": now,
             }
             for key, (facts, made) in puts.items()
@@ -202,6 +204,7 @@ def put_in_force(
                 "as_of": "",
                 "series": "",
                 "sha256": "",
+                "allow": (),
                 "updated_at": now,
             }
             for key in deletes

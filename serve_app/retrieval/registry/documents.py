@@ -7,9 +7,10 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, select, tuple_, update
+from sqlalchemy import Connection, and_, delete, exists, func, select, tuple_, update
 
 from serve_app.database import Database, missing_only
+from serve_app.domain import EVERY_GROUP
 from serve_app.retrieval.registry import claims, series, tables
 from serve_app.retrieval.registry.behind import count_behind, is_behind, joined
 from serve_app.retrieval.registry.claims import entry
@@ -24,6 +25,7 @@ from serve_app.retrieval.registry.entries import (
     Obsolete,
     document_key,
 )
+from serve_app.retrieval.registry.rights import readable
 
 _NEVER = -(2**62)  # seconds; no row says so
 _REDATED = 200  # documents in one transaction
@@ -326,11 +328,13 @@ class Documents:
         limit: int = 100,
         state: str = "in",
         source: str | None = None,
+        groups: Sequence[str] = (EVERY_GROUP,),
     ) -> list[Entry]:
         """A tenant's documents ordered by id, those behind `after`, at most so many.
 
         Args:
             source: Those of that one alone.
+            groups: Those that these may read.
         """
         asked = (
             select(tables.documents)
@@ -339,6 +343,7 @@ class Documents:
                 documents.tenant == tenant,
                 documents.id > after,
                 documents.state == state,
+                readable(groups),
             )
             .order_by(documents.id)
             .limit(limit)
@@ -438,7 +443,14 @@ class Documents:
         )
 
     async def in_force(
-        self, collection: str, index: str, tenant: str, now: float, after: str, limit: int
+        self,
+        collection: str,
+        index: str,
+        tenant: str,
+        now: float,
+        after: str,
+        limit: int,
+        groups: Sequence[str] = (EVERY_GROUP,),
     ) -> list[tuple[str, Copy]]:
         """A tenant's documents in an index that no version of their series hides, by id.
 
@@ -454,6 +466,7 @@ class Documents:
                 documents.state == "in",
                 documents.since <= int(now),
                 documents.until > int(now),
+                readable(groups),
                 copies.key.is_not(None),
             )
             .order_by(documents.id)
@@ -467,16 +480,24 @@ class Documents:
         """How many documents an index does not hold as they are."""
         return await self._database.read(lambda it: count_behind(it, collection, index))
 
-    async def tokens(self, index: str, tenant: str, most: int) -> int:
-        """Tokens of a tenant's documents, summed up to about `most`: more is told from less."""
+    async def tokens(
+        self, index: str, tenant: str, most: int, groups: Sequence[str] = (EVERY_GROUP,)
+    ) -> int:
+        """Tokens of a tenant's documents that the groups may read, summed up to about `most`: more
+        is told from less."""
         # Each has one at least: of so many documents the rest need not be looked at.
         some = (
             select(copies.tokens)
             .where(copies.index_name == index, copies.tenant == tenant)
             .limit(most + 1)
-            .subquery()
         )
-        asked = select(func.coalesce(func.sum(some.c.tokens), 0))
+        if EVERY_GROUP not in groups:
+            mine = and_(
+                documents.key == copies.key, documents.collection == index.rpartition("__")[0]
+            )
+            some = some.join(tables.documents, mine).where(readable(groups))
+        summed = some.subquery()
+        asked = select(func.coalesce(func.sum(summed.c.tokens), 0))
         return await self._database.read(lambda it: int(it.execute(asked).scalar_one()))
 
     async def held_by(self, index: str, tenant: str) -> tuple[int, int]:
@@ -495,12 +516,15 @@ class Documents:
         found = await self._database.read(lambda it: it.execute(asked).one())
         return int(found[0]), int(found[1])
 
-    async def count(self, collection: str, tenant: str) -> int:
-        """How many documents of a tenant are in."""
+    async def count(
+        self, collection: str, tenant: str, groups: Sequence[str] = (EVERY_GROUP,)
+    ) -> int:
+        """How many documents of a tenant that the groups may read are in."""
         asked = select(func.count()).where(
             documents.collection == collection,
             documents.tenant == tenant,
             documents.state == "in",
+            readable(groups),
         )
         return int(await self._database.read(lambda it: it.execute(asked).scalar_one()))
 

@@ -23,6 +23,7 @@ class Facts:
         url: Of the file that it was read from; likewise.
         sha256: Of everything that is stored of the document: one with the same is the same.
         run: The bulk run that saw it last.
+        allow: Groups that may read it; everybody of the tenant, where there are none.
     """
 
     tenant: str
@@ -35,6 +36,7 @@ class Facts:
     url: str = ""
     sha256: str = ""
     run: str = ""
+    allow: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

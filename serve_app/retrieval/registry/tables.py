@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     TextClause,
     TypeDecorator,
     text,
@@ -39,6 +40,19 @@ class Words(TypeDecorator[str]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else bytes(value).decode("utf-8", "surrogatepass")
+
+
+class Groups(TypeDecorator[tuple[str, ...]]):
+    """Names of groups, with a comma before and behind each: none holds one."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str | None:
+        return f",{','.join(value)}," if value else ""
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...]:
+        return tuple(filter(None, str(value or "").split(",")))
 
 
 metadata = MetaData()
@@ -116,6 +130,7 @@ documents = Table(
     Column("url", Words, nullable=False, default=""),
     Column("sha256", String(64), nullable=False, default=""),
     Column("run", _TOKEN, nullable=False, default=""),
+    Column("allow", Groups, nullable=False, default=()),
     Column("created_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False),
     Column("claim", _TOKEN),
