@@ -44,6 +44,7 @@ from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.jobs import Jobs
 from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
@@ -377,6 +378,7 @@ class House:
                 database=self.database,
                 book=self.book,
                 keys=Keys(self.database),
+                jobs=Jobs(self.database),
                 router=self.router,
                 knowledge=self.knowledge,
                 readiness=self.readiness,

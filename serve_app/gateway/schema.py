@@ -264,6 +264,9 @@ def _id(document_id: str) -> str:
     return document_id
 
 
+Allow = list[Annotated[str, Field(pattern=rf"^{GROUP}$")]]
+
+
 class WireDocument(Wire):
     id: Annotated[str, AfterValidator(_id)]
     title: str = ""
@@ -271,9 +274,7 @@ class WireDocument(Wire):
     metadata: dict[MetadataName, Scalar | None] = Field(default_factory=dict)
     source: str = Field(default="", max_length=2048)
     url: str = Field(default="", max_length=2048)
-    allow: list[Annotated[str, Field(pattern=rf"^{GROUP}$")]] = Field(
-        default_factory=list, max_length=admission.MOST_GROUPS
-    )
+    allow: Allow = Field(default_factory=list, max_length=admission.MOST_GROUPS)
 
     def document(self) -> Document:
         metadata: Mapping[str, Any] = {k: v for k, v in self.metadata.items() if v is not None}
@@ -312,6 +313,18 @@ class IngestRequest(Body):
                     param=place,
                 )
         return self
+
+
+class IngestJobRequest(Body):
+    """`POST /v1/collections/{name}/ingest`."""
+
+    model_config = _like({"urls": ["https://example.com/handbook.pdf"], "source": "handbook"})
+
+    urls: list[Annotated[str, StringConstraints(min_length=1, max_length=2048)]] = Field(
+        min_length=1, max_length=10_000
+    )
+    source: str = Field(default="", max_length=2048)
+    allow: Allow = Field(default_factory=list, max_length=admission.MOST_GROUPS)
 
 
 class SearchRequest(Body):

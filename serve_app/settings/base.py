@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from serve_app.domain import EVERY_GROUP, WARM_UP
 
@@ -65,3 +72,35 @@ class Scaling(Section):
                 f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
             )
         return self
+
+
+class Fetching(Section):
+    """What callers may have us fetch, and from where.
+
+    Attributes:
+        hosts: From which hosts: `cdn.example.com`, `*.example.com`, or with a port,
+            `files.example.com:8443`. From none, if empty.
+        max_bytes: Most of one thing.
+        timeout_s: How long that may take.
+    """
+
+    hosts: tuple[str, ...] = ()
+    max_bytes: int = Field(ge=1024)
+    timeout_s: Seconds
+
+    @field_validator("hosts")
+    @classmethod
+    def _named(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(
+                r"(\*\.)?([a-z0-9-]+\.)+[a-z0-9-]*[a-z][a-z0-9-]*(:\d{1,5})?", host
+            ):
+                raise ValueError(f"{host!r}: name a host in lower case, as cdn.example.com")
+        return hosts
+
+    def takes(self, host: str) -> bool:
+        """Whether a host (and port, if it is not the usual one) is one of them."""
+        return any(
+            host.endswith(each[1:]) if each.startswith("*.") else host == each
+            for each in self.hosts
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from serve_app.domain import EVERY_GROUP
-from serve_app.settings.base import Group, Name, Scaling, Seconds, Section
+from serve_app.settings.base import Fetching, Group, Name, Scaling, Seconds, Section
 
 
 class ApiKey(Section):
@@ -36,6 +36,21 @@ def _is(key: Any, digest: str) -> bool:
     return bool(kept == digest)
 
 
+class IngestSettings(Fetching):
+    """Jobs that fetch documents from addresses (`POST /v1/collections/{name}/ingest`).
+
+    Attributes:
+        hosts: From none, if empty: there are no such jobs then.
+        max_urls: Of one job.
+        max_jobs: Of one tenant that are not over.
+    """
+
+    max_bytes: int = Field(default=50_000_000, ge=1024)
+    timeout_s: Seconds = 60.0
+    max_urls: int = Field(default=1000, ge=1, le=10_000)
+    max_jobs: int = Field(default=16, ge=1)
+
+
 class GatewaySettings(Section):
     """The HTTP face.
 
@@ -61,6 +76,7 @@ class GatewaySettings(Section):
     first_key: SecretStr = SecretStr("")
     api_keys: tuple[ApiKey, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
+    ingest: IngestSettings = IngestSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
 
     @model_validator(mode="before")

@@ -16,6 +16,7 @@ from serve_app.domain import Image, Message
 from serve_app.errors import TriviumError
 from serve_app.gateway.schema import (
     ChatCompletionRequest,
+    IngestJobRequest,
     IngestRequest,
     RouteRequest,
     SearchRequest,
@@ -108,6 +109,7 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
             "diversity": 0.5,
         },
     ),
+    (IngestJobRequest, {"urls": ["https://a.example/b"], "source": "s", "allow": ["g"]}),
     (FeedbackRequest, {"id": "x", "good": True}),
 ]
 
