@@ -27,6 +27,7 @@ from serve_app.cli import (
     questions,
     searching,
     stack,
+    sync,
     tuning,
 )
 from serve_app.cli.console import errors
@@ -51,6 +52,7 @@ app.command(rich_help_panel="Ask")(questions.ask)
 app.command(rich_help_panel="Ask")(questions.route)
 app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
+app.command(rich_help_panel="Knowledge")(sync.sync)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
 app.add_typer(collections.collections, name="collections", rich_help_panel="Knowledge")

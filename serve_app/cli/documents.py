@@ -102,7 +102,7 @@ def ingest(
             out.print(f"{done.report.documents} documents would be sent to {url}{gone}")
             raise typer.Exit(1 if done.problems else 0)
     else:
-        done = _bulk(discover(paths, source, allow or ()), collection, tenant, config, dry_run)
+        done = bulk(discover(paths, source, allow or ()), collection, tenant, config, dry_run)
     _show(done, collection, dry_run, as_json)
     if done.problems:
         raise typer.Exit(1)
@@ -210,7 +210,7 @@ class Done:
         return None if self.usd_per_token is None else tokens * self.usd_per_token
 
 
-def _bulk(files: Sequence[File], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
+def bulk(files: Sequence[File], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
     from serve_app.retrieval import pipeline
 
     settings = load(config).resolved(Path.cwd())

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from rich.progress import track
 
+from serve_app import domain
 from serve_app.cli.client import Client, Refused
 from serve_app.cli.console import errors
 from serve_app.errors import TriviumError
@@ -38,32 +39,50 @@ def send(
     same sources that are gone are removed, unless something could not be read or taken.
     """
     documents, problems = _read(files)
-    done = IngestReport(0, 0)
     with Client(url, api_key) as client:
         there = f"/v1/collections/{collection}/documents"
-
-        def put(batch: list[Document]) -> None:
-            nonlocal done
-            done = _sum(done, client.request("PUT", there, {"documents": batch}))
-
         if dry_run:
             done = IngestReport(len(documents), 0)
         else:
-            batches = [
-                documents[start : start + _BATCH] for start in range(0, len(documents), _BATCH)
-            ]
-            for batch in track(batches, "ingesting", console=errors, transient=True):
-                deliver(put, batch, problems.append)
+            done = put(client, there, documents, problems)
         if problems:
             return done, problems
         kept = {each["id"] for each in documents}
         for source in dict.fromkeys(file.source for file in files):
-            for gone in sorted(_listed(client, there, source) - kept):
-                done = replace(done, removed=done.removed + _removed(client, there, gone, dry_run))
+            for gone in sorted(listed(client, there, source) - kept):
+                done = replace(done, removed=done.removed + removed(client, there, gone, dry_run))
     return done, problems
 
 
-def _listed(client: Client, there: str, source: str) -> set[str]:
+def put(
+    client: Client, there: str, documents: Sequence[Document], problems: list[str]
+) -> IngestReport:
+    """Send documents, with a progress bar; those that are refused are added to the problems."""
+    done = IngestReport(0, 0)
+
+    def send_some(batch: list[Document]) -> None:
+        nonlocal done
+        done = _sum(done, client.request("PUT", there, {"documents": batch}))
+
+    starts = range(0, len(documents), _BATCH)
+    batches = [list(documents[start : start + _BATCH]) for start in starts]
+    for batch in track(batches, "ingesting", console=errors, transient=True):
+        deliver(send_some, batch, problems.append)
+    return done
+
+
+def as_sent(document: domain.Document, **more: Any) -> Document:
+    """A document as the API takes it."""
+    return {
+        "id": document.id,
+        "title": document.title,
+        "text": document.text,
+        "metadata": dict(document.metadata),
+        **more,
+    }
+
+
+def listed(client: Client, there: str, source: str) -> set[str]:
     """Ids of the documents that were read from a source."""
     found: set[str] = set()
     after = ""
@@ -81,7 +100,7 @@ def _listed(client: Client, there: str, source: str) -> set[str]:
         after = page["last_id"]
 
 
-def _removed(client: Client, there: str, document_id: str, dry_run: bool) -> int:
+def removed(client: Client, there: str, document_id: str, dry_run: bool) -> int:
     """Remove a document, or say what would go; how many chunks it had."""
     one = f"{there}/{quote(document_id, safe='')}"
     try:
@@ -130,15 +149,8 @@ def _read(files: Sequence[File]) -> tuple[list[Document], list[str]]:
             if each.id in documents:
                 problems.append(twice(file.url, each.id))
                 continue
-            documents[each.id] = {
-                "id": each.id,
-                "title": each.title,
-                "text": each.text,
-                "metadata": dict(each.metadata),
-                "source": file.source,
-                "url": file.url,
-                "allow": list(each.allow or file.allow),
-            }
+            allow = list(each.allow or file.allow)
+            documents[each.id] = as_sent(each, source=file.source, url=file.url, allow=allow)
     return list(documents.values()), problems
 
 

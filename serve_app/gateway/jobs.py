@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from serve_app.domain import Document, RequestContext
 from serve_app.errors import BudgetExceeded, NotFound, TriviumError, UnprocessableDocument
@@ -26,7 +23,8 @@ from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.jobs import Job, Jobs
 from serve_app.ledger.tables import SERVED
 from serve_app.retrieval import admission
-from serve_app.retrieval.formats import SUFFIXES, apart
+from serve_app.retrieval.formats import apart
+from serve_app.retrieval.formats.addresses import document_id, file_name
 from serve_app.retrieval.formats.reading import Reading
 from serve_app.retrieval.sources import twice
 from serve_app.settings.gateway import IngestSettings
@@ -42,18 +40,6 @@ _LATER = (429, 503)
 _BATCH = 16
 _PAGE = 1000
 _ROUTE = "/v1/collections/{collection}/ingest"
-_MOST_ID_BYTES = 200
-_KINDS = {
-    "text/html": ".html",
-    "application/xhtml+xml": ".html",
-    "text/markdown": ".md",
-    "text/plain": ".txt",
-    "text/csv": ".csv",
-    "application/pdf": ".pdf",
-    "application/jsonl": ".jsonl",
-    "application/x-ndjson": ".jsonl",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
-}
 
 Fetch = Callable[[str], Awaitable[Content]]
 
@@ -226,27 +212,3 @@ def _each_once(given: list[Document], taken: set[str]) -> tuple[list[Document], 
         else:
             documents[each.id] = each
     return list(documents.values()), problems
-
-
-def document_id(url: str) -> str:
-    """The id of what is at an address: the address without its scheme."""
-    parts = urlsplit(url)
-    path = unquote(parts.path) or "/"
-    name = f"{parts.netloc}{path}{f'?{parts.query}' if parts.query else ''}"
-    if len(name.encode()) <= _MOST_ID_BYTES:
-        return name
-    # The end tells more than the beginning, and the hash whatever both leave out.
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    room = _MOST_ID_BYTES - len(digest) - 1
-    return f"{digest}-{name.encode()[-room:].decode('utf-8', 'ignore')}"
-
-
-def file_name(url: str, kind: str) -> str:
-    """An address as the name of a file, whose suffix says what it is."""
-    parts = urlsplit(url)
-    name = f"{parts.netloc}{parts.path}".rstrip("/")
-    suffix = _KINDS.get(kind, "")
-    # What a host says of a text is often wrong; a suffix that we read is meant.
-    if PurePosixPath(parts.path).suffix.lower() in SUFFIXES or not suffix:
-        return name
-    return name + suffix

@@ -107,7 +107,8 @@ class Running:
         )
         registry = settings.expert.adapters if settings.expert.lora.enabled else None
         ledger = self._ledger
-        self._watch = Watch(ledger.database, ledger.book, self.adapters, registry, standing)
+        named = settings.sync.sources
+        self._watch = Watch(ledger.database, ledger.book, self.adapters, registry, standing, named)
         self._working: list[asyncio.Task[None]] = []
         self.app: ASGIApp = create_app(self.services)
 

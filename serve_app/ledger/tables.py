@@ -174,3 +174,17 @@ job_urls = Table(
     Column("documents", JSON, nullable=False),
     Column("chunks", Integer, nullable=False),
 )
+
+# How sources that are kept in step stand (`trivium sync`): `seen` is how far each was read.
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("collection", String(63), nullable=False),
+    Column("seen", JSON, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("tried_at", Float, nullable=False),
+    Column("synced_at", Float),
+    Column("failures", Integer, nullable=False),
+    Column("problem", Text, nullable=False),
+)

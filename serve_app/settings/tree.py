@@ -28,6 +28,7 @@ from serve_app.settings.sections import (
     RouterSettings,
     TelemetrySettings,
 )
+from serve_app.settings.sync import SyncSettings
 
 
 class Settings(BaseSettings):
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     frontier: FrontierSettings = FrontierSettings()
     orchestration: OrchestrationSettings = OrchestrationSettings()
     ledger: LedgerSettings = LedgerSettings()
+    sync: SyncSettings = SyncSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")
@@ -158,6 +160,7 @@ _SECRETS: Any = {
     "frontier": {"api_key": True, "fallbacks": {"__all__": {"api_key"}}},
     "retrieval": {"milvus_token", "registry_password"},
     "ledger": {"password"},
+    "sync": {"sources": {"__all__": {"table": {"password"}}}},
 }
 
 

@@ -14,10 +14,11 @@ import pytest
 from serve_app.errors import Unavailable, UnprocessableDocument
 from serve_app.fetching import Content, Unfetchable
 from serve_app.gateway import jobs as carrying
-from serve_app.gateway.jobs import Runner, document_id, file_name
+from serve_app.gateway.jobs import Runner
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.jobs import Jobs
 from serve_app.retrieval.formats import apart
+from serve_app.retrieval.formats.addresses import document_id, file_name
 from serve_app.settings.gateway import IngestSettings
 from tests.fixtures import EMBEDS, House, prices
 from tests.gateway.knowledge import LocalKnowledge
