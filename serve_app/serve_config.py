@@ -98,7 +98,10 @@ def _trivium(settings: Settings, plain: Plain) -> list[Plain]:
     router = {**_live(plain, "router"), **_NOT_TRAINED}
     lanes = {"scaling": {"max_replicas": settings.router.scaling.max_replicas}}
     gateway = {
-        **{name: _live(plain, name) for name in ("gateway", "frontier", "orchestration", "ledger")},
+        **{
+            name: _live(plain, name)
+            for name in ("gateway", "frontier", "orchestration", "ledger", "sync")
+        },
         "router": {**_pick(router, "timeout_s", "max_batch_size"), **lanes},
         "expert": _omit(_live(plain, "expert"), "environment"),
         "retrieval": retrieval,

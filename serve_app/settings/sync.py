@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -10,7 +11,8 @@ from sqlalchemy.exc import ArgumentError
 
 from serve_app.settings.base import Group, Name, Seconds, Section
 
-_COLLECTION = r"^[a-z][a-z0-9_-]{0,62}$"
+_NAME = r"[a-z][a-z0-9_-]{0,62}"
+_COLLECTION = rf"^{_NAME}$"
 _COLUMN = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 
 
@@ -80,10 +82,20 @@ class SourceSettings(Section):
 
 
 class SyncSettings(Section):
-    """Attributes:
-    sources: By their names, which documents and metrics keep: choose them for good.
+    """What knowledge bases are kept in step with.
+
+    Attributes:
+        sources: By their names, which documents and metrics keep: choose them for good.
     """
 
-    sources: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], SourceSettings] = (
-        Field(default_factory=dict)
-    )
+    sources: dict[str, SourceSettings] = Field(default_factory=dict)
+
+    @field_validator("sources")
+    @classmethod
+    def _named(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        for name in sources:
+            if not re.fullmatch(_NAME, name):
+                raise ValueError(
+                    f"{name!r} is no name of a source: small letters, digits, - and _, at most 63"
+                )
+        return sources
