@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtest.words import Models
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
-from tests.retrieval.conftest import Models
 
 
 class LocalKnowledge(RemoteKnowledge):
@@ -69,3 +69,6 @@ class LocalKnowledge(RemoteKnowledge):
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         return await self.retriever.delete(collection, context.tenant, document_id, context.groups)
+
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        return await self.retriever.delete_collection(collection, context.tenant, context.groups)

@@ -194,3 +194,16 @@ async def test_rights_change_with_the_document(knowledge: LocalKnowledge) -> Non
             "all", "PUT", path, {"documents": [{"id": "b", "text": "t", "allow": bad}]}
         )
         assert (status, told["error"]["param"].startswith("documents[0].allow")) == (400, True)
+
+
+async def test_a_collection_is_emptied_of_what_the_key_may_read(knowledge: LocalKnowledge) -> None:
+    world = World(knowledge, "quote", 0)
+    path = "/v1/collections/emptied"
+    documents = [{"id": "open", "text": "t"}, {"id": "closed", "text": "t", "allow": ["hr"]}]
+    await world.ask("all", "PUT", f"{path}/documents", {"documents": documents})
+    status, told = await world.ask("sales", "DELETE", path)
+    assert (status, "2" in repr(told)) == (200, False)
+    _, left = await world.ask("all", "GET", f"{path}/documents")
+    assert [each["id"] for each in left["data"]] == ["closed"]
+    assert (await world.ask("hr", "DELETE", path))[0] == 200
+    assert (await world.ask("all", "GET", f"{path}/documents"))[0] == 404
