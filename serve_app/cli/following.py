@@ -106,7 +106,10 @@ def _rows(lines: Iterable[bytes]) -> Iterator[Document]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield {"title": row["id"], **row}
+            row = {"title": row["id"], **row}
+            # Python's parser takes NaN and 1e400 for numbers, which no request can hold.
+            json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
+            yield row
         except (ValueError, KeyError, TypeError, RecursionError):
             _skipped(f"not a row: {line.decode('utf-8', 'replace').strip()[:80]}")
 
