@@ -105,9 +105,15 @@ class Database:
 
 
 def missing_only(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, and leave those alone whose key is there."""
+    """Insert rows, and leave those alone whose key is there.
+
+    Args:
+        rows: Of the same columns.
+    """
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    connection.execute(dialect.insert(table).values(rows).on_conflict_do_nothing())
+    if rows:
+        # One statement with all of them would have to be compiled anew each time.
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 def _upgrade(migrations: str, connection: Connection) -> None:

@@ -26,12 +26,13 @@ from serve_app.cli.console import Bars
 from serve_app.settings import RetrievalSettings, Settings
 
 if TYPE_CHECKING:
+    from serve_app.retrieval.bulk import Step
+    from serve_app.retrieval.bulk.models import Model
     from serve_app.retrieval.catalogue import Catalogue
     from serve_app.retrieval.checking import Check
     from serve_app.retrieval.port import Port
     from serve_app.retrieval.registry import Registry
     from serve_app.retrieval.reindexing import Reindexing
-    from serve_app.retrieval.stages import Model
 
 Start = Callable[[], None]  # makes sure that Ray runs
 Done = TypeVar("Done")
@@ -46,11 +47,18 @@ class Bar:
         self._started = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        self._show(done, total, done)
+
+    def read(self, step: Step) -> None:
+        """Of a bulk run: KiB of files that have changed, and chunks a second."""
+        self._show(int(step.done) >> 10, step.total >> 10, step.embedded)
+
+    def _show(self, done: int, total: int, embedded: int) -> None:
         if self._task is None:
             self._task = self._progress.add_task("embedding", total=total, rate="")
             self._started = time.monotonic()
             return
-        rate = f"{done / (time.monotonic() - self._started):.0f}/s"
+        rate = f"{embedded / max(0.1, time.monotonic() - self._started):.0f}/s"
         self._progress.update(self._task, completed=done, total=total, rate=rate)
 
 
@@ -123,7 +131,7 @@ def opened(base: Base, retrieval: RetrievalSettings) -> Parts:
 
 def embedding_model(retrieval: RetrievalSettings, name: str | None = None) -> Model:
     """The model of that name, else that of the settings."""
-    from serve_app.retrieval.stages import Model
+    from serve_app.retrieval.bulk.models import Model
 
     chosen = name or retrieval.embedding_model
     return Model(chosen, models.embedding_models().get(chosen, chosen))

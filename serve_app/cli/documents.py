@@ -6,9 +6,9 @@ import asyncio
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.markup import escape
@@ -22,11 +22,11 @@ from serve_app.errors import SettingsError, Unavailable
 from serve_app.ledger.prices import PriceTable
 from serve_app.retrieval.embedder import dimension
 from serve_app.retrieval.index import IngestReport
-from serve_app.retrieval.sources import File, discover
+from serve_app.retrieval.sources import File, discover, listed
 from serve_app.settings import load
 
 if TYPE_CHECKING:
-    from serve_app.retrieval.pipeline import Result
+    from serve_app.retrieval.bulk import Result
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which knowledge base.")]
 Config = Annotated[Path, typer.Option("--config", "-f", help="Settings file (YAML).")]
@@ -44,6 +44,12 @@ def ingest(
     ] = "default",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be embedded and removed, do nothing.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read every file and compare its content, whatever its time says."
+        ),
     ] = False,
     follow: Annotated[
         bool,
@@ -77,13 +83,15 @@ def ingest(
     ] = None,
     api_key: Key = None,
 ) -> None:
-    """Bring a knowledge base up to date with files: only what changed is embedded again.
+    """Bring a knowledge base up to date with files: only what changed is read and embedded again.
 
     Reads Markdown, text, HTML, PDF, DOCX, CSV and JSONL with Ray Data, in the running stack's
-    cluster or in one of its own, and writes to the Milvus of the settings. A document's id is its
-    path below the folder, as hr/README, unless it names one itself. Documents that an earlier run
-    read from the same folder or glob and that are gone are removed. A run that was interrupted is
-    finished by the same command. Over HTTP it does the same.
+    cluster or in one of its own, and writes to the Milvus of the settings. A file whose size and
+    time (or etag) are what they were is not read; [bold]--verify[/bold] reads it all the same. A
+    document's id is its path below the folder, as hr/README, unless it names one itself. Documents
+    that an earlier run read from the same folder or glob and that are gone are removed. A run that
+    was interrupted is finished by the same command. Over HTTP it does
+    the same, and sends all files.
 
     A file that cannot be read, or whose id another one has, is named and skipped; the exit code is
     then 1, and nothing is removed.
@@ -102,7 +110,8 @@ def ingest(
             out.print(f"{done.report.documents} documents would be sent to {url}{gone}")
             raise typer.Exit(1 if done.problems else 0)
     else:
-        done = bulk(discover(paths, source, allow or ()), collection, tenant, config, dry_run)
+        found = listed(paths, source, allow or ())
+        done = bulk(found, collection, tenant, config, verify=verify, dry_run=dry_run)
     _show(done, collection, dry_run, as_json)
     if done.problems:
         raise typer.Exit(1)
@@ -192,17 +201,23 @@ def reindex(
         out.print("it waits" if pause else "it goes on")
 
 
+class Problems(Sized, Iterable[str], Protocol):
+    """Lines; of a bulk run they may be too many for memory."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-    """What an ingest did; see `pipeline.Result`.
+    """What an ingest did; see `retrieval.bulk.Result`.
 
     Attributes:
         usd_per_token: What embedding costs; None if the server embedded, or no price is listed.
     """
 
     report: IngestReport
-    problems: list[str]
+    problems: Problems
     seconds: float = 0.0
+    files: int = 0
+    read: int = 0
     usd_per_token: float | None = None
 
     def usd(self, tokens: int) -> float | None:
@@ -210,24 +225,33 @@ class Done:
         return None if self.usd_per_token is None else tokens * self.usd_per_token
 
 
-def bulk(files: Sequence[File], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
-    from serve_app.retrieval import pipeline
+def bulk(
+    files: Iterable[File],
+    collection: str,
+    tenant: str,
+    config: Path,
+    *,
+    verify: bool = False,
+    dry_run: bool = False,
+) -> Done:
+    """Bring the knowledge base of the settings up to date with files, from here."""
+    from serve_app.retrieval import bulk
 
     settings = load(config).resolved(Path.cwd())
 
     async def run(base: Base) -> Result:
-        return await pipeline.ingest(
+        return await bulk.ingest(
             files,
             base.store,
             base.registry,
             collection,
             tenant,
-            embedding_model(settings.retrieval),
-            settings.retrieval.chunk_tokens,
+            settings,
             paths=models.embedding_models(),
             start=base.start,
+            verify=verify,
             dry_run=dry_run,
-            on_progress=base.bar,
+            on_progress=base.bar.read,
         )
 
     prices = PriceTable.load(settings.ledger.prices)
@@ -239,7 +263,9 @@ def bulk(files: Sequence[File], collection: str, tenant: str, config: Path, dry_
         raise
     price = prices.get(result.model)
     usd_per_token = price.input / 1e6 if price else None
-    return Done(result.report, result.problems, result.seconds, usd_per_token)
+    return Done(
+        result.report, result.problems, result.seconds, result.files, result.read, usd_per_token
+    )
 
 
 def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
@@ -247,20 +273,17 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
     spent, saved = done.usd(report.embedded_tokens), done.usd(report.saved_tokens)
     _show_problems(done)
     if as_json:
-        record = dataclasses.asdict(report)
-        print(
-            json.dumps(
-                {
-                    "collection": collection,
-                    **record,
-                    "embedding_usd": spent,
-                    "saved_usd": saved,
-                    "failed": done.problems,
-                    "dry_run": dry_run,
-                    "seconds": round(done.seconds, 2),
-                }
-            )
-        )
+        record = {
+            "collection": collection,
+            **dataclasses.asdict(report),
+            "files": done.files,
+            "read": done.read,
+            "embedding_usd": spent,
+            "saved_usd": saved,
+            "dry_run": dry_run,
+            "seconds": round(done.seconds, 2),
+        }
+        _print_with(record, "failed", done.problems)
         return
     would = "would be " if dry_run else ""
     out.print(
@@ -274,6 +297,14 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
 def _show_problems(done: Done) -> None:
     for problem in done.problems:
         errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
+
+
+def _print_with(record: dict[str, Any], name: str, lines: Problems) -> None:
+    """A record as JSON, with a list that need not fit into memory."""
+    print(json.dumps(record)[:-1], end=f", {json.dumps(name)}: [")
+    for number, line in enumerate(lines):
+        print(", " if number else "", json.dumps(line), sep="", end="")
+    print("]}")
 
 
 def _money(usd: float | None) -> str:

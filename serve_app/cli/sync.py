@@ -25,7 +25,7 @@ from serve_app.ledger.sources import Sources, Standing
 from serve_app.retrieval import formats, sites
 from serve_app.retrieval.formats.addresses import document_id, file_name
 from serve_app.retrieval.rows import Rows
-from serve_app.retrieval.sources import MAX_BYTES, discover, twice
+from serve_app.retrieval.sources import MAX_BYTES, discover, listed, twice
 from serve_app.settings import Settings, load
 from serve_app.settings.sync import SourceSettings, TableSource
 
@@ -205,12 +205,14 @@ def _files(
     dry_run: bool,
 ) -> Synced:
     """As `trivium ingest` does it."""
-    found = discover([source.files or ""], _known_by(name), source.allow)
+    known_by = ([source.files or ""], _known_by(name), source.allow)
     if url is not None:
+        found = discover(*known_by)
         report, problems = sending.send(found, source.collection, url, api_key, dry_run=dry_run)
     else:
-        done = documents.bulk(found, source.collection, source.tenant, config, dry_run)
-        report, problems = done.report, done.problems
+        files = listed(*known_by)
+        done = documents.bulk(files, source.collection, source.tenant, config, dry_run=dry_run)
+        report, problems = done.report, list(done.problems)
     return Synced(name, report.documents, report.embedded, report.removed, [], problems)
 
 

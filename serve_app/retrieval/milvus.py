@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import ssl
@@ -49,6 +50,7 @@ _NEVER_DONE = (
 _UNCONNECTED = (ConnectError, ConnectionNotExistException, MilvusUnavailableException)
 # pymilvus pings an idle connection every ten seconds. A Milvus server allows that; the server
 # inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
+OF_LITE = "lite+"  # before the address at which the owner of a file of Milvus Lite listens
 _NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
 
 
@@ -57,29 +59,44 @@ class Milvus:
 
     Attributes:
         client: Calls on it belong inside `translated`, with `timeout=timeout_s`.
-        embedded: It is Milvus Lite, in a file of this process.
+        embedded: It is Milvus Lite, in a file of this process, or of another one of this machine.
 
     Raises:
         SettingsError: The folder of an embedded database cannot be made, or `ca` is no certificate.
     """
 
     def __init__(self, uri: str, token: str, timeout_s: float, ca: Path | None = None) -> None:
-        self.embedded = "://" not in uri
+        here = "://" not in uri
+        self.embedded = here or uri.startswith(OF_LITE)
         self.timeout_s = timeout_s
         # pymilvus shares connections by address and token alone: one of ours could get another's
         # TLS. Its calls on a shared connection would also go on when the other one is closed.
         self._arguments: dict[str, Any] = {"uri": uri, "token": token, "dedicated": True}
         if self.embedded:
+            self._arguments["uri"] = uri.removeprefix(OF_LITE)
+            self._arguments["grpc_options"] = _NO_PINGS
+        if here:
             from serve_app.retrieval import lite  # a server needs none of what it loads
 
             lite.share_statistics()
             lite.tell_truth_from_numbers()
-            self._arguments["grpc_options"] = _NO_PINGS
             _make_folder(Path(uri).parent)
         if ca:
             _check_certificates(ca)
             self._arguments["server_pem_path"] = str(ca)
         self.client = AsyncMilvusClient(**self._arguments)
+
+    async def address(self) -> str:
+        """Where other processes of this machine find it."""
+        uri = str(self._arguments["uri"])
+        if "://" in uri:
+            return f"{OF_LITE}{uri}" if self.embedded else uri
+        from milvus_lite.server_manager import server_manager_instance
+
+        # Lite serves its file at a port of this process; asked again, it says which.
+        return OF_LITE + str(
+            await asyncio.to_thread(server_manager_instance.start_and_get_uri, uri)
+        )
 
     async def load(self, name: str) -> None:
         """Bring an index into the memory of Milvus; returns when it can be searched."""

@@ -18,7 +18,10 @@ from serve_app.retrieval.writing import Embedded
 class Embedder(Protocol):
     """An embedding model; blocking, thread-safe."""
 
-    dimension: int
+    @property
+    def dimension(self) -> int:
+        """Length of its vectors."""
+        ...
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
         """Texts to unit vectors."""

@@ -99,6 +99,10 @@ class MilvusStore:
     async def close(self) -> None:
         await self._milvus.close()
 
+    async def address(self) -> str:
+        """Where other processes of this machine reach it: a file of Milvus Lite has one owner."""
+        return await self._milvus.address()
+
     # Indexes
 
     async def computes_bm25(self) -> bool:

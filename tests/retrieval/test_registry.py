@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from serve_app.errors import ClaimLost, Conflict, NotFound, TooManyCollections
 from serve_app.retrieval.registry import Registry, tables
-from serve_app.retrieval.registry.entries import FOR_EVER, Claim, Copy, Facts, Index, Seen
+from serve_app.retrieval.registry.entries import FOR_EVER, Claim, Copy, Facts, Index
 
 
 class Clock:
@@ -307,23 +307,3 @@ async def test_a_removed_collection_is_gone_to_the_last_row(registry: Registry) 
     await registry.collections.forget("docs")
     assert await registry.documents.entry("docs", "t", "doc") is None
     assert await registry.documents.sizes("docs__1") == (0, 0)
-
-
-async def test_files_that_did_not_change_need_no_reading(registry: Registry) -> None:
-    files = registry.files
-    listed = [Seen("a", 1, 5.0), Seen("b", 1, etag="x"), Seen("c", 1), Seen("d", 1, 5.0)]
-    about = ("docs", "t", "/folder")
-    assert await files.unchanged(*about, "run1", listed) == set()
-    assert await files.begun(*about, "run1", listed) == {}
-    for url in "abc":
-        await files.done(*about, url, f"sha of {url}")
-    await files.done(*about, "d", "", "line 3 is no row")
-    # What was not finished, what failed, and what cannot be told is read again.
-    assert await files.unchanged(*about, "run2", listed) == {"a", "b"}
-    assert await files.gone(*about, "run2", 10) == ["c", "d"]
-    moved = [Seen("a", 1, 6.0), Seen("b", 1, etag="y")]
-    assert await files.unchanged(*about, "run3", moved) == set()
-    assert await files.begun(*about, "run3", moved) == {"a": "sha of a", "b": "sha of b"}
-    assert await files.gone(*about, "run3", 10) == ["c", "d"]
-    await files.forget(*about, ["c", "d"])
-    assert await files.gone(*about, "run3", 10) == []

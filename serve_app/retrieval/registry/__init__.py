@@ -30,7 +30,8 @@ from serve_app.database import Database
 from serve_app.errors import Unavailable
 from serve_app.retrieval.registry.collections import Collections
 from serve_app.retrieval.registry.documents import Documents
-from serve_app.retrieval.registry.files import Files
+from serve_app.retrieval.registry.meetings import Meetings
+from serve_app.retrieval.registry.runs import Runs
 from serve_app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ class Registry:
     Attributes:
         collections: Collections and their indexes.
         documents: Documents and their copies in indexes.
-        files: What bulk runs have read.
+        runs: Files, as bulk runs list and read them.
+        meetings: Documents, as bulk runs meet them in files.
 
     Args:
         clock: Unix seconds.
@@ -104,7 +106,8 @@ class Registry:
         self._database = _Tables(address, password)
         self.collections = Collections(self._database, clock)
         self.documents = Documents(self._database, clock)
-        self.files = Files(self._database, clock)
+        self.runs = Runs(self._database, clock)
+        self.meetings = Meetings(self._database, clock)
 
     @classmethod
     def of(cls, settings: Settings) -> Registry:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 from serve_app.database import missing_only
 from serve_app.errors import ClaimLost
 from serve_app.retrieval.registry import series, tables
+from serve_app.retrieval.registry.again import read_again
 from serve_app.retrieval.registry.behind import is_behind, joined
 from serve_app.retrieval.registry.entries import (
     Claim,
@@ -164,6 +165,9 @@ def put_in_force(
     """
     keys = [*puts, *deletes]
     rows = held(connection, collection, token, keys)
+    elsewhere = [key for key, (facts, _) in puts.items() if facts.url != rows[key].url]
+    left = [rows[key] for key in (*elsewhere, *deletes) if rows[key].state == "in"]
+    read_again(connection, collection, left)
     before = copies_of(connection, collection, keys)
     _each(
         connection,

@@ -179,3 +179,14 @@ files = Table(
     Column("run", _TOKEN, nullable=False),
     Column("seen_at", Float, nullable=False),
 )
+
+# One row for each source that a bulk run has read: one run at a time reads it.
+sources = Table(
+    "sources",
+    metadata,
+    Column("collection", _COLLECTION, primary_key=True),
+    Column("tenant", Words, primary_key=True),
+    Column("source", Words, primary_key=True),
+    Column("held_by", _TOKEN),
+    Column("held_until", Float, nullable=False, default=0.0),
+)
