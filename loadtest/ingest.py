@@ -27,9 +27,11 @@ from rich.table import Table
 
 from loadtest import servers
 from serve_app import models
-from serve_app.retrieval import stages
-from serve_app.retrieval.sources import discover
-from serve_app.settings import BUNDLED
+from serve_app.retrieval import index
+from serve_app.retrieval.bulk import items
+from serve_app.retrieval.bulk.items import Origin
+from serve_app.retrieval.bulk.models import LazyModels
+from serve_app.settings import BUNDLED, RetrievalSettings
 
 HANDBOOK = Path("configs/demo/handbook")
 SECTIONS = 10
@@ -94,13 +96,21 @@ def alone(texts: Sequence[str]) -> float:
     return float(done.stdout)
 
 
+def chunks(file: Path) -> list[str]:
+    """What is embedded of the documents in a file."""
+    count = LazyModels(models.embedding_models()).model(BUNDLED).count
+    bound = RetrievalSettings().chunk_tokens
+    origin = Origin(str(file), "", file.stat().st_size, file.stem, str(file))
+    documents = [each.document() for each in items.read(origin)]
+    rows = [row for d in documents for row in index.rows(d, "t", max_tokens=bound, count=count)]
+    return [row.embedded for row in rows]
+
+
 def measure(count: int, folder: Path) -> dict[str, Any]:
     file, config = folder / "documents.jsonl", folder / "config.yaml"
     found = documents(count)
     write(found, file)
-    model = stages.Model(BUNDLED, models.embedding_models()[BUNDLED])
-    split = stages.split_files(discover([str(file)]), "t", model, 128, lambda: None)
-    texts = [row.embedded for row in stages.unique(split)[0].values()]
+    texts = chunks(file)
     sample = random.Random(2).sample(texts, min(SAMPLE, len(texts)))
     before = alone(sample)
     with servers.milvus(folder / "milvus") as server:

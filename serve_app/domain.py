@@ -95,6 +95,7 @@ class RequestContext:
         deadline: Unix time in seconds after which nobody waits for the answer any more.
         tenant: Whose data may be read; always from the API key, never from the body.
         api_key: Name of the key.
+        groups: Those of the key: documents that are for some groups alone are read by these.
         trace: W3C trace context headers (`traceparent`, `tracestate`); empty when tracing is off.
     """
 
@@ -102,6 +103,7 @@ class RequestContext:
     deadline: float
     tenant: str = "default"
     api_key: str = "anonymous"
+    groups: tuple[str, ...] = ()
     trace: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -148,14 +150,27 @@ class Decision:
     usage: Usage | None = None
 
 
+EVERY_GROUP = "*"  # of a key that reads all documents of its tenant
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One unit of ingest, as it comes over the wire or out of a file."""
+    """One unit of ingest, as it comes over the wire or out of a file.
+
+    Attributes:
+        source: What it was found by, when files were brought in; a later run with the same one
+            removes what is gone. Empty where nobody looks for it again.
+        url: Of the file that it was read from; likewise.
+        allow: Groups that may read it; whoever may read others may, where there are none.
+    """
 
     id: str
     title: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    url: str = ""
+    allow: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

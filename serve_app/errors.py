@@ -4,7 +4,9 @@
     ├── InvalidRequest                400  invalid_request_error
     │   ├── UnknownParameter          400  unknown_parameter
     │   ├── UnsupportedParameter      400  unsupported_parameter
-    │   └── ContextLengthExceeded     400  context_length_exceeded
+    │   ├── ContextLengthExceeded     400  context_length_exceeded
+    │   ├── Conflict                  400  conflict
+    │   └── KnowledgeRefused          400  knowledge_refused
     ├── Unauthenticated               401  invalid_api_key
     ├── PermissionDenied              403  insufficient_scope
     │   ├── RoadBarred                403  road_barred
@@ -24,6 +26,7 @@
     │   ├── FormatBroken              503  format
     │   ├── KnowledgeUnavailable      503  knowledge_unavailable
     │   ├── LedgerUnavailable         503  ledger_unavailable
+    │   ├── ClaimLost                 503  service_unavailable
     │   ├── ReplicaDied               503  service_unavailable
     │   └── DeadlineExceeded          503  deadline_exceeded
     ├── InternalError                 500  internal_error
@@ -88,6 +91,18 @@ class UnsupportedParameter(InvalidRequest):
 
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
+
+
+class Conflict(InvalidRequest):
+    """What is asked for does not go with what is under way."""
+
+    code = "conflict"
+
+
+class KnowledgeRefused(InvalidRequest):
+    """The vector database will not have this, however often it is sent."""
+
+    code = "knowledge_refused"
 
 
 class Unauthenticated(TriviumError):
@@ -184,6 +199,10 @@ class LedgerUnavailable(Unavailable):
     """What an answer costs cannot be written down, so nothing that costs may be done."""
 
     code = "ledger_unavailable"
+
+
+class ClaimLost(Unavailable):
+    """A document took so long to write that another writer has it now."""
 
 
 class ReplicaDied(Unavailable):

@@ -28,7 +28,10 @@ Plain = dict[str, Any]
 
 _ENCODER = ("examples", "intents", "max_tokens", "threads")
 _NOT_TRAINED: dict[str, Any] = {"examples": [], "intents": {}}
-_STORE = ("milvus_uri", "milvus_ca", "embedding_model", "rerank_model")
+_STORE = (
+    *("milvus_uri", "milvus_ca", "registry", "vector_index"),
+    *("embedding_model", "rerank_model"),
+)
 _NOT_THE_ENGINES = ("max_output_tokens", "training", "training_workers")
 
 
@@ -95,7 +98,10 @@ def _trivium(settings: Settings, plain: Plain) -> list[Plain]:
     router = {**_live(plain, "router"), **_NOT_TRAINED}
     lanes = {"scaling": {"max_replicas": settings.router.scaling.max_replicas}}
     gateway = {
-        **{name: _live(plain, name) for name in ("gateway", "frontier", "orchestration", "ledger")},
+        **{
+            name: _live(plain, name)
+            for name in ("gateway", "frontier", "orchestration", "ledger", "sync")
+        },
         "router": {**_pick(router, "timeout_s", "max_batch_size"), **lanes},
         "expert": _omit(_live(plain, "expert"), "environment"),
         "retrieval": retrieval,

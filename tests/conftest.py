@@ -14,6 +14,7 @@ from serve_app import models
 from serve_app.cli.local import RAY_ENVIRONMENT
 from serve_app.router.encoder import Encoder
 from serve_app.settings import BUNDLED, Settings
+from tests.databases import address, postgres  # noqa: F401  # fixtures
 from tests.s3 import s3, s3_server  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).parent.parent

@@ -44,6 +44,7 @@ from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.bills import Bill
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.jobs import Jobs
 from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
@@ -214,7 +215,12 @@ class FixedKnowledge(RemoteKnowledge):
         return IngestReport(len(documents), len(documents))
 
     async def documents(
-        self, context: RequestContext, collection: str, after: str, limit: int
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
     ) -> DocumentPage:
         found = sorted(each.document_id for each in self._next() if each.document_id > after)
         return DocumentPage([{"id": name} for name in found[:limit]], len(found) > limit)
@@ -224,8 +230,11 @@ class FixedKnowledge(RemoteKnowledge):
     ) -> list[Chunk]:
         return self._next()
 
-    async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
-        self._next()
+    async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
+        return len(self._next())
+
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        return len(self._next())
 
     def _next(self) -> list[Chunk]:
         result = self.results[0]
@@ -369,6 +378,7 @@ class House:
                 database=self.database,
                 book=self.book,
                 keys=Keys(self.database),
+                jobs=Jobs(self.database),
                 router=self.router,
                 knowledge=self.knowledge,
                 readiness=self.readiness,

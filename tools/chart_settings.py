@@ -35,6 +35,8 @@ INSTEAD = {
     "retrieval.scaling": "set scaling.retrieval",
     "retrieval.milvus_uri": "set milvus.uri or milvus.standalone.enabled",
     "retrieval.milvus_token": "put it into secrets.env.TRIVIUM_RETRIEVAL__MILVUS_TOKEN",
+    "retrieval.registry": "it is in ledger.database",
+    "retrieval.registry_password": "it is that of the ledger",
     "frontier.scaling": "set scaling.frontier",
     "frontier.api_key": "put it into secrets.env, e.g. as OPENAI_API_KEY",
     "frontier.fallbacks.api_key": "put it into secrets.env, e.g. as OPENAI_API_KEY",

@@ -13,6 +13,7 @@ from serve_app.cli import (
     advice,
     canary,
     claim,
+    collections,
     cost,
     documents,
     evaluate,
@@ -26,6 +27,7 @@ from serve_app.cli import (
     questions,
     searching,
     stack,
+    sync,
     tuning,
 )
 from serve_app.cli.console import errors
@@ -50,8 +52,10 @@ app.command(rich_help_panel="Ask")(questions.ask)
 app.command(rich_help_panel="Ask")(questions.route)
 app.command(rich_help_panel="Ask")(generation.generate)
 app.command(rich_help_panel="Knowledge")(documents.ingest)
+app.command(rich_help_panel="Knowledge")(sync.sync)
 app.command(rich_help_panel="Knowledge")(documents.reindex)
 app.command(rich_help_panel="Knowledge")(searching.search)
+app.add_typer(collections.collections, name="collections", rich_help_panel="Knowledge")
 cost.cost.command()(k8s.machines)
 app.add_typer(k8s.k8s, name="k8s", rich_help_panel="Run")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Money")

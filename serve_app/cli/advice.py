@@ -6,13 +6,13 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.cli.bulk import Bar, Start, with_store
+from serve_app.cli.bulk import Base, with_base
 from serve_app.cli.client import Json
 from serve_app.cli.console import out
 from serve_app.cli.documents import Collection
@@ -25,9 +25,6 @@ from serve_app.ledger.prices import PriceTable
 from serve_app.ledger.report import Span
 from serve_app.ledger.signals import ENOUGH, Signal, signals
 from serve_app.settings import Settings, load
-
-if TYPE_CHECKING:
-    from serve_app.retrieval.port import Port
 
 advise = typer.Typer(
     help="Say what to change, with the figures that say so.",
@@ -57,16 +54,20 @@ def knowledge(
     """
     settings = load(config).resolved(Path.cwd())
 
-    async def count(store: Port, start: Start, bar: Bar) -> list[int]:
-        return await store.tokens(await store.index(collection), tenant)
+    async def count(base: Base) -> tuple[int, int]:
+        from serve_app.retrieval.catalogue import Catalogue
 
-    tokens = with_store(settings, count)
-    if not tokens:
+        index = await Catalogue(base.store, base.registry).index(collection)
+        return await base.registry.documents.held_by(index.name, tenant)
+
+    chunks, tokens = with_base(settings, count)
+    if not chunks:
         raise NotFound(f"{collection!r} holds nothing of tenant {tenant!r}")
     name = model or settings.expert.model
     costs = knowledge_costs(
         PriceTable.load(settings.ledger.prices).require(name),
         tokens,
+        chunks,
         settings.retrieval.top_k,
         _TURNS,
     )
@@ -74,9 +75,9 @@ def knowledge(
     record = {
         "collection": collection,
         "model": name,
-        "chunks": len(tokens),
-        "tokens": sum(tokens),
-        "fits": None if room is None else sum(tokens) <= room,
+        "chunks": chunks,
+        "tokens": tokens,
+        "fits": None if room is None else tokens <= room,
         "turns": [{"turns": t, "whole_usd": w, "retrieval_usd": r} for t, w, r in costs.rows],
         "crossover_turns": costs.crossover,
     }
@@ -87,7 +88,7 @@ def knowledge(
     for turns, whole, retrieval in costs.rows:
         table.add_row(str(turns), f"{whole:.6f}", f"{retrieval:.6f}")
     out.print(table)
-    out.print(f"{len(tokens)} chunks, {sum(tokens):,} tokens. {_verdict(costs.crossover)}")
+    out.print(f"{chunks} chunks, {tokens:,} tokens. {_verdict(costs.crossover)}")
     if record["fits"] is False:
         out.print(f"It does not fit {name}: there is room for {room:,} tokens of evidence.")
 

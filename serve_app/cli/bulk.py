@@ -7,6 +7,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.progress import (
@@ -24,8 +26,13 @@ from serve_app.cli.console import Bars
 from serve_app.settings import RetrievalSettings, Settings
 
 if TYPE_CHECKING:
+    from serve_app.retrieval.bulk import Step
+    from serve_app.retrieval.bulk.models import Model
+    from serve_app.retrieval.catalogue import Catalogue
+    from serve_app.retrieval.checking import Check
     from serve_app.retrieval.port import Port
-    from serve_app.retrieval.stages import Model
+    from serve_app.retrieval.registry import Registry
+    from serve_app.retrieval.reindexing import Reindexing
 
 Start = Callable[[], None]  # makes sure that Ray runs
 Done = TypeVar("Done")
@@ -40,16 +47,47 @@ class Bar:
         self._started = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        self._show(done, total, done)
+
+    def read(self, step: Step) -> None:
+        """Of a bulk run: KiB of files that have changed, and chunks a second."""
+        self._show(int(step.done) >> 10, step.total >> 10, step.embedded)
+
+    def _show(self, done: int, total: int, embedded: int) -> None:
         if self._task is None:
             self._task = self._progress.add_task("embedding", total=total, rate="")
             self._started = time.monotonic()
             return
-        rate = f"{done / (time.monotonic() - self._started):.0f} chunks/s"
+        rate = f"{embedded / max(0.1, time.monotonic() - self._started):.0f}/s"
         self._progress.update(self._task, completed=done, total=total, rate=rate)
 
 
-def with_store(settings: Settings, work: Callable[[Port, Start, Bar], Awaitable[Done]]) -> Done:
-    """Do some work on the store that the settings name, with a progress bar."""
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The knowledge base, open.
+
+    Attributes:
+        start: Makes sure that Ray runs.
+        bar: Shows how far the work is.
+    """
+
+    store: Port
+    registry: Registry
+    start: Start
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What works on collections as a whole."""
+
+    catalogue: Catalogue
+    reindexing: Reindexing
+    check: Check
+
+
+def with_base(settings: Settings, work: Callable[[Base], Awaitable[Done]]) -> Done:
+    """Do some work on the knowledge base that the settings name, with a progress bar."""
     for name in ("pymilvus", "milvus_lite"):
         # They log tracebacks of errors that are raised too, and said in a sentence.
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -61,16 +99,39 @@ def with_store(settings: Settings, work: Callable[[Port, Start, Bar], Awaitable[
                 joined.append(driver.enter_context(local.joined(settings)))
 
         async def run() -> Done:
-            with _progress() as progress:
-                async with _store(settings, start) as store:
-                    return await work(store, start, Bar(progress))
+            from serve_app.retrieval.registry import Registry
+
+            registry = Registry.of(settings)
+            await registry.open()
+            try:
+                with _progress() as progress:
+                    async with _store(settings, start) as store:
+                        return await work(Base(store, registry, start, Bar(progress)))
+            finally:
+                await registry.close()
 
         return asyncio.run(run())
 
 
+def opened(base: Base, retrieval: RetrievalSettings) -> Parts:
+    """What works on collections as a whole."""
+    from serve_app.retrieval import preparing
+    from serve_app.retrieval.catalogue import Catalogue
+    from serve_app.retrieval.checking import Check
+    from serve_app.retrieval.embedder import EmbeddingModels
+    from serve_app.retrieval.mending import Mender
+    from serve_app.retrieval.reindexing import Reindexing
+
+    embedders = EmbeddingModels(retrieval.embedding_model, models.embedding_models())
+    catalogue = Catalogue(base.store, base.registry)
+    mender = Mender(base.store, base.registry, partial(preparing.split, embedders))
+    parts = (base.store, base.registry, catalogue, mender)
+    return Parts(catalogue, Reindexing(*parts), Check(*parts))
+
+
 def embedding_model(retrieval: RetrievalSettings, name: str | None = None) -> Model:
     """The model of that name, else that of the settings."""
-    from serve_app.retrieval.stages import Model
+    from serve_app.retrieval.bulk.models import Model
 
     chosen = name or retrieval.embedding_model
     return Model(chosen, models.embedding_models().get(chosen, chosen))

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import time
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.markup import escape
 
 from serve_app import models
 from serve_app.cli import following, sending
-from serve_app.cli.bulk import Bar, Start, embedding_model, with_store
+from serve_app.cli.bulk import Base, embedding_model, opened, with_base
 from serve_app.cli.client import DEFAULT_URL, Json, Key
 from serve_app.cli.console import errors, out
-from serve_app.errors import Unavailable
+from serve_app.errors import SettingsError, Unavailable
 from serve_app.ledger.prices import PriceTable
+from serve_app.retrieval.embedder import dimension
 from serve_app.retrieval.index import IngestReport
-from serve_app.retrieval.sources import discover
+from serve_app.retrieval.sources import File, discover, listed
 from serve_app.settings import load
 
 if TYPE_CHECKING:
-    from serve_app.retrieval.pipeline import Result
-    from serve_app.retrieval.port import Port
+    from serve_app.retrieval.bulk import Result
 
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Which knowledge base.")]
 Config = Annotated[Path, typer.Option("--config", "-f", help="Settings file (YAML).")]
@@ -42,10 +45,31 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be embedded and removed, do nothing.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read every file and compare its content, whatever its time says."
+        ),
+    ] = False,
     follow: Annotated[
         bool,
         typer.Option("--follow", help="Go on reading JSONL rows as they are added, over HTTP."),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="What the files are known by from run to run, where they lie elsewhere each time; "
+            "default: the path itself."
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="For this group alone; may be given several times. Documents that name groups "
+            "themselves keep those.",
+        ),
+    ] = None,
     config: Config = _LOCAL,
     as_json: Json = False,
     url: Annotated[
@@ -59,15 +83,19 @@ def ingest(
     ] = None,
     api_key: Key = None,
 ) -> None:
-    """Bring a knowledge base up to date with files: only what changed is embedded again.
+    """Bring a knowledge base up to date with files: only what changed is read and embedded again.
 
     Reads Markdown, text, HTML, PDF, DOCX, CSV and JSONL with Ray Data, in the running stack's
-    cluster or in one of its own, and writes to the Milvus of the settings. Documents that an
-    earlier run read from the same folder or glob and that are gone are removed. A run that was
-    interrupted is finished by the same command.
+    cluster or in one of its own, and writes to the Milvus of the settings. A file whose size and
+    time (or etag) are what they were is not read; [bold]--verify[/bold] reads it all the same. A
+    document's id is its path below the folder, as hr/README, unless it names one itself. Documents
+    that an earlier run read from the same folder or glob and that are gone are removed. A run that
+    was interrupted is finished by the same command. Over HTTP it does
+    the same, and sends all files.
 
-    A file that cannot be read is named and skipped; the exit code is then 1. What is left out of
-    one that was read, as pictures and hidden text, is named and counted.
+    A file that cannot be read, or whose id another one has, is named and skipped; the exit code is
+    then 1, and nothing is removed. What is left out of one that was read, as pictures and hidden
+    text, is named and counted.
 
     [bold]Example:[/bold] trivium ingest configs/demo/handbook --dry-run
     """
@@ -75,12 +103,16 @@ def ingest(
         following.send(paths, collection, url or DEFAULT_URL, api_key, as_json)
         return
     if url is not None:
-        done = Done(*sending.send(paths, collection, url, api_key, dry_run=dry_run))
+        files = discover(paths, source, allow or ())
+        done = Done(*sending.send(files, collection, url, api_key, dry_run=dry_run))
         if dry_run and not as_json:
-            out.print(f"{done.report.documents} documents would be sent to {url}")
+            _show_lines(done)
+            gone = f", {done.report.removed} chunks would be removed" if done.report.removed else ""
+            out.print(f"{done.report.documents} documents would be sent to {url}{gone}")
             raise typer.Exit(1 if done.problems else 0)
     else:
-        done = _bulk(paths, collection, tenant, config, dry_run)
+        found = listed(paths, source, allow or ())
+        done = bulk(found, collection, tenant, config, verify=verify, dry_run=dry_run)
     _show(done, collection, dry_run, as_json)
     if done.problems:
         raise typer.Exit(1)
@@ -100,53 +132,94 @@ def reindex(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Put the index before this one in force again.")
     ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Tell a run that is under way to wait.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Tell a run that was told to wait to go on.")
+    ] = False,
+    abort: Annotated[
+        bool, typer.Option("--abort", help="Stop a run; searches go on with the old index.")
+    ] = False,
     config: Config = _LOCAL,
     as_json: Json = False,
 ) -> None:
-    """Change a knowledge base's embedding model or chunk size while it is searched.
+    """Change a knowledge base's embedding model or chunk size while it is searched and written.
 
-    A new index is filled beside the old one and then put in force; the old one stays for
-    [bold]--rollback[/bold].
+    A new index is filled beside the old one and then put in force. What is written or deleted
+    meanwhile is, in both. A run that was interrupted is finished by the same command. The old index
+    stays for [bold]--rollback[/bold], which brings it up to date first, as long as
+    retrieval.keep_replaced_s says.
 
     [bold]Example:[/bold] trivium reindex --chunk-tokens 96
     """
-    from serve_app.retrieval import pipeline
-
+    if rollback + pause + resume + abort > 1:
+        raise SettingsError("give one of --rollback, --pause, --resume and --abort")
     settings = load(config).resolved(Path.cwd())
     model = embedding_model(settings.retrieval, model_name)
     size = chunk_tokens or settings.retrieval.chunk_tokens
 
-    async def run(store: Port, start: Start, bar: Bar) -> dict[str, Any]:
+    async def run(base: Base) -> dict[str, Any]:
+        told = base.registry.collections
+        if pause or resume:
+            await told.pause(collection, paused=pause)
+            return {"collection": collection, "paused": pause}
+        parts = opened(base, settings.retrieval)
+        if abort:
+            stopped = await parts.reindexing.abort(collection)
+            return {"collection": collection, "aborted": stopped.name}
+        started = time.monotonic()
         if rollback:
-            return {
-                "collection": collection,
-                "index": (await pipeline.rollback(store, collection)).name,
-            }
-        made, result = await pipeline.reindex(
-            store, collection, model, size, start=start, on_progress=bar
-        )
-        report = dataclasses.asdict(result.report)
-        return {"collection": collection, "index": made.name, "seconds": result.seconds, **report}
+            made, done = await parts.reindexing.rollback(collection, base.bar)
+        else:
+            made, done = await parts.reindexing.reindex(
+                collection,
+                model.name,
+                await asyncio.to_thread(dimension, model.path),
+                size,
+                base.bar,
+            )
+        dropped = await parts.catalogue.prune(collection, settings.retrieval.keep_replaced_s)
+        report = {name: getattr(done, name) for name in ("documents", "chunks", "embedded")}
+        seconds = round(time.monotonic() - started, 2)
+        return {
+            "collection": collection,
+            "index": made.name,
+            "seconds": seconds,
+            **report,
+            "embedded_tokens": done.tokens,
+            "dropped": dropped,
+        }
 
-    done = with_store(settings, run)
+    done = with_base(settings, run)
     if as_json:
         print(json.dumps(done))
-    else:
+    elif "index" in done:
         out.print(f"[bold]{collection}[/bold] is served by {done['index']} now")
+    elif abort:
+        out.print(f"{done['aborted']} is filled no further")
+    else:
+        out.print("it waits" if pause else "it goes on")
+
+
+class Lines(Sized, Iterable[str], Protocol):
+    """Lines; of a bulk run they may be too many for memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-    """What an ingest did; see `pipeline.Result`.
+    """What an ingest did; see `retrieval.bulk.Result`.
 
     Attributes:
         usd_per_token: What embedding costs; None if the server embedded, or no price is listed.
     """
 
     report: IngestReport
-    problems: list[str]
-    left_out: list[str] = dataclasses.field(default_factory=list)
+    problems: Lines
+    left_out: Lines = ()
     seconds: float = 0.0
+    files: int = 0
+    read: int = 0
     usd_per_token: float | None = None
 
     def usd(self, tokens: int) -> float | None:
@@ -154,61 +227,71 @@ class Done:
         return None if self.usd_per_token is None else tokens * self.usd_per_token
 
 
-def _bulk(paths: list[str], collection: str, tenant: str, config: Path, dry_run: bool) -> Done:
-    from serve_app.retrieval import pipeline
+def bulk(
+    files: Iterable[File],
+    collection: str,
+    tenant: str,
+    config: Path,
+    *,
+    verify: bool = False,
+    dry_run: bool = False,
+) -> Done:
+    """Bring the knowledge base of the settings up to date with files, from here."""
+    from serve_app.retrieval import bulk
 
     settings = load(config).resolved(Path.cwd())
-    files = discover(paths)
 
-    async def run(store: Port, start: Start, bar: Bar) -> Result:
-        return await pipeline.ingest(
+    async def run(base: Base) -> Result:
+        return await bulk.ingest(
             files,
-            store,
+            base.store,
+            base.registry,
             collection,
             tenant,
-            embedding_model(settings.retrieval),
-            settings.retrieval.chunk_tokens,
+            settings,
             paths=models.embedding_models(),
-            start=start,
+            start=base.start,
+            verify=verify,
             dry_run=dry_run,
-            on_progress=bar,
+            on_progress=base.bar.read,
         )
 
     prices = PriceTable.load(settings.ledger.prices)
     try:
-        result = with_store(settings, run)
+        result = with_base(settings, run)
     except Unavailable as error:
         if not dry_run:
             error.add_note("What was written stays; the same command finishes the run.")
         raise
     price = prices.get(result.model)
     usd_per_token = price.input / 1e6 if price else None
-    return Done(result.report, result.problems, result.left_out, result.seconds, usd_per_token)
+    return Done(
+        result.report,
+        result.problems,
+        result.left_out,
+        result.seconds,
+        result.files,
+        result.read,
+        usd_per_token,
+    )
 
 
 def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
     report = done.report
     spent, saved = done.usd(report.embedded_tokens), done.usd(report.saved_tokens)
-    for problem in done.problems:
-        errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
-    for losses in done.left_out:
-        errors.print(f"[dim]{escape(losses)}[/dim]")
+    _show_lines(done)
     if as_json:
-        record = dataclasses.asdict(report)
-        print(
-            json.dumps(
-                {
-                    "collection": collection,
-                    **record,
-                    "embedding_usd": spent,
-                    "saved_usd": saved,
-                    "failed": done.problems,
-                    "left_out": done.left_out,
-                    "dry_run": dry_run,
-                    "seconds": round(done.seconds, 2),
-                }
-            )
-        )
+        record = {
+            "collection": collection,
+            **dataclasses.asdict(report),
+            "files": done.files,
+            "read": done.read,
+            "embedding_usd": spent,
+            "saved_usd": saved,
+            "dry_run": dry_run,
+            "seconds": round(done.seconds, 2),
+        }
+        _print_with(record, {"failed": done.problems, "left_out": done.left_out})
         return
     would = "would be " if dry_run else ""
     out.print(
@@ -217,6 +300,24 @@ def _show(done: Done, collection: str, dry_run: bool, as_json: bool) -> None:
         f"{report.removed} {would}removed; "
         f"{report.saved_tokens:,} tokens{_money(saved)} needed no embedding"
     )
+
+
+def _show_lines(done: Done) -> None:
+    for problem in done.problems:
+        errors.print(f"[yellow]skipped[/yellow] {escape(problem)}")
+    for losses in done.left_out:
+        errors.print(f"[dim]{escape(losses)}[/dim]")
+
+
+def _print_with(record: dict[str, Any], lists: Mapping[str, Lines]) -> None:
+    """A record as JSON, with lists that need not fit into memory."""
+    print(json.dumps(record)[:-1], end="")
+    for name, lines in lists.items():
+        print(f", {json.dumps(name)}: [", end="")
+        for number, line in enumerate(lines):
+            print(", " if number else "", json.dumps(line), sep="", end="")
+        print("]", end="")
+    print("}")
 
 
 def _money(usd: float | None) -> str:

@@ -30,7 +30,8 @@ from serve_app.settings import load
 if TYPE_CHECKING:
     from serve_app.evaluation import retrieval, router
     from serve_app.evaluation.judgements import Judgements
-    from serve_app.retrieval.retriever import Models, Reranker
+    from serve_app.retrieval.preparing import Models
+    from serve_app.retrieval.retriever import Reranker
     from serve_app.settings import RetrievalSettings
 
 evaluate = typer.Typer(

@@ -96,15 +96,20 @@ def _batches(lines: Lines) -> Iterator[list[Document]]:
         while len(taken) < _BATCH and not lines.empty():
             taken.append(lines.get())
         ended = None in taken
-        if batch := list(_rows(line for line in taken if line is not None and line.strip())):
-            yield batch
+        rows = _rows(line for line in taken if line is not None and line.strip())
+        # A later row of the same id is what became of the earlier one.
+        if latest := {str(row["id"]): row for row in rows}:
+            yield list(latest.values())
 
 
 def _rows(lines: Iterable[bytes]) -> Iterator[Document]:
     for line in lines:
         try:
             row = json.loads(line)
-            yield {"title": row["id"], **row}
+            row = {"title": row["id"], **row}
+            # Python's parser takes NaN and 1e400 for numbers, which no request can hold.
+            json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
+            yield row
         except (ValueError, KeyError, TypeError, RecursionError):
             _skipped(f"not a row: {line.decode('utf-8', 'replace').strip()[:80]}")
 

@@ -44,6 +44,13 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is; spend is reported under it.")],
     tenant: Annotated[str, typer.Option(help="Whose documents it reads.")] = "default",
     scope: Annotated[list[Scope] | None, typer.Option(help="Default: chat.")] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose documents it reads beside those for everybody; '*' is every group's. "
+            "Default: none."
+        ),
+    ] = None,
     expires_in: Annotated[
         str | None, typer.Option(help="As in 12h, 90d, 52w; default: never.", metavar="TIME")
     ] = None,
@@ -60,7 +67,7 @@ def create(
     async def work(database: Database, settings: Settings) -> tuple[Key, str]:
         if RunFile.of(settings).process() and not await Keys(database).all():
             errors.print("a stack that is open now stays open until it is started again")
-        return await Keys(database).create(name, tenant, scopes, ends)
+        return await Keys(database).create(name, tenant, scopes, ends, group or ())
 
     _show(*with_ledger(config, work), as_json)
 
@@ -76,11 +83,12 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([{**asdict(key), "state": key.state(now)} for key in found]))
         return
-    table = Table("id", "name", "tenant", "scopes", "made", "expires", "state")
+    table = Table("id", "name", "tenant", "scopes", "groups", "made", "expires", "state")
     for key in found:
         scopes, times = ", ".join(key.scopes), (when(key.created_at), when(key.expires_at))
         names = (escape(key.name), escape(key.tenant))
-        table.add_row(key.id, *names, scopes, *times, key.state(now))
+        groups = escape(", ".join(key.groups))
+        table.add_row(key.id, *names, scopes, groups, *times, key.state(now))
     out.print(table)
 
 
@@ -93,7 +101,7 @@ def rotate(
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """A new key in an old one's place: same name, tenant, scopes and length of life."""
+    """A new key in an old one's place: same name, tenant, scopes, groups and length of life."""
     seconds = duration(overlap).total_seconds()
 
     async def work(database: Database, _: Settings) -> tuple[Key, str]:

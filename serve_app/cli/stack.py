@@ -18,6 +18,7 @@ from serve_app.cli import local, opening, steps
 from serve_app.cli.console import errors, out
 from serve_app.cli.sending import send
 from serve_app.errors import SettingsError, Unavailable
+from serve_app.retrieval.sources import discover
 from serve_app.settings import Settings, load
 
 _HANDBOOK = Path("configs/demo/handbook")
@@ -76,7 +77,7 @@ def up(
                 status.update("asking every road once")
                 local.wait_ready(url, _READY_S)
             if demo:
-                send([str(_HANDBOOK)], settings.retrieval.collection, url, demo_key)
+                send(discover([str(_HANDBOOK)]), settings.retrieval.collection, url, demo_key)
                 stack.enter_context(local.feed(url, settings.retrieval.collection, demo_key))
             _announce(url, demo, is_open=settings.gateway.open)
             signal.pause()

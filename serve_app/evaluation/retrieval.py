@@ -21,16 +21,21 @@ import numpy as np
 from milvus_lite.server_manager import server_manager_instance
 
 from serve_app.domain import Chunk, Document, SearchQuery
+from serve_app.errors import NotFound
 from serve_app.evaluation import metrics, reference
 from serve_app.evaluation.judgements import Query
 from serve_app.evaluation.reference import Way
-from serve_app.retrieval.retriever import DEPTH, Models, Reranker, Retriever, Rules
+from serve_app.retrieval.catalogue import Catalogue
+from serve_app.retrieval.preparing import Models
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.retriever import DEPTH, Reranker, Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
 
 _DEPTH = 100  # documents of a ranking that are looked at
 _BATCH = 64
 _TENANT = "evaluation"
+_ANY_SIZE = 10**12  # tokens
 _AS_ANSWERS = "hybrid, as answers"
 
 Progress = Callable[[str, int, int], None]
@@ -107,22 +112,22 @@ async def evaluate(
     """
     weights = (settings.dense_weight, settings.sparse_weight)
     rules = Rules(weights, settings.half_life_s)
-    async with _throw_away(settings) as (store, collection):
-        retriever = Retriever(store, models, settings.chunk_tokens, rules, reranker)
+    async with _throw_away(settings) as (store, registry, collection):
+        retriever = Retriever(store, registry, models, settings.chunk_tokens, rules, reranker)
         started = time.perf_counter()
         for at in range(0, len(documents), _BATCH):
             on_progress("ingest", at, len(documents))
             await retriever.ingest(collection, _TENANT, documents[at : at + _BATCH])
         on_progress("ingest", len(documents), len(documents))
         took = time.perf_counter() - started
-        index = await store.index(collection)
-        chunks = [hit.chunk for hit in await store.everything(index, _TENANT)]
+        sparse = await store.computes_bm25()
+        chunks = await retriever.whole(collection, _TENANT, _ANY_SIZE) or []
         notes = []
-        if not index.sparse:
+        if not sparse:
             notes.append("sparse: left out, this Milvus cannot compute BM25; hybrid is dense alone")
         ways = {
             name: _way(retriever, collection, query)
-            for name, query in _searches(index.sparse, reranker is not None).items()
+            for name, query in _searches(sparse, reranker is not None).items()
         }
         references = reference.ways(documents, chunks, _DEPTH)
         if not references:
@@ -196,18 +201,23 @@ async def _measured(
 
 
 @contextlib.asynccontextmanager
-async def _throw_away(settings: RetrievalSettings) -> AsyncIterator[tuple[MilvusStore, str]]:
+async def _throw_away(
+    settings: RetrievalSettings,
+) -> AsyncIterator[tuple[MilvusStore, Registry, str]]:
     """A store and the name of a collection; whatever is put into it is removed at the end."""
     collection = f"evaluation_{uuid.uuid4().hex[:12]}"
     with tempfile.TemporaryDirectory(prefix="trivium-evaluation-") as folder:
         uri = str(Path(folder) / "milvus.db") if settings.embedded else settings.milvus_uri
         store = MilvusStore.of(settings.model_copy(update={"milvus_uri": uri}))
+        registry = Registry(str(Path(folder) / "registry.db"))
         try:
-            yield store, collection
+            yield store, registry, collection
         finally:
             if not settings.embedded:
-                await store.remove_collection(collection)
+                with contextlib.suppress(NotFound):
+                    await Catalogue(store, registry).remove(collection)
             await store.close()
+            await registry.close()
             if settings.embedded:
                 # Else Milvus Lite writes it all again when the process ends.
                 await asyncio.to_thread(server_manager_instance.release_server, uri)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from serve_app.domain import EVERY_GROUP
 from serve_app.errors import Overloaded, PermissionDenied, TooManyFailures, Unauthenticated
 from serve_app.gateway.lookups import LookUps
 from serve_app.gateway.throttle import Failures
@@ -20,11 +21,16 @@ _BUSY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The client behind a request."""
+    """The client behind a request.
+
+    Attributes:
+        groups: Whose documents it reads, beside those that are for everybody.
+    """
 
     name: str
     tenant: str
     scopes: frozenset[str]
+    groups: frozenset[str] = frozenset()
 
     def require(self, scope: str) -> None:
         """Raises `PermissionDenied` unless the key has the scope."""
@@ -32,7 +38,10 @@ class Principal:
             raise PermissionDenied(f"this API key may not {scope}; ask for one with that scope")
 
 
-_ANYBODY = Principal("anonymous", "default", frozenset({"chat", "ingest"}))
+# Who opens the house to everybody has no secrets from anybody.
+_ANYBODY = Principal(
+    "anonymous", "default", frozenset({"chat", "ingest"}), frozenset({EVERY_GROUP})
+)
 
 
 class Keyring:
@@ -75,7 +84,7 @@ class Keyring:
         sent = digest(secret)
         for known in self._listed:
             if hmac.compare_digest(sent, known.sha256):
-                return Principal(known.name, known.tenant, frozenset(known.scopes))
+                return Principal(known.name, known.tenant, known.scopes, known.groups)
         if self._is_open and not secret.startswith(PREFIX):
             return _ANYBODY
         if not self._look_ups.is_valid(sent):
@@ -86,7 +95,7 @@ class Keyring:
         state = key.state(self._clock())
         if state != "valid":
             raise self._refusal(f"this API key is {state}; ask for a new one", address)
-        return Principal(key.name, key.tenant, frozenset(key.scopes))
+        return Principal(key.name, key.tenant, frozenset(key.scopes), frozenset(key.groups))
 
     def _may_try(self, secret: str, address: str) -> None:
         """An address that has been wrong too often has to wait. What may be a key has not, while

@@ -33,4 +33,5 @@ def context_of(request: Request, caller: Principal, timeout_s: float) -> Request
         deadline=time.time() + timeout_s,
         tenant=caller.tenant,
         api_key=caller.name,
+        groups=tuple(sorted(caller.groups)),
     )

@@ -49,10 +49,13 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
         caller: Caller,
         limit: Annotated[int, unless_empty(100), Query(ge=1, le=1000)] = 100,
         after: Annotated[str, Query(max_length=200)] = "",
+        source: Annotated[str | None, Query(max_length=2048)] = None,
     ) -> dict[str, Any]:
-        """A page of documents, ordered by id. `after` is the `last_id` of the page before."""
+        """A page of documents, ordered by id. `after` is the `last_id` of the page before; with
+        `source`, of those alone that were put with it.
+        """
         async with metering.visit(request, caller, "chat") as visit:
-            page = await knowledge.documents(visit.context, collection, after, limit)
+            page = await knowledge.documents(visit.context, collection, after, limit, source)
         found = page.documents
         return {
             "object": "list",
@@ -63,7 +66,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
         }
 
     @router.get(
-        "/documents/{document_id:path}", responses=ok(openapi.StoredDocument, "The document.")
+        "/documents/{document_id:rest}", responses=ok(openapi.StoredDocument, "The document.")
     )
     async def document(
         collection: Collection, document_id: str, request: Request, caller: Caller
@@ -82,14 +85,24 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
         }
 
     @router.delete(
-        "/documents/{document_id:path}", responses=ok(openapi.DeletedDocument, "It is gone.")
+        "/documents/{document_id:rest}", responses=ok(openapi.DeletedDocument, "It is gone.")
     )
     async def delete(
         collection: Collection, document_id: str, request: Request, caller: Caller
     ) -> dict[str, Any]:
         async with metering.visit(request, caller, "ingest") as visit:
-            await knowledge.delete(visit.context, collection, document_id)
-        return {"object": "document", "id": document_id, "deleted": True}
+            chunks = await knowledge.delete(visit.context, collection, document_id)
+        return {"object": "document", "id": document_id, "deleted": True, "chunks": chunks}
+
+    @router.delete("", responses=ok(openapi.DeletedCollection, "It is gone."))
+    async def delete_collection(
+        collection: Collection, request: Request, caller: Caller
+    ) -> dict[str, Any]:
+        """Remove all of the tenant's documents. The collection itself goes with them if the tenant
+        made it and no other tenant has documents in it."""
+        async with metering.visit(request, caller, "ingest") as visit:
+            removed = await knowledge.delete_collection(visit.context, collection)
+        return {"object": "collection", "id": collection, "deleted": True, "documents": removed}
 
     @router.post("/search", responses=ok(openapi.Hits, "The chunks."))
     async def search(

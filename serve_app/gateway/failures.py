@@ -39,6 +39,9 @@ def install(app: FastAPI) -> None:
             return response(error.__cause__, bought=bought(request.scope))
         if error.status_code == 404:
             return response(NotFound(f"there is nothing at {request.url.path}; see /docs"))
+        if error.status_code == 400 and "integer string conversion" in str(error.__cause__):
+            # Python's parser reads no whole number of more than 4,300 digits.
+            return response(InvalidRequest("a number is beyond 64 bits; send it as a text"))
         if error.status_code == 400:
             return response(InvalidRequest("the body is not valid JSON in UTF-8"))
         refusal = InvalidRequest(f"{request.method} is not possible at {request.url.path}")

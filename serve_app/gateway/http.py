@@ -13,10 +13,20 @@ from starlette.middleware.cors import CORSMiddleware
 from serve_app import __version__
 from serve_app.expert.serving import Adapters
 from serve_app.frontier.pictures import admitted
-from serve_app.gateway import documents, failures, openapi, pages, responses, spending
+from serve_app.gateway import (
+    documents,
+    failures,
+    ingesting,
+    openapi,
+    pages,
+    paths,
+    responses,
+    spending,
+)
 from serve_app.gateway.access import Admission, Keyring
 from serve_app.gateway.callers import Caller, context_of
 from serve_app.gateway.chat import Chat
+from serve_app.gateway.ingesting import Ingesting
 from serve_app.gateway.metering import Metering
 from serve_app.gateway.middleware import Authentication, BodyLimit, RequestIdentity, Unforeseen
 from serve_app.gateway.openapi import ok
@@ -32,6 +42,7 @@ from serve_app.gateway.schema import (
 )
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.jobs import Jobs
 from serve_app.ledger.keys import Keys
 from serve_app.orchestration.run import Router
 from serve_app.settings import Settings
@@ -47,6 +58,7 @@ class Services:
     database: Database
     book: Book
     keys: Keys
+    jobs: Jobs
     router: Router
     knowledge: RemoteKnowledge
     readiness: Readiness
@@ -83,6 +95,7 @@ def create_app(services: Services) -> FastAPI:
         )
     app.add_middleware(RequestIdentity)
     failures.install(app)
+    paths.install()
     pages.install(app)
     metering = services.metering
     app.include_router(
@@ -95,6 +108,7 @@ def create_app(services: Services) -> FastAPI:
         )
     )
     app.include_router(documents.routes(services.knowledge, metering))
+    app.include_router(ingesting.routes(Ingesting(services.jobs, gateway.ingest), metering))
 
     @app.post("/v1/chat/completions", responses=openapi.CHAT)
     async def chat(body: ChatCompletionRequest, request: Request, caller: Caller) -> Response:
@@ -136,7 +150,7 @@ def create_app(services: Services) -> FastAPI:
         roads = [_model(name, started) for name in MODELS]
         return {"object": "list", "data": roads + adapters}
 
-    @app.get("/v1/models/{model:path}", responses=ok(openapi.Model, "The model."))
+    @app.get("/v1/models/{model:rest}", responses=ok(openapi.Model, "The model."))
     async def model(model: str, caller: Caller) -> dict[str, Any]:
         resolve(model)
         if named := adapter(model):

@@ -100,6 +100,32 @@ class Ingested(BaseModel):
     chunks: int
 
 
+class IngestJob(BaseModel):
+    object: Literal["ingest.job"]
+    id: str
+    collection: str
+    status: Literal["queued", "running", "done", "failed", "cancelled"]
+    source: str
+    allow: list[str]
+    created_at: int
+    started_at: int | None
+    ended_at: int | None
+    urls: dict[str, int]
+    documents: int
+    chunks: int
+    removed: int
+    error: str | None
+    failed: list[Object]
+
+
+class IngestJobs(BaseModel):
+    object: Literal["list"]
+    data: list[IngestJob]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class DocumentEntry(BaseModel):
     id: str
 
@@ -130,6 +156,14 @@ class DeletedDocument(BaseModel):
     object: Literal["document"]
     id: str
     deleted: bool
+    chunks: int
+
+
+class DeletedCollection(BaseModel):
+    object: Literal["collection"]
+    id: str
+    deleted: bool
+    documents: int
 
 
 class Hit(DocumentChunk):

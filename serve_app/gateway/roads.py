@@ -145,10 +145,15 @@ class RemoteKnowledge:
         return report
 
     async def documents(
-        self, context: RequestContext, collection: str, after: str, limit: int
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
     ) -> DocumentPage:
         found: DocumentPage = await self._remote.call(
-            "documents", context, collection, after, limit
+            "documents", context, collection, after, limit, source
         )
         return found
 
@@ -158,5 +163,11 @@ class RemoteKnowledge:
         chunks: list[Chunk] = await self._remote.call("document", context, collection, document_id)
         return chunks
 
-    async def delete(self, context: RequestContext, collection: str, document_id: str) -> None:
-        await self._remote.call("delete", context, collection, document_id)
+    async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
+        """How many chunks it had."""
+        chunks: int = await self._remote.call("delete", context, collection, document_id)
+        return chunks
+
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        removed: int = await self._remote.call("delete_collection", context, collection)
+        return removed

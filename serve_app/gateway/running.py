@@ -17,9 +17,11 @@ from serve_app.domain import Generation, Message, RequestContext, Route
 from serve_app.errors import SettingsError
 from serve_app.expert.adapters import Registry
 from serve_app.expert.serving import Adapter, Adapters
+from serve_app.fetching import Content, Unfetchable, fetch, parts_of
 from serve_app.gateway.accounting import Accounting
 from serve_app.gateway.chat import Chat
 from serve_app.gateway.http import Services, create_app
+from serve_app.gateway.jobs import PATIENCE_S, Runner
 from serve_app.gateway.metering import Metering
 from serve_app.gateway.readiness import Readiness
 from serve_app.gateway.roads import RemoteKnowledge, RemoteModel, RemoteRouter
@@ -29,6 +31,7 @@ from serve_app.handles import Remote
 from serve_app.ledger.accounts import Accounts
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.jobs import Jobs
 from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
@@ -66,6 +69,7 @@ class _Ledger:
         self.unlimited = Book(self.database)
         # Connections of its own: a flood of keys must not hold up what answers cost.
         self.keys = Keys(Database(settings.database, password))
+        self.jobs = Jobs(self.database)
 
     async def close(self) -> None:
         await self.keys.close()
@@ -97,12 +101,14 @@ class Running:
         same = before is not None and before.settings.expert == settings.expert
         self.adapters: Adapters = before.adapters if before and same else self._adapters()
         self._ledger = _Ledger(settings.ledger)
+        self._prices = _prices(settings)
         self.services: Services = self._services(
             metrics, before.services.readiness if before else None
         )
         registry = settings.expert.adapters if settings.expert.lora.enabled else None
         ledger = self._ledger
-        self._watch = Watch(ledger.database, ledger.book, self.adapters, registry, standing)
+        named = settings.sync.sources
+        self._watch = Watch(ledger.database, ledger.book, self.adapters, registry, standing, named)
         self._working: list[asyncio.Task[None]] = []
         self.app: ASGIApp = create_app(self.services)
 
@@ -118,7 +124,8 @@ class Running:
             except SettingsError:
                 await self.close()
                 raise
-        self._working = [asyncio.create_task(self._look()), asyncio.create_task(self._watch.run())]
+        work = (self._look(), self._watch.run(), self._runner().run())
+        self._working = [asyncio.create_task(each) for each in work]
         # A replica that joins knows the adapters before its first request. At a stack's first start
         # the expert takes longer than this, and `/readyz` says so.
         with contextlib.suppress(TimeoutError):
@@ -141,7 +148,7 @@ class Running:
     def _services(self, metrics: GatewayMetrics, readiness: Readiness | None) -> Services:
         settings, ledger = self.settings, self._ledger
         router, retriever = settings.router, settings.retrieval
-        prices = _prices(settings)
+        prices = self._prices
         decider = RemoteRouter(
             Remote(self.peers.router, "router", router.timeout_s),
             router.scaling.max_replicas,
@@ -164,6 +171,7 @@ class Running:
             database=ledger.database,
             book=ledger.book,
             keys=ledger.keys,
+            jobs=ledger.jobs,
             router=decider,
             knowledge=knowledge,
             readiness=Readiness(
@@ -176,6 +184,25 @@ class Running:
                 accounts, gateway.places, gateway.request_timeout_s, retriever.embedding_model
             ),
             metrics=metrics,
+        )
+
+    def _runner(self) -> Runner:
+        """Who carries out jobs of this replica."""
+        ingest = self.settings.gateway.ingest
+
+        async def fetched(url: str) -> Content:
+            # The settings may name fewer hosts than when the job was made.
+            if parts_of(url, ingest.takes) is None:
+                raise Unfetchable("its host is not one of gateway.ingest.hosts")
+            return await fetch(url, max_bytes=ingest.max_bytes, accept="*/*")
+
+        return Runner(
+            self._ledger.jobs,
+            RemoteKnowledge(Remote(self.peers.retriever, "knowledge", PATIENCE_S)),
+            Accounts(self._ledger.book, self._prices),
+            fetched,
+            ingest,
+            self.settings.retrieval.embedding_model,
         )
 
     def _expert(self) -> RemoteModel:

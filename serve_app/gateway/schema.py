@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from serve_app.domain import Document, Message, Route, SearchMode, SearchQuery
 from serve_app.errors import InvalidRequest, ModelNotFound, UnsupportedParameter
@@ -17,8 +24,10 @@ from serve_app.gateway.conversation import (
     check_tools,
     turns,
 )
-from serve_app.gateway.wire import Body, Instant, Scalar, Whole, Wire
+from serve_app.gateway.wire import Body, Instant, MetadataName, Scalar, Whole, Wire
 from serve_app.orchestration.run import Question
+from serve_app.retrieval import admission
+from serve_app.settings import GROUP
 
 MODELS: dict[str, Route | None] = {
     "trivium/auto": None,
@@ -249,15 +258,29 @@ class RouteRequest(Body):
         return messages
 
 
+def _id(document_id: str) -> str:
+    if problem := admission.id_problem(document_id):
+        raise ValueError(problem)
+    return document_id
+
+
+Allow = list[Annotated[str, Field(pattern=rf"^{GROUP}$")]]
+
+
 class WireDocument(Wire):
-    id: str = Field(min_length=1)
+    id: Annotated[str, AfterValidator(_id)]
     title: str = ""
     text: str
-    metadata: dict[str, Scalar | None] = Field(default_factory=dict)
+    metadata: dict[MetadataName, Scalar | None] = Field(default_factory=dict)
+    source: str = Field(default="", max_length=2048)
+    url: str = Field(default="", max_length=2048)
+    allow: Allow = Field(default_factory=list, max_length=admission.MOST_GROUPS)
 
     def document(self) -> Document:
         metadata: Mapping[str, Any] = {k: v for k, v in self.metadata.items() if v is not None}
-        return Document(self.id, self.title or self.id, self.text, metadata)
+        title = self.title or self.id
+        allow = tuple(dict.fromkeys(self.allow))
+        return Document(self.id, title, self.text, metadata, self.source, self.url, allow)
 
 
 class IngestRequest(Body):
@@ -278,6 +301,31 @@ class IngestRequest(Body):
 
     documents: list[WireDocument] = Field(min_length=1, max_length=256)
 
+    @model_validator(mode="after")
+    def _each_once(self) -> IngestRequest:
+        """The order of a batch's documents says nothing, so neither of two is the right one."""
+        first: dict[str, int] = {}
+        for i, each in enumerate(self.documents):
+            if (j := first.setdefault(each.id, i)) != i:
+                place = f"documents[{i}].id"
+                raise InvalidRequest(
+                    f"{place}: {each.id!r} is the id of documents[{j}] too; send one of them",
+                    param=place,
+                )
+        return self
+
+
+class IngestJobRequest(Body):
+    """`POST /v1/collections/{name}/ingest`."""
+
+    model_config = _like({"urls": ["https://example.com/handbook.pdf"], "source": "handbook"})
+
+    urls: list[Annotated[str, StringConstraints(min_length=1, max_length=2048)]] = Field(
+        min_length=1, max_length=10_000
+    )
+    source: str = Field(default="", max_length=2048)
+    allow: Allow = Field(default_factory=list, max_length=admission.MOST_GROUPS)
+
 
 class SearchRequest(Body):
     """`POST /v1/collections/{name}/search`."""
@@ -287,7 +335,7 @@ class SearchRequest(Body):
     query: str = Field(min_length=1, max_length=10_000)
     k: Whole = Field(default=5, ge=1, le=50)
     mode: SearchMode = "hybrid"
-    metadata: dict[str, Scalar] = Field(default_factory=dict, max_length=16)
+    metadata: dict[MetadataName, Scalar] = Field(default_factory=dict, max_length=16)
     since: Instant | None = None
     until: Instant | None = None
     recent: bool = False

@@ -1,9 +1,10 @@
-"""What stands between answers, read now and then for the metrics: limits, and canaries' scores."""
+"""What stands between answers, read now and then for the metrics: limits, canaries, sources."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from serve_app.errors import TriviumError
@@ -11,6 +12,7 @@ from serve_app.expert.serving import Adapters
 from serve_app.ledger import report
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
+from serve_app.ledger.sources import Sources
 from serve_app.telemetry.drift import History
 from serve_app.telemetry.metrics import StandingMetrics
 
@@ -24,6 +26,7 @@ class Watch:
 
     Args:
         registry: Of the adapters; `None` where none are served.
+        sources: Names of those that the settings have now; of others nothing is told.
     """
 
     def __init__(
@@ -33,17 +36,19 @@ class Watch:
         adapters: Adapters,
         registry: str | None,
         metrics: StandingMetrics,
+        sources: Collection[str] = (),
     ) -> None:
         self._database = database
         self._book = book
         self._adapters = adapters
         self._registry = registry
         self._metrics = metrics
+        self._named = sources
 
     async def run(self) -> None:
         """Look every few seconds until cancelled. What cannot be read is not told."""
         while True:
-            for tell in (self.limits, self.canaries):
+            for tell in (self.limits, self.canaries, self.sources):
                 try:
                     await tell()
                 except Exception as error:
@@ -64,6 +69,14 @@ class Watch:
         for described in self._adapters.catalogue():
             if record := await asyncio.to_thread(_last, self._registry, described["name"]):
                 self._metrics.canary(record)
+
+    async def sources(self) -> None:
+        """Tell how the sources of the settings stand."""
+        now = self._book.clock()
+        for name, each in (await Sources(self._database).all()).items():
+            lag = each.lag(now)
+            if name in self._named and lag is not None:
+                self._metrics.source(name, lag, each.failures)
 
 
 def _last(registry: str, adapter: str) -> dict[str, Any] | None:

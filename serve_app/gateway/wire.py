@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -22,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from serve_app.errors import InvalidRequest
+from serve_app.retrieval import admission
 
 Place = tuple[str | int, ...]
 
@@ -156,9 +158,15 @@ def _instant(value: Any) -> Any:
 def _scalar(value: Any) -> Any:
     if not isinstance(value, str | int | float):
         raise ValueError("must be a text, a number, true or false")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError("is beyond 64 bits; send it as a text")
+    if not isinstance(value, str) and (problem := admission.number_problem(value)):
+        raise ValueError(problem)
     return value
+
+
+def _field(name: str) -> str:
+    if problem := admission.name_problem(name):
+        raise ValueError(problem)
+    return name
 
 
 def unless_empty(default: int) -> BeforeValidator:
@@ -168,6 +176,7 @@ def unless_empty(default: int) -> BeforeValidator:
 
 Whole = Annotated[int, BeforeValidator(_integral)]
 Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_instant)]
+MetadataName = Annotated[str, AfterValidator(_field)]
 Scalar = Annotated[
     str | int | float | bool,
     PlainValidator(_scalar),

@@ -24,15 +24,17 @@ class KnowledgeCosts:
 
 
 def knowledge_costs(
-    price: TokenPrice, chunk_tokens: Sequence[int], top_k: int, turns: Sequence[int]
+    price: TokenPrice, base: int, chunks: int, top_k: int, turns: Sequence[int]
 ) -> KnowledgeCosts:
     """What evidence costs after so many turns of one conversation.
 
     The whole base is the same prefix each turn: cached from the second on. Retrieved chunks differ
     each turn and are always paid in full; `top_k` chunks of the mean length.
+
+    Args:
+        base, chunks: How many tokens and chunks there are.
     """
-    base = sum(chunk_tokens)
-    retrieved = top_k * base / len(chunk_tokens)
+    retrieved = top_k * base / chunks
     cached = price.input if price.cached_input is None else price.cached_input
 
     def whole(n: int) -> float:

@@ -25,9 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
+from serve_app.database import missing_only
 from serve_app.errors import BudgetExceeded, LedgerUnavailable
 from serve_app.ledger import tables
-from serve_app.ledger.database import Database, missing_only
+from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Closing, Entry, Hold, Opening, Page, Settlement
 from serve_app.ledger.limits import Amount, Balance, Counter, Limit, Payer
 from serve_app.ledger.retention import prune

@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from sqlalchemy import insert, select, update
 
-from serve_app.domain import WARM_UP
+from serve_app.domain import EVERY_GROUP, WARM_UP
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.ledger import tables
 from serve_app.ledger.database import Database
-from serve_app.settings import NAME
+from serve_app.settings import GROUP, NAME
 
 PREFIX = "tv-"
 _BODY = rf"{PREFIX}[A-Za-z0-9_-]{{43}}"  # 256 bits
@@ -36,6 +36,7 @@ class Key:
     """What is known of a key; itself is not.
 
     Attributes:
+        groups: Whose documents it reads, beside those that are for everybody.
         expires_at, revoked_at: Unix seconds; `None` is never.
     """
 
@@ -43,6 +44,7 @@ class Key:
     name: str
     tenant: str
     scopes: tuple[str, ...]
+    groups: tuple[str, ...]
     created_at: float
     expires_at: float | None
     revoked_at: float | None
@@ -83,13 +85,25 @@ class Keys:
         self._clock = clock
 
     async def create(
-        self, name: str, tenant: str, scopes: Sequence[str], expires_at: float | None = None
+        self,
+        name: str,
+        tenant: str,
+        scopes: Sequence[str],
+        expires_at: float | None = None,
+        groups: Sequence[str] = (),
     ) -> tuple[Key, str]:
         """A new key, and the secret itself, which is not to be had again.
 
         Raises:
-            InvalidRequest: A name that limits could not tell from others, or the house's own.
+            InvalidRequest: A name that limits could not tell from others, or the house's own; or a
+                group that is none.
         """
+        for group in groups:
+            if group != EVERY_GROUP and not re.fullmatch(GROUP, group):
+                raise InvalidRequest(
+                    f"{group!r} is no name of a group: 1 to 64 characters, none of control, no "
+                    "quotes, commas or backslashes"
+                )
         for text in (name, tenant):
             if not re.fullmatch(NAME, text) or text == WARM_UP:
                 raise InvalidRequest(
@@ -103,6 +117,7 @@ class Keys:
             name=name,
             tenant=tenant,
             scopes=tuple(sorted(scopes)),
+            groups=tuple(sorted(set(groups))),
             created_at=self._clock(),
             expires_at=expires_at,
             revoked_at=None,
@@ -113,6 +128,7 @@ class Keys:
             "name": name,
             "tenant": tenant,
             "scopes": list(key.scopes),
+            "groups": list(key.groups),
             "created_at": key.created_at,
             "expires_at": expires_at,
         }
@@ -129,7 +145,7 @@ class Keys:
         old = await self._valid(key_id)
         lasted = None if old.expires_at is None else old.expires_at - old.created_at
         ends = None if lasted is None else self._clock() + lasted
-        made = await self.create(old.name, old.tenant, old.scopes, ends)
+        made = await self.create(old.name, old.tenant, old.scopes, ends, old.groups)
         until = self._clock() + overlap_s
         if old.expires_at is None or until < old.expires_at:
             await self._change(key_id, {"expires_at": until})
@@ -181,6 +197,7 @@ def _key(row: Any) -> Key:
         name=row["name"],
         tenant=row["tenant"],
         scopes=tuple(row["scopes"]),
+        groups=tuple(row["groups"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],

@@ -132,7 +132,59 @@ keys = Table(
     Column("name", _NAME, nullable=False),
     Column("tenant", _NAME, nullable=False),
     Column("scopes", JSON, nullable=False),
+    Column("groups", JSON, nullable=False, server_default="[]"),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+)
+
+# Jobs that bring documents in from addresses. `running` while a gateway has it: one whose lease is
+# over is anybody's, and goes on where it stood.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("tenant", _NAME, nullable=False),
+    Column("collection", String(63), nullable=False),
+    Column("api_key", _NAME, nullable=False),
+    Column("groups", JSON, nullable=False),
+    Column("allow", JSON, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("runner", _ID),
+    Column("lease_until", Float, nullable=False),
+    Column("removed", Integer, nullable=False),
+    Index("jobs_by_collection", "tenant", "collection", "created_at"),
+    Index("jobs_by_lease", "status", "lease_until"),
+)
+
+# One row for each address of a job, in its order: `pending`, `in` or `failed`.
+job_urls = Table(
+    "job_urls",
+    metadata,
+    Column("job_id", _ID, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("documents", JSON, nullable=False),
+    Column("chunks", Integer, nullable=False),
+)
+
+# How sources that are kept in step stand (`trivium sync`): `seen` is how far each was read.
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("collection", String(63), nullable=False),
+    Column("seen", JSON, nullable=False),
+    Column("first_at", Float, nullable=False),
+    Column("tried_at", Float, nullable=False),
+    Column("synced_at", Float),
+    Column("failures", Integer, nullable=False),
+    Column("problem", Text, nullable=False),
 )

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
-from serve_app.errors import InvalidRequest, SettingsError
-from serve_app.retrieval import index
+from serve_app.errors import InvalidRequest, SettingsError, TriviumError
+from serve_app.retrieval import admission
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, check_window, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport
 from serve_app.retrieval.port import METHODS
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings, from_args
@@ -25,6 +27,8 @@ from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
 
 log = logging.getLogger(__name__)
+
+_MENDED_S = 10.0
 
 
 class RetrieverServer:
@@ -45,7 +49,8 @@ class RetrieverServer:
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
-        settings = from_args(fixed).retrieval
+        everything = from_args(fixed)
+        settings = everything.retrieval
         self._metrics = IndexMetrics()
         self._configured = False
         models = EmbeddingModels(settings.embedding_model, model_paths)
@@ -59,8 +64,14 @@ class RetrieverServer:
                 reranker = CrossEncoder(settings.rerank_model)
         self._store = MilvusStore.of(settings)
         self._retriever = Retriever(
-            self._store, models, settings.chunk_tokens, _rules(settings), reranker
+            self._store,
+            Registry.of(everything),
+            models,
+            settings.chunk_tokens,
+            _rules(settings),
+            reranker,
         )
+        self._mending: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Take new settings (`{"retrieval": …}`), or go on with the old ones.
@@ -81,6 +92,8 @@ class RetrieverServer:
         self._store.be_patient(settings.timeout_s)
         self._retriever.chunk_tokens = settings.chunk_tokens
         self._retriever.rules = _rules(settings)
+        if self._mending is None:
+            self._mending = asyncio.create_task(self._mend())
 
     async def search(
         self, context: RequestContext, collection: str, query: SearchQuery
@@ -94,14 +107,16 @@ class RetrieverServer:
         }
         with tracing.span(f"retrieval {collection}", attributes, parent=context.trace) as span:
             async with asyncio.timeout(context.deadline - time.time()):
-                chunks = await self._retriever.search(collection, context.tenant, query)
+                chunks = await self._retriever.search(
+                    collection, context.tenant, query, context.groups
+                )
             span.set_attribute("trivium.retrieval.chunks", len(chunks))
             return chunks
 
     async def whole(
         self, context: RequestContext, collection: str, max_tokens: int
     ) -> list[Chunk] | None:
-        return await self._retriever.whole(collection, context.tenant, max_tokens)
+        return await self._retriever.whole(collection, context.tenant, max_tokens, context.groups)
 
     async def nearness(
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
@@ -118,26 +133,40 @@ class RetrieverServer:
         self, context: RequestContext, collection: str, documents: list[Document]
     ) -> IngestReport:
         with tracing.span(f"ingest {collection}", parent=context.trace) as span:
-            report = await self._retriever.ingest(collection, context.tenant, documents)
+            report = await self._retriever.ingest(
+                collection, context.tenant, documents, context.groups
+            )
             span.set_attribute("trivium.ingest.chunks", report.chunks)
             span.set_attribute("trivium.ingest.embedded", report.embedded)
             live = [each for each in documents if each.metadata.get("as_of")]
-            moments = [index.times(each, each.id)[1] for each in live]
+            moments = [admission.moment(each)[1] for each in live]
             self._metrics.ingested(moments, time.time(), report.chunks, report.embedded)
             return report
 
     async def documents(
-        self, context: RequestContext, collection: str, after: str, limit: int
+        self,
+        context: RequestContext,
+        collection: str,
+        after: str,
+        limit: int,
+        source: str | None = None,
     ) -> DocumentPage:
-        return await self._retriever.documents(collection, context.tenant, after, limit)
+        return await self._retriever.documents(
+            collection, context.tenant, after, limit, source, context.groups
+        )
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
     ) -> list[Chunk]:
-        return await self._retriever.document(collection, context.tenant, document_id)
+        return await self._retriever.document(
+            collection, context.tenant, document_id, context.groups
+        )
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
-        return await self._retriever.delete(collection, context.tenant, document_id)
+        return await self._retriever.delete(collection, context.tenant, document_id, context.groups)
+
+    async def delete_collection(self, context: RequestContext, collection: str) -> int:
+        return await self._retriever.delete_collection(collection, context.tenant, context.groups)
 
     async def on_store(self, context: RequestContext, method: str, *args: Any) -> Any:
         """A method of the store, for `port.RemoteStore`; no request from outside gets here.
@@ -149,6 +178,20 @@ class RetrieverServer:
             raise InvalidRequest(f"{method!r} is not for others to call on the store")
         async with asyncio.timeout(context.deadline - time.time()):
             return await getattr(self._store, method)(*args)
+
+    async def _mend(self) -> None:
+        """Finish what replicas that died have left, as long as this one lives."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _MENDED_S)  # noqa: S311  # no secret
+            try:
+                done = await self._retriever.mend()
+            except TriviumError as error:
+                log.warning("what was left to be mended waits: %s", error)
+            except Exception:
+                log.exception("what was left to be mended could not be")
+            else:
+                if done.documents or done.removed:
+                    log.warning("mended what a writer has left: %s", done)
 
 
 def _rules(settings: RetrievalSettings) -> Rules:

@@ -1,46 +1,42 @@
-"""What a collection is made of: rows, their keys, and what has to be done to bring it up to date.
+"""What an index is made of: rows, one for each chunk of a document in a version.
 
-A chunk's key holds the hash of what is embedded, so a collection is its own registry of content: a
-key that is there needs no embedding, wherever in its document the chunk now stands; a key that no
-document has any more is stale. Nothing else remembers what was ingested, so nothing can disagree
-with it, and a run that was killed is finished by running it again.
+A row's key follows from its document's, the version and its number. So whoever knows the registry
+knows the keys of all rows that there should be, and finds a document, removes it, or tells what
+should not be there, without a search. Versions never mix: the rows of one stay as they were written
+until they are removed. What an earlier version has embedded is found by the hash of its text.
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
-from serve_app.retrieval import blocks, chunking
+from serve_app.retrieval import admission, blocks, chunking
+from serve_app.retrieval.registry.entries import Facts, document_key
 from serve_app.retrieval.search_text import normalised
 
-_MAX_ID = 200
-_MAX_TITLE_BYTES = 1000
 _HEADINGS = blocks.BETWEEN
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A chunk as it is stored.
+    """A chunk.
 
     Attributes:
-        id: A hash of tenant, document and what is embedded.
         ordinal: Counts the chunks of a document from 0.
         as_of: ISO 8601 time at which the text was true, as the document gives it; or empty.
         time: The same (else the document's `effective_from`) in Unix seconds; 0 when unknown.
         series: Documents of one series are versions of each other; empty for most.
         source: Where a bulk run read the document; empty for one sent over HTTP.
         tokens: Of the embedded text, as the embedding model counts.
+        allow: Groups that may read the document; everybody of the tenant, where there are none.
     """
 
-    id: str
     tenant: str
     document_id: str
     ordinal: int
@@ -53,6 +49,7 @@ class Row:
     source: str = ""
     tokens: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
 
     @property
     def embedded(self) -> str:
@@ -60,34 +57,59 @@ class Row:
         return embedded_text(self.title, self.heading, self.text)
 
     @property
-    def stamp(self) -> str:
-        """A hash of what is stored beside the embedding: when it changes, the vector stays."""
-        rest = (self.ordinal, self.as_of, self.time, self.series, self.source, dict(self.metadata))
-        return _digest(json.dumps(rest, sort_keys=True, default=str))
+    def hash(self) -> str:
+        """Of what is embedded: rows with the same have the same vector."""
+        return _digest(self.embedded)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a collection knows of a row.
+class Stored:
+    """A row as it is written to an index.
 
     Attributes:
-        written: Unix milliseconds of its last change.
+        version: Of its document.
+        since, until: When its document is in force among its series: half-open, Unix seconds.
+        vector: Of what is embedded.
     """
 
-    document: tuple[str, str]
-    stamp: str
-    source: str
-    written: int
+    row: Row
+    version: int
+    since: int
+    until: int
+    vector: Sequence[float]
+
+    @property
+    def key(self) -> str:
+        """Of its document."""
+        return document_key(self.row.tenant, self.row.document_id)
+
+    @property
+    def id(self) -> str:
+        return row_id(self.key, self.version, self.row.ordinal)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Keys, by what has to be done with them."""
+class Place:
+    """Which row of which version of which document a row of an index is, and what it says of when
+    it is in force."""
 
-    embed: frozenset[str]
-    restamp: frozenset[str]
-    same: frozenset[str]
-    stale: frozenset[str]
+    id: str
+    tenant: str
+    document_id: str
+    ordinal: int
+    version: int
+    since: int
+    until: int
+
+
+def row_id(key: str, version: int, ordinal: int) -> str:
+    """A row's key: those of a document follow each other in the order of keys."""
+    return f"{key}-{version}-{ordinal}"
+
+
+def row_ids(key: str, version: int, chunks: int) -> list[str]:
+    """Keys of all rows of a document in a version."""
+    return [row_id(key, version, ordinal) for ordinal in range(chunks)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +141,6 @@ def embedded_text(title: str, heading: str, text: str) -> str:
     return f"{title}\n{heading}\n{text}"
 
 
-def plan(stamps: Mapping[str, str], known: Mapping[str, Known]) -> Plan:
-    """What turns `known` into the rows wanted.
-
-    Args:
-        stamps: Of every row wanted, by key.
-        known: Every row of the documents concerned.
-    """
-    there = stamps.keys() & known.keys()
-    same = frozenset(key for key in there if known[key].stamp == stamps[key])
-    return Plan(
-        embed=frozenset(stamps.keys() - known.keys()),
-        restamp=frozenset(there - same),
-        same=same,
-        stale=frozenset(known.keys() - stamps.keys()),
-    )
-
-
 def rows(
     document: Document,
     tenant: str,
@@ -158,9 +163,8 @@ def rows(
         UnprocessableDocument: It is empty, or its id, title or time does not fit; names which.
     """
     title, text = normalised(document.title), normalised(document.text)
-    document = replace(document, title=title, text=text)
-    _check(document, where)
-    as_of, time = times(document, where)
+    admission.check(replace(document, title=title, text=text), where)
+    as_of, time = admission.moment(document, where)
 
     def room(headings: tuple[str, ...]) -> int:
         assert window is not None
@@ -170,32 +174,55 @@ def rows(
     if not pieces:
         raise UnprocessableDocument(f"{where}.text holds no text", param=f"{where}.text")
     made = []
-    seen: Counter[str] = Counter()
     for ordinal, piece in enumerate(pieces):
         heading = _HEADINGS.join(piece.headings)
-        embedded = embedded_text(title, heading, piece.text)
-        # A text may stand twice in a document. Each part's length keeps tenant "a/b" with document
-        # "c" apart from "a" with "b/c".
-        parts = (tenant, document.id, str(seen[embedded]), embedded)
-        seen[embedded] += 1
-        made.append(
-            Row(
-                id=_digest("".join(f"{len(part)}:{part}" for part in parts)),
-                tenant=tenant,
-                document_id=document.id,
-                ordinal=ordinal,
-                title=title,
-                heading=heading,
-                text=piece.text,
-                as_of=as_of,
-                time=time,
-                series=str(document.metadata.get("series", "")),
-                source=source,
-                tokens=count(embedded),
-                metadata=dict(document.metadata),
-            )
+        row = Row(
+            tenant=tenant,
+            document_id=document.id,
+            ordinal=ordinal,
+            title=title,
+            heading=heading,
+            text=piece.text,
+            as_of=as_of,
+            time=time,
+            series=_series(document),
+            source=source or document.source,
+            metadata=dict(document.metadata),
+            allow=tuple(document.allow),
         )
+        made.append(replace(row, tokens=count(row.embedded)))
     return made
+
+
+def facts(document: Document, tenant: str, *, source: str = "", where: str = "document") -> Facts:
+    """What is registered of a document.
+
+    Raises:
+        UnprocessableDocument: Its id, title or time does not fit; names which.
+    """
+    admission.check(document, where)
+    as_of, time = admission.moment(document, where)
+    source = source or document.source
+    everything: tuple[Any, ...] = (
+        document.title,
+        document.text,
+        dict(document.metadata),
+        source,
+        document.allow,
+    )
+    content = json.dumps(everything, sort_keys=True, default=str)
+    return Facts(
+        tenant,
+        document.id,
+        title=document.title,
+        as_of=as_of,
+        time=time,
+        series=_series(document),
+        source=source,
+        allow=tuple(document.allow),
+        url=document.url,
+        sha256=hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
 
 
 def document(stored: Iterable[Row]) -> Document:
@@ -215,56 +242,17 @@ def document(stored: Iterable[Row]) -> Document:
         path = headings
         lines += [row.text, ""]
     assert first is not None
-    return Document(first.document_id, first.title, "\n\n".join(lines), first.metadata)
+    text = "\n\n".join(lines)
+    return Document(first.document_id, first.title, text, first.metadata, allow=first.allow)
 
 
-def report(documents: int, rows: Mapping[str, Row], plan: Plan) -> IngestReport:
-    """What a plan that was carried out did."""
-    embedded = sum(row.tokens for key, row in rows.items() if key in plan.embed)
-    return IngestReport(
-        documents=documents,
-        chunks=len(rows),
-        embedded=len(plan.embed),
-        removed=len(plan.stale),
-        embedded_tokens=embedded,
-        saved_tokens=sum(row.tokens for row in rows.values()) - embedded,
-    )
-
-
-def _check(document: Document, where: str) -> None:
-    if not document.id.strip() or len(document.id.encode()) > _MAX_ID:
-        raise UnprocessableDocument(
-            f"{where}.id must have 1 to {_MAX_ID} bytes", param=f"{where}.id"
-        )
-    if len(document.title.encode()) > _MAX_TITLE_BYTES:
-        raise UnprocessableDocument(
-            f"{where}.title is longer than {_MAX_TITLE_BYTES} bytes", param=f"{where}.title"
-        )
-    if len(str(document.metadata.get("series", "")).encode()) > _MAX_ID:
-        raise UnprocessableDocument(
-            f"{where}.metadata.series is longer than {_MAX_ID} bytes",
-            param=f"{where}.metadata.series",
-        )
-
-
-def times(document: Document, where: str) -> tuple[str, int]:
-    """`as_of` as given, and the document's time in Unix seconds."""
-    as_of = str(document.metadata.get("as_of", ""))
-    for name in ("as_of", "effective_from"):
-        if not (value := str(document.metadata.get(name, ""))):
-            continue
-        try:
-            moment = datetime.datetime.fromisoformat(value)
-        except ValueError:
-            raise UnprocessableDocument(
-                f"{where}.metadata.{name} must be an ISO 8601 time, e.g. 2026-03-14T09:30:00Z",
-                param=f"{where}.metadata.{name}",
-            ) from None
-        return as_of, int(
-            (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-        )
-    return as_of, 0
+def _series(document: Document) -> str:
+    """The series of a document. One that is for some groups hides none that is for others."""
+    series = str(document.metadata.get("series", ""))
+    if not series or not document.allow:
+        return series
+    return _digest(json.dumps([series, *sorted(document.allow)]))
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

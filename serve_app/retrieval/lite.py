@@ -1,10 +1,13 @@
-"""BM25 in Milvus Lite by the statistics of a whole collection. Importing this loads Milvus Lite.
+"""Milvus Lite made to answer as the server does. Importing this loads Milvus Lite.
 
 Lite 3.2.2 scores each part of a collection (a segment, or the rows not flushed yet) by the part's
 own document frequencies and mean length. In a part of a few rows every word is frequent: what was
 just written loses against any old text that has one word of the query. Milvus's server scores by
 the collection's statistics, as BM25 is defined (Robertson and Zaragoza, "The Probabilistic
 Relevance Framework: BM25 and Beyond", 2009), and with `share_statistics` so does Lite.
+
+Its filters compare as Python does, where `True == 1`. The server tells the two apart, and with
+`tell_truth_from_numbers` so does Lite.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any
 from milvus_lite.engine.collection import Collection
 from milvus_lite.index import sparse_factory
 from milvus_lite.index.sparse_inverted import SparseInvertedIndex
+from milvus_lite.search.filter.eval import python_backend
 
 _segments: ContextVar[Sequence[SparseInvertedIndex]] = ContextVar("of the collection searched")
 
@@ -49,6 +53,16 @@ def share_statistics() -> None:
 
     Collection._search_sparse = over_all
     sparse_factory._search_prepared_sparse_index = part
+
+
+@functools.cache
+def tell_truth_from_numbers() -> None:
+    """Let `==` in every filter of Milvus Lite in this process hold `true` for no number."""
+    python_backend._CMP_OPS["=="] = _same
+
+
+def _same(left: Any, right: Any) -> bool:
+    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)
 
 
 def _indexes(collection: Any, field: str) -> list[SparseInvertedIndex]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,22 +49,21 @@ def fuse(rankings: Sequence[Sequence[Hit]], weights: Sequence[float]) -> list[Hi
 
 
 def recent_first(hits: Sequence[Hit], now: float, half_life_s: float) -> list[Hit]:
-    """Halve the score of what is old, smoothly; what has no time counts as old."""
+    """Lower the score of what is old, to half of it at most; what has no time counts as old.
+
+    The bonus of what is new halves with the first `half_life_s`, and then ever more slowly: last
+    week comes before the year before, whatever the half-life.
+    """
 
     def weighed(hit: Hit) -> Hit:
-        fresh = 0.5 ** (max(0.0, now - hit.time) / half_life_s)
-        return replace(hit, chunk=replace(hit.chunk, score=hit.chunk.score * (0.5 + 0.5 * fresh)))
+        age = max(0.0, now - hit.time)
+        weight = 0.5 + 0.5 / (1 + math.log2(1 + age / half_life_s))
+        score = hit.chunk.score
+        # To lower a score below zero is to take it further away.
+        lowered = score * weight if score >= 0 else score / weight
+        return replace(hit, chunk=replace(hit.chunk, score=lowered))
 
     return sorted(map(weighed, hits), key=lambda hit: -hit.chunk.score)
-
-
-def current(hits: Sequence[Hit], newest: Mapping[str, str]) -> list[Hit]:
-    """Drop what a newer version hides; `newest` names the document in force of each series."""
-    return [
-        hit
-        for hit in hits
-        if not hit.series or newest.get(hit.series, hit.chunk.document_id) == hit.chunk.document_id
-    ]
 
 
 def diverse(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
@@ -74,11 +74,14 @@ def diverse(hits: Sequence[Hit], k: int, diversity: float) -> list[Hit]:
     """
     rest = list(hits)
     chosen: list[Hit] = []
-    best = max((hit.chunk.score for hit in rest), default=0.0) or 1.0
+    # A cross-encoder's scores are logits: they may all be below zero, and the best is still 1 here.
+    least = min((hit.chunk.score for hit in rest), default=0.0)
+    floor = min(0.0, least)
+    span = max((hit.chunk.score for hit in rest), default=0.0) - floor or 1.0
 
     def gain(hit: Hit) -> float:
         likeness = max((float(hit.vector @ other.vector) for other in chosen), default=0.0)
-        return (1 - diversity) * hit.chunk.score / best - diversity * likeness
+        return (1 - diversity) * (hit.chunk.score - floor) / span - diversity * likeness
 
     while rest and len(chosen) < k:
         following = max(rest, key=gain)

@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from serve_app.domain import Chunk, Document, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, TooManyCollections
-from serve_app.retrieval import index, ranking
-from serve_app.retrieval.filters import Where
-from serve_app.retrieval.index import DocumentPage, IngestReport, Row
-from serve_app.retrieval.indexes import Index
+from serve_app.errors import (
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    TriviumError,
+    UnprocessableDocument,
+)
+from serve_app.retrieval import admission, index, preparing, ranking
+from serve_app.retrieval.catalogue import Catalogue
+from serve_app.retrieval.filters import Reader, Where
+from serve_app.retrieval.index import DocumentPage, IngestReport, row_ids
 from serve_app.retrieval.lanes import Lanes
+from serve_app.retrieval.mending import Mended, Mender
 from serve_app.retrieval.nearness import Nearness
+from serve_app.retrieval.preparing import Embedder, Models, Preparation
 from serve_app.retrieval.ranking import Floats, Hit
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
 from serve_app.retrieval.search_text import normalised, searchable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
+from serve_app.retrieval.writing import Writer
+
+log = logging.getLogger(__name__)
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
-_SIZE_TTL_S = 10.0  # to count a large base's tokens for each question would cost too much
-
-
-class Embedder(Protocol):
-    """An embedding model; blocking, thread-safe.
-
-    Attributes:
-        window: Tokens of a text that it reads; none if there is no bound.
-    """
-
-    dimension: int
-    window: int | None
-
-    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        """Texts to unit vectors."""
-        ...
-
-    def count(self, text: str) -> int:
-        """Tokens of a text."""
-        ...
-
-
-class Models(Protocol):
-    """Embedding models by name, and the one for new collections."""
-
-    default: str
-
-    def model(self, name: str) -> Embedder: ...
+_SIZE_TTL_S = 10.0  # to add up a base's tokens for each question would cost too much
+_PAGE = 500  # documents read together
+_LOOKS = 20  # at documents that others write, so many times; those see to them too
+_LOOK_AGAIN_S = 0.05
 
 
 class Reranker(Protocol):
@@ -87,12 +77,17 @@ class Retriever:
     def __init__(
         self,
         store: MilvusStore,
+        registry: Registry,
         models: Models,
         chunk_tokens: int,
         rules: Rules,
         reranker: Reranker | None = None,
     ) -> None:
         self._store = store
+        self._registry = registry
+        self._catalogue = Catalogue(store, registry)
+        self._writer = Writer(store, registry)
+        self._mender = Mender(store, registry, partial(preparing.split, models))
         self._models = models
         self.chunk_tokens = chunk_tokens
         self.rules = rules
@@ -100,55 +95,90 @@ class Retriever:
         self._nearness = Nearness()
         self._queries: dict[str, Together] = {}  # by embedding model
         self._lanes = Lanes(shared=store.embedded)
-        self._sizes: dict[tuple[str, str], tuple[float, int]] = {}
-        self._making = asyncio.Lock()
+        self._sizes: dict[tuple[str, Reader], tuple[float, int]] = {}
 
     async def ingest(
-        self, collection: str, tenant: str, documents: Sequence[Document]
+        self,
+        collection: str,
+        tenant: str,
+        documents: Sequence[Document],
+        groups: tuple[str, ...] = (),
     ) -> IngestReport:
         """Add documents, or replace those with the same id; embeds only what is new.
 
         All are checked before any is written.
 
+        Args:
+            groups: Of who writes: what is for others alone is neither written nor replaced.
+
         Raises:
+            PermissionDenied: One is for others, or has the id of one that is; names which.
             UnprocessableDocument: One is empty, or its id or title does not fit; names which.
             TooManyCollections: It would be a new collection, and the tenant has made too many.
         """
         with self._lanes.write():
-            return await self._ingested(collection, tenant, documents)
+            return await self._ingested(collection, Reader(tenant, groups), documents)
 
     async def _ingested(
-        self, collection: str, tenant: str, documents: Sequence[Document]
+        self, collection: str, writer: Reader, documents: Sequence[Document]
     ) -> IngestReport:
-        target = await self._target(collection, tenant)
-        embedder = await self._embedder(target)
+        for i, each in enumerate(documents):
+            if not writer.may_read(each.allow):
+                raise PermissionDenied(
+                    f"documents[{i}].allow: this API key has none of these groups, so it may not "
+                    "write documents for them",
+                    param=f"documents[{i}].allow",
+                )
         # The last one of an id wins, as it would in calls of their own.
-        split = await asyncio.to_thread(_split, documents, tenant, target.chunk_tokens, embedder)
-        rows = {row.id: row for each in split.values() for row in each}
-        known = await self._store.known(target, tenant, documents=list(split))
-        plan = index.plan({key: row.stamp for key, row in rows.items()}, known)
-        new = [rows[key] for key in rows if key in plan.embed]
-        vectors = await asyncio.to_thread(embedder, [row.embedded for row in new]) if new else []
-        moved = await self._store.vectors(target, sorted(plan.restamp))
-        await self._store.upsert(
-            target,
-            [
-                *zip(new, vectors, strict=True),
-                *((rows[key], vector) for key, vector in moved.items()),
-            ],
-        )
-        await self._store.remove(target, sorted(plan.stale))
-        return index.report(len(documents), rows, plan)
+        last = {each.id: (i, each) for i, each in enumerate(documents)}
+        facts = [
+            index.facts(each, writer.tenant, where=f"documents[{i}]") for i, each in last.values()
+        ]
+        try:
+            return await self._put(collection, writer, list(last.values()), facts)
+        except NotFound:  # it was removed just now
+            return await self._put(collection, writer, list(last.values()), facts)
 
-    async def search(self, collection: str, tenant: str, query: SearchQuery) -> list[Chunk]:
-        """The best chunks for a query, best first.
+    async def _put(
+        self,
+        collection: str,
+        writer: Reader,
+        documents: Sequence[tuple[int, Document]],
+        facts: Sequence[Facts],
+    ) -> IngestReport:
+        target = await self._target(collection, writer.tenant)
+        assert target.in_force is not None
+        await self._check_taken(collection, writer, documents, facts)
+        preparation = Preparation(
+            self._store,
+            self._registry,
+            self._models,
+            target.in_force,
+            documents,
+            facts,
+        )
+        written = await self._writer.put(collection, facts, preparation)
+        await self._mend(collection, written.to_mend)
+        return IngestReport(
+            documents=len(documents),
+            chunks=written.chunks,
+            embedded=preparation.embedded,
+            removed=preparation.replaced,
+            embedded_tokens=preparation.embedded_tokens,
+            saved_tokens=written.tokens - preparation.embedded_tokens,
+        )
+
+    async def search(
+        self, collection: str, tenant: str, query: SearchQuery, groups: tuple[str, ...] = ()
+    ) -> list[Chunk]:
+        """The best chunks for a query, best first, of those that the groups may read.
 
         Raises:
             NotFound: There is no such collection.
             InvalidRequest: BM25 alone was asked of a server that cannot compute it.
         """
         query = replace(query, text=normalised(query.text))
-        source = await self._store.index(collection)
+        source = await self._catalogue.index(collection)
         if query.mode == "sparse" and not source.sparse:
             raise InvalidRequest(
                 "this Milvus server cannot compute BM25 (2.5 and later can); search dense",
@@ -156,8 +186,7 @@ class Retriever:
             )
         vector = await self._vector(source, query.text)
         async with self._lanes.search():
-            hits = await self._found(source, tenant, query, vector)
-            hits = await self._in_force(source, tenant, hits)
+            hits = await self._found(source, Reader(tenant, groups), query, vector)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:
@@ -166,22 +195,31 @@ class Retriever:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]
 
-    async def whole(self, collection: str, tenant: str, max_tokens: int) -> list[Chunk] | None:
-        """All of a tenant's chunks, if together they have at most so many tokens.
+    async def whole(
+        self, collection: str, tenant: str, max_tokens: int, groups: tuple[str, ...] = ()
+    ) -> list[Chunk] | None:
+        """All chunks that the groups may read, if together they have at most so many tokens.
 
         Raises:
             NotFound: There is no such collection.
         """
-        source = await self._store.index(collection)
-        key = (source.name, tenant)
+        source = await self._catalogue.index(collection)
+        reader = Reader(tenant, groups)
+        key = (source.name, reader)
         until, tokens = self._sizes.get(key, (0.0, 0))
         if time.monotonic() > until:
-            tokens = sum(await self._store.tokens(source, tenant))
+            tokens = await self._registry.documents.tokens(source.name, tenant, max_tokens, groups)
             self._sizes[key] = (time.monotonic() + _SIZE_TTL_S, tokens)
         if tokens > max_tokens:
             return None
-        hits = await self._store.everything(source, tenant)
-        return [hit.chunk for hit in await self._in_force(source, tenant, hits)]
+        chunks: list[Chunk] = []
+        after, now = "", time.time()
+        while page := await self._registry.documents.in_force(
+            collection, source.name, tenant, now, after, _PAGE, groups
+        ):
+            chunks += await self._chunks(source, reader, [copy for _, copy in page])
+            after = page[-1][0]
+        return chunks
 
     async def nearness(self, collection: str, query: str, texts: Sequence[str]) -> list[float]:
         """The cosine of each text with a query, by the collection's embedding model.
@@ -189,67 +227,193 @@ class Retriever:
         Raises:
             NotFound: There is no such collection.
         """
-        source = await self._store.index(collection)
+        source = await self._catalogue.index(collection)
         embedder = await self._embedder(source)
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
     async def documents(
-        self, collection: str, tenant: str, after: str = "", limit: int = 100
+        self,
+        collection: str,
+        tenant: str,
+        after: str = "",
+        limit: int = 100,
+        source: str | None = None,
+        groups: tuple[str, ...] = (),
     ) -> DocumentPage:
-        """The documents of a tenant by id, those behind `after`, at most so many."""
-        index = await self._store.index(collection)
-        return await self._store.documents(index, tenant, after, limit)
+        """The documents that the groups may read by id, those behind `after`, at most so many.
 
-    async def document(self, collection: str, tenant: str, document_id: str) -> list[Chunk]:
+        Args:
+            source: Those of that one alone.
+        """
+        await self._catalogue.index(collection)
+        page = await self._registry.documents.page(
+            collection, tenant, after, limit + 1, source=source, groups=groups
+        )
+        listed = [
+            {"id": e.facts.id, "title": e.facts.title, "as_of": e.facts.as_of or None}
+            for e in page[:limit]
+        ]
+        return DocumentPage(listed, has_more=len(page) > limit)
+
+    async def document(
+        self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
+    ) -> list[Chunk]:
         """All chunks of a document.
 
         Raises:
-            NotFound: There is no such document.
+            NotFound: There is no such document that the groups may read.
         """
-        source = await self._store.index(collection)
-        chunks = await self._store.chunks(source, tenant, document_id)
-        if not chunks:
-            raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-        return chunks
+        source = await self._catalogue.index(collection)
+        key = Facts(tenant, document_id).key
+        chunks: list[Chunk] = []
+        copy: Copy | None = None
+        while True:
+            before = copy
+            copy = (await self._registry.documents.copies(source.name, [key])).get(key)
+            # One that is being replaced may go while it is read: then it is the next version's.
+            if copy is None or (copy == before and not chunks):
+                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
+            if copy == before:
+                return chunks
+            chunks = await self._chunks(source, Reader(tenant, groups), [copy])
+            if len(chunks) == copy.chunks:
+                return chunks
 
-    async def delete(self, collection: str, tenant: str, document_id: str) -> int:
-        """Remove a document; returns how many chunks it had.
+    async def delete(
+        self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
+    ) -> int:
+        """Remove a document, from every index; returns how many chunks it had.
 
         Raises:
-            NotFound: There is no such document.
+            NotFound: There is no such document that the groups may read.
         """
-        source = await self._store.index(collection)
-        known = await self._store.known(source, tenant, documents=[document_id])
-        if not known:
+        await self._catalogue.index(collection)
+        there = await self._registry.documents.entry(collection, tenant, document_id)
+        removed = None
+        if there is None or Reader(tenant, groups).may_read(there.facts.allow):
+            removed = await self._deleted(collection, [Facts(tenant, document_id)])
+        if removed is None:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-        await self._store.remove(source, list(known))
-        return len(known)
+        return removed
 
-    async def _target(self, collection: str, tenant: str) -> Index:
-        """The collection's index, made if there is none and the tenant may have one more."""
-        with contextlib.suppress(NotFound):
-            return await self._store.index(collection)
-        default = self._models.default
-        dimension = self._models.model(default).dimension
-        async with self._making:  # one at a time: each counts those before it
-            if await self._store.owned(tenant) >= self.rules.max_collections:
-                with contextlib.suppress(NotFound):
-                    return await self._store.index(collection)
-                raise TooManyCollections(
-                    f"there is no collection {collection!r}, and your tenant has made "
-                    f"{self.rules.max_collections}, which is the limit "
-                    "(retrieval.max_collections): use one of them",
-                    param="collection",
+    async def delete_collection(
+        self, collection: str, tenant: str, groups: tuple[str, ...] = ()
+    ) -> int:
+        """Remove a tenant's documents that the groups may read; with the last ones of all tenants
+        the collection goes too.
+
+        Returns:
+            How many documents.
+
+        Raises:
+            NotFound: There is no such collection, or it holds none of the tenant's and is not its.
+        """
+        found = await self._catalogue.collection(collection)
+        documents = self._registry.documents
+        count = await documents.count(collection, tenant)
+        is_all = count == await documents.count(collection, tenant, groups)
+        if (
+            is_all
+            and found.owner == tenant
+            and await self._catalogue.remove(collection, only_of=tenant)
+        ):
+            return count
+        removed = 0
+        while page := await documents.page(collection, tenant, "", _PAGE, groups=groups):
+            await self._deleted(collection, [each.facts for each in page])
+            removed += len(page)
+        if found.owner != tenant and not removed:
+            raise NotFound(f"there is no collection {collection!r}", param="collection")
+        return removed
+
+    async def mend(self) -> Mended:
+        """Finish what writers that died have left, in all collections."""
+        done = Mended()
+        while True:
+            step = Mended()
+            for collection, entries in (await self._registry.documents.abandoned()).items():
+                step += await self._mended(collection, entries)
+            done += step
+            if not (step.documents or step.removed):
+                return done
+
+    async def _check_taken(
+        self,
+        collection: str,
+        writer: Reader,
+        documents: Sequence[tuple[int, Document]],
+        facts: Sequence[Facts],
+    ) -> None:
+        """Raises `PermissionDenied` where one's id is that of a document for others alone, and
+        `UnprocessableDocument` where it is that of one read elsewhere.
+        """
+        there = await self._registry.documents.entries(collection, [each.key for each in facts])
+        for (i, document), each in zip(documents, facts, strict=True):
+            before = there.get(each.key)
+            if before is None or before.state != "in":
+                continue
+            if not writer.may_read(before.facts.allow):
+                raise PermissionDenied(
+                    f"documents[{i}].id: this API key may not write {document.id!r}",
+                    param=f"documents[{i}].id",
                 )
-            return await self._store.ensure(
-                collection, default, dimension, self.chunk_tokens, tenant
-            )
+            if problem := admission.taken(document, before.facts.source, before.facts.url):
+                place = f"documents[{i}].id"
+                raise UnprocessableDocument(f"{place}: {problem}", param=place)
+
+    async def _deleted(self, collection: str, wanted: Sequence[Facts]) -> int | None:
+        """Chunks of documents that are removed; none where there are no such documents."""
+        with self._lanes.write():
+            written = await self._writer.delete(collection, wanted)
+        await self._mend(collection, written.to_mend)
+        return written.removed if written.changed else None
+
+    async def _mend(self, collection: str, keys: Iterable[str]) -> None:
+        """Bring rows of documents up to date that a write has put into another light.
+
+        Others may do so at the same time, for another light; whoever is last has the right one.
+        """
+        wanted = sorted(keys)
+        try:
+            for _ in range(_LOOKS if wanted else 0):
+                entries = await self._registry.documents.entries(collection, wanted)
+                left = [each for each in entries.values() if each.claim is not None]
+                if not left:
+                    return
+                done = await self._mended(collection, left)
+                if not done.documents:
+                    await asyncio.sleep(_LOOK_AGAIN_S)
+        except TriviumError as error:
+            log.warning("documents of %r stay to be mended: %s", collection, error)
+
+    async def _mended(self, collection: str, entries: Sequence[Entry]) -> Mended:
+        found = await self._registry.collections.get(collection)
+        if found is None or found.in_force is None:
+            return Mended()
+        return await self._mender.mend(found, entries)
+
+    async def _chunks(self, source: Index, reader: Reader, copies: Sequence[Copy]) -> list[Chunk]:
+        keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
+        return [hit.chunk for hit in await self._store.chunks(source, reader, keys)]
+
+    async def _target(self, collection: str, tenant: str) -> Collection:
+        """The collection, made if there is none and the tenant may have one more."""
+        default = self._models.default
+        embedder = await asyncio.to_thread(self._models.model, default)
+        return await self._catalogue.ensure(
+            collection,
+            default,
+            embedder.dimension,
+            self.chunk_tokens,
+            tenant,
+            self.rules.max_collections,
+        )
 
     async def _found(
-        self, source: Index, tenant: str, query: SearchQuery, vector: list[float]
+        self, source: Index, reader: Reader, query: SearchQuery, vector: list[float]
     ) -> list[Hit]:
         """Hits of one ranking, or of both, fused."""
-        where = Where(tenant, query.metadata, query.since, query.until)
+        where = Where(reader, query.metadata, query.since, query.until)
         depth = max(query.k, DEPTH)
 
         async def near() -> list[Hit]:
@@ -267,16 +431,9 @@ class Retriever:
         if query.mode == "dense" or not source.sparse:
             return await near()
         if query.mode == "sparse":
-            return await worded()
+            # Ranks, not BM25's own scores: those tell how often a word stands in what others read.
+            return ranking.fuse([await worded()], [1.0])
         return ranking.fuse(await asyncio.gather(near(), worded()), self.rules.weights)
-
-    async def _in_force(self, source: Index, tenant: str, hits: list[Hit]) -> list[Hit]:
-        """Without what a newer version of its series hides."""
-        series = sorted({hit.series for hit in hits if hit.series})
-        if not series:
-            return hits
-        newest = await self._store.newest(source, tenant, series, time.time())
-        return ranking.current(hits, newest)
 
     async def _reranked(self, text: str, hits: Sequence[Hit]) -> list[Hit]:
         assert self._reranker is not None
@@ -295,23 +452,6 @@ class Retriever:
     async def _embedder(self, of: Index) -> Embedder:
         # The first use loads the model.
         return await asyncio.to_thread(self._models.model, of.model)
-
-
-def _split(
-    documents: Sequence[Document], tenant: str, chunk_tokens: int, embedder: Embedder
-) -> dict[str, list[Row]]:
-    """The rows of each document, by its id."""
-    return {
-        each.id: index.rows(
-            each,
-            tenant,
-            max_tokens=chunk_tokens,
-            count=embedder.count,
-            window=embedder.window,
-            where=f"documents[{i}]",
-        )
-        for i, each in enumerate(documents)
-    }
 
 
 def _with_cosine(hit: Hit, vector: Floats) -> Hit:

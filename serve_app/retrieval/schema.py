@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,17 +12,30 @@ from pymilvus import CollectionSchema, DataType, Function, FunctionType, MilvusC
 from pymilvus.milvus_client.index import IndexParams
 
 from serve_app.domain import Chunk
-from serve_app.retrieval.index import Known, Row
+from serve_app.retrieval.admission import MOST_GROUPS
+from serve_app.retrieval.index import Place, Row, Stored
 from serve_app.retrieval.ranking import Hit
+from serve_app.retrieval.registry.entries import Copy, Facts, document_key
 from serve_app.retrieval.search_text import MAX_BYTES, searchable, shown
+from serve_app.settings.sections import VectorIndex
 
 Field = Literal["dense", "sparse"]
 Vector = Sequence[float]
 
 CHUNK = ["id", "document_id", "ordinal", "title", "heading", "text", "as_of", "time", "series"]
-ROW = [*CHUNK, "tenant", "source", "tokens", "metadata"]
-KNOWN = ["id", "tenant", "document_id", "stamp", "source", "written"]
+_ROW = [*CHUNK[1:], "tenant", "source", "tokens", "metadata", "allow"]
+STORED = [*_ROW, "version", "since", "until", "dense"]
+FIRST_LAYOUT = [*(name for name in _ROW if name != "allow"), "dense"]
+FACTS = [
+    *("tenant", "document_id", "title", "as_of", "time", "series", "source", "tokens"),
+    *("ordinal", "version", "since", "until", "allow"),
+]
+PLACE = ["id", "tenant", "document_id", "ordinal", "version", "since", "until"]
 METRIC = {"dense": {"metric_type": "IP"}, "sparse": {"metric_type": "BM25"}}
+# Filters name them; an index spares Milvus a look at every row. `since` and `until` are named too,
+# but nearly every row is between them: those a scan finds sooner.
+_FILTERED_TEXTS = ["tenant", "document_id"]
+_FILTERED_NUMBERS = ["time"]
 # The usual short list (Lucene's); they would otherwise be most of a question's terms.
 _STOP_WORDS = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
@@ -30,6 +45,32 @@ _ANALYZER = {
     "tokenizer": "standard",
     "filter": ["lowercase", {"type": "stop", "stop_words": _STOP_WORDS}],
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """The kinds of index that a server has for texts and for numbers."""
+
+    texts: str
+    numbers: str
+
+    @classmethod
+    def of(cls, version: str) -> Scalars:
+        """Of a server of this version: 2.3 has no inverted ones, Lite no others."""
+        if version.startswith("milvus_lite") or at_least(version, (2, 4)):
+            return cls("INVERTED", "INVERTED")
+        return cls("Trie", "STL_SORT")
+
+
+def at_least(version: str, wanted: tuple[int, int]) -> bool:
+    """Whether a server's version, as it says it, is that one or later."""
+    numbers = re.match(r"v?(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= wanted
+
+
+def computes_bm25(version: str) -> bool:
+    """Whether a server of this version has the BM25 function."""
+    return version.startswith("milvus_lite") or at_least(version, (2, 5))
 
 
 def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
@@ -55,8 +96,17 @@ def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
     schema.add_field("source", DataType.VARCHAR, max_length=2048)
     schema.add_field("tokens", DataType.INT64)
     schema.add_field("metadata", DataType.JSON)
-    schema.add_field("stamp", DataType.VARCHAR, max_length=32)
-    schema.add_field("written", DataType.INT64)
+    schema.add_field(
+        "allow",
+        DataType.ARRAY,
+        element_type=DataType.VARCHAR,
+        max_capacity=MOST_GROUPS,
+        max_length=256,
+    )
+    schema.add_field("hash", DataType.VARCHAR, max_length=32)
+    schema.add_field("version", DataType.INT64)
+    schema.add_field("since", DataType.INT64)
+    schema.add_field("until", DataType.INT64)
     schema.add_field("dense", DataType.FLOAT_VECTOR, dim=dimension)
     if sparse:
         schema.add_field("sparse", DataType.SPARSE_FLOAT_VECTOR)
@@ -71,34 +121,78 @@ def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
     return schema
 
 
-def search_indexes(*, sparse: bool) -> IndexParams:
-    """What Milvus builds so that an index's vectors are found fast."""
+def search_indexes(vectors: VectorIndex, scalars: Scalars, *, sparse: bool) -> IndexParams:
+    """What Milvus builds so that rows are found fast."""
     made = MilvusClient.prepare_index_params()
-    made.add_index("dense", index_type="AUTOINDEX", **METRIC["dense"])
+    made.add_index("dense", index_type=vectors.type, params=dict(vectors.build), **METRIC["dense"])
     if sparse:
         made.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", **METRIC["sparse"])
+    for names, kind in ((_FILTERED_TEXTS, scalars.texts), (_FILTERED_NUMBERS, scalars.numbers)):
+        for name in names:
+            made.add_index(name, index_type=kind)
     return made
 
 
-def record(row: Row, vector: Vector, now: int) -> dict[str, Any]:
-    """What is written for a row; `now` is in Unix milliseconds."""
+def record(stored: Stored) -> dict[str, Any]:
+    """What is written for a row."""
+    row = stored.row
     return {
-        **{name: getattr(row, name) for name in ROW},
+        **{name: getattr(row, name) for name in _ROW},
         "text": searchable(row.text),
         "metadata": dict(row.metadata),
-        "stamp": row.stamp,
-        "written": now,
-        "dense": list(vector),
+        "allow": list(row.allow),
+        "id": stored.id,
+        "hash": row.hash,
+        "version": stored.version,
+        "since": stored.since,
+        "until": stored.until,
+        "dense": list(stored.vector),
     }
 
 
-def row(stored: Mapping[str, Any]) -> Row:
-    return Row(**{name: stored[name] for name in ROW} | {"text": shown(stored["text"])})
+def stored(found: Mapping[str, Any]) -> Stored:
+    """A row that was read with `STORED`."""
+    named = {name: found[name] for name in _ROW if name != "allow"} | {"text": shown(found["text"])}
+    row = Row(**named, allow=_allow(found))
+    vector = [float(each) for each in found["dense"]]
+    return Stored(row, found["version"], found["since"], found["until"], vector)
 
 
-def known(stored: Mapping[str, Any]) -> Known:
-    document = (stored["tenant"], stored["document_id"])
-    return Known(document, stored["stamp"], stored["source"], stored["written"])
+def place_of(found: Mapping[str, Any]) -> Place:
+    """A row that was read with `PLACE`."""
+    return Place(**{name: found[name] for name in PLACE})
+
+
+def documents(found: Iterable[Mapping[str, Any]]) -> list[tuple[Facts, Copy]]:
+    """Documents of rows that were read with `FACTS`: of each the latest version that is whole."""
+    versions: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in found:
+        key = document_key(row["tenant"], row["document_id"])
+        versions.setdefault((key, row["version"]), []).append(row)
+    latest: dict[str, tuple[Facts, Copy]] = {}
+    for (key, version), rows in sorted(versions.items(), key=lambda pair: pair[0]):
+        if {row["ordinal"] for row in rows} != set(range(len(rows))):
+            continue
+        row = rows[0]
+        facts = Facts(
+            row["tenant"],
+            row["document_id"],
+            row["title"],
+            row["as_of"],
+            row["time"],
+            row["series"],
+            row["source"],
+            allow=_allow(row),
+        )
+        tokens = sum(each["tokens"] for each in rows)
+        dates = (row["since"], row["until"])
+        latest[key] = facts, Copy(key, facts.tenant, version, *dates, len(rows), tokens)
+    return list(latest.values())
+
+
+def _allow(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whom a row is for; those of the first layout are for everybody."""
+    return tuple(found.get("allow") or ())
 
 
 def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0) -> Chunk:

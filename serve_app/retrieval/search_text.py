@@ -70,7 +70,10 @@ def _terms(text: str) -> list[str]:
         plain = unicodedata.normalize("NFKC", _MARKS.sub(r"\1", word))
         if plain != word:
             terms.append(plain)
-        for run in _IN_PAIRS.findall(plain):
+        runs = _IN_PAIRS.findall(plain)
+        if runs:  # what stands between them is a word too: the figure of an article
+            terms += " ".join(_IN_PAIRS.split(plain)).split()
+        for run in runs:
             # No tokenizer agrees with another on marks.
             letters = [each for each in run if not unicodedata.category(each).startswith("M")]
             terms += map("".join, itertools.pairwise(letters)) if len(letters) > 1 else letters

@@ -1,48 +1,78 @@
-"""Rows of an index: written, read, searched. One code path for Milvus Lite and server."""
+"""Milvus collections and the rows in them: made, written, read, searched.
+
+One code path for Milvus Lite and server. An index holds dense vectors (inner product of unit
+vectors, i.e. cosine) and, where the server can compute them (2.5 and later, and Lite), BM25 weights
+of the text. Which index is whose, and which rows there should be, the registry says.
+"""
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import asyncio
 import json
-import math
+import logging
+import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serve_app.domain import Chunk
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.retrieval import schema
-from serve_app.retrieval.filters import Where, literal
-from serve_app.retrieval.index import DocumentPage, Known, Row
-from serve_app.retrieval.indexes import Index, Indexes
+from serve_app.retrieval.filters import Reader, Where, literal
+from serve_app.retrieval.index import Place, Stored
 from serve_app.retrieval.milvus import Milvus, translated
 from serve_app.retrieval.ranking import Hit
-from serve_app.retrieval.schema import CHUNK, KNOWN, METRIC, ROW, Field, Vector
+from serve_app.retrieval.registry.entries import FOR_EVER, Copy, Facts, Index
+from serve_app.retrieval.schema import (
+    CHUNK,
+    FACTS,
+    FIRST_LAYOUT,
+    METRIC,
+    PLACE,
+    STORED,
+    Field,
+    Scalars,
+    Vector,
+)
 from serve_app.settings import RetrievalSettings
+from serve_app.settings.sections import VectorIndex
+
+log = logging.getLogger(__name__)
 
 _PAGE = 1000  # rows in one write, keys in one read
-_SCAN = 50_000  # rows in one page of a scan, about
 _FLUSHED = 16  # rows that Milvus Lite may hold unflushed: it copies them for each search
 _GRACE_S = 10.0  # twice what Milvus lets a bounded search lag (`common.gracefulTime`)
+_LAYOUT = "2"  # of rows; an index of the first one has to be carried over (`adopting`)
 
 
-class MilvusStore(Indexes):
-    """Indexes, and the rows in them.
+class MilvusStore:
+    """Indexes by their names, and the rows in them.
 
-    Every method raises `Unavailable` when Milvus does not answer within `timeout_s`.
+    Every method raises `Unavailable` when Milvus does not answer within `timeout_s`, and
+    `KnowledgeRefused` where it will not have what it is asked.
 
     Args:
         ca: Certificates (PEM) that vouch for the server; those gRPC comes with if not given.
+        vectors: How indexes that are made find vectors.
 
     Raises:
         SettingsError: As `Milvus`.
     """
 
-    def __init__(self, uri: str, token: str, timeout_s: float, ca: Path | None = None) -> None:
-        super().__init__(Milvus(uri, token, timeout_s, ca))
+    def __init__(
+        self,
+        uri: str,
+        token: str,
+        timeout_s: float,
+        ca: Path | None = None,
+        vectors: VectorIndex | None = None,
+    ) -> None:
+        self._milvus = Milvus(uri, token, timeout_s, ca)
+        self._client = self._milvus.client
+        self._vectors = vectors or VectorIndex()
+        self._version = ""
+        self._loaded: set[str] = set()
         self._unflushed: Counter[str] = Counter()
         self._written: dict[str, float] = {}
 
@@ -54,6 +84,7 @@ class MilvusStore(Indexes):
             settings.milvus_token.get_secret_value(),
             settings.timeout_s,
             settings.milvus_ca,
+            settings.vector_index,
         )
 
     @property
@@ -65,121 +96,159 @@ class MilvusStore(Indexes):
         """Wait so long for each answer of Milvus from now on."""
         self._milvus.timeout_s = timeout_s
 
-    async def upsert(self, index: Index, rows: Sequence[tuple[Row, Vector]]) -> None:
-        """Write rows with their embeddings.
+    async def close(self) -> None:
+        await self._milvus.close()
+
+    async def address(self) -> str:
+        """Where other processes of this machine reach it: a file of Milvus Lite has one owner."""
+        return await self._milvus.address()
+
+    # Indexes
+
+    async def computes_bm25(self) -> bool:
+        """Whether indexes that are made can be searched by words."""
+        if not self._version:
+            with translated():
+                version = str(await self._client.get_server_version(timeout=self._timeout))
+            if not schema.computes_bm25(version):
+                log.warning(
+                    "Milvus %s cannot compute BM25 (2.5 and later can): searches are dense only",
+                    version,
+                )
+            self._version = version
+        return schema.computes_bm25(self._version)
+
+    async def make(self, index: Index) -> None:
+        """Make an index that is registered; empty, and ready to be searched."""
+        await self.computes_bm25()
+        with translated():
+            await asyncio.to_thread(self._make, index)
+        await self._load(index.name)
+
+    async def drop(self, name: str) -> None:
+        """Remove an index, if it is there."""
+        self._loaded.discard(name)
+        with translated():
+            if await self._client.has_collection(name, timeout=self._timeout):
+                await self._client.drop_collection(name, timeout=self._timeout)
+
+    async def alias(self, collection: str, name: str) -> None:
+        """Let the collection's name mean an index, for whoever looks into Milvus, and for the day
+        on which the registry is lost."""
+        with translated():
+            if not await self._client.has_collection(collection, timeout=self._timeout):
+                await self._client.create_alias(name, collection, timeout=self._timeout)
+            elif await self._named(collection) != name:
+                await self._client.alter_alias(name, collection, timeout=self._timeout)
+
+    async def unalias(self, collection: str) -> None:
+        """Let the collection's name mean nothing: Milvus drops nothing that has another name."""
+        with translated():
+            if await self._client.has_collection(collection, timeout=self._timeout):
+                await self._client.drop_alias(collection, timeout=self._timeout)
+
+    async def aliased(self, collection: str) -> str | None:
+        """The index that the collection's name means, if any."""
+        with translated():
+            if not await self._client.has_collection(collection, timeout=self._timeout):
+                return None
+            return await self._named(collection)
+
+    async def made(self, collection: str) -> list[tuple[Index, bool]]:
+        """Every index of a collection that is there, oldest first, and whether rows have the
+        layout that is written today."""
+        with translated():
+            names = await self._client.list_collections(timeout=self._timeout)
+            own = [name for name in names if re.fullmatch(rf"{re.escape(collection)}__\d+", name)]
+            found = [await self._described(name) for name in own]
+        return sorted(found, key=lambda each: each[0].version)
+
+    # Rows
+
+    async def upsert(self, index: Index, rows: Sequence[Stored]) -> None:
+        """Write rows.
 
         Raises:
             InvalidRequest: A vector has not the index's dimension.
         """
-        for row, vector in rows:
-            if len(vector) != index.dimension:
+        for each in rows:
+            if len(each.vector) != index.dimension:
                 raise InvalidRequest(
-                    f"the embedding of {row.document_id!r} has {len(vector)} numbers, but "
-                    f"{index.name} holds vectors of {index.dimension}; embed with {index.model!r}, "
-                    "or reindex the collection with the new model"
+                    f"the embedding of {each.row.document_id!r} has {len(each.vector)} numbers, "
+                    f"but {index.name} holds vectors of {index.dimension}; embed with "
+                    f"{index.model!r}, or reindex the collection with the new model"
                 )
-        now = int(time.time() * 1000)
         self._written[index.name] = time.monotonic()
         with translated():
             for start in range(0, len(rows), _PAGE):
                 await self._client.upsert(
                     index.name,
-                    [schema.record(*pair, now) for pair in rows[start : start + _PAGE]],
+                    [schema.record(each) for each in rows[start : start + _PAGE]],
                     timeout=self._timeout,
                 )
         await self._settle(index, len(rows))
 
-    async def remove(self, index: Index, keys: Sequence[str]) -> None:
-        self._written[index.name] = time.monotonic()
+    async def remove(self, name: str, keys: Sequence[str]) -> None:
+        """Remove rows from an index; those that are not there are none too many."""
+        self._written[name] = time.monotonic()
         with translated():
             for start in range(0, len(keys), _PAGE):
                 await self._client.delete(
-                    index.name,
-                    ids=list(keys[start : start + _PAGE]),
-                    timeout=self._timeout,
+                    name, ids=list(keys[start : start + _PAGE]), timeout=self._timeout
                 )
 
-    async def known(
-        self,
-        index: Index,
-        tenant: str | None = None,
-        documents: Sequence[str] | None = None,
-        source: str | None = None,
-    ) -> dict[str, Known]:
-        """What the index knows of its rows: all, or those of some documents and of a source."""
-        terms = [f"tenant == {literal(tenant)}"] if tenant is not None else []
-        either = []
-        if documents is not None:
-            either += [f"document_id == {literal(name)}" for name in documents]
-        if source is not None:
-            either.append(f"source == {literal(source)}")
-        if either:
-            terms.append(f"({' or '.join(either)})")
-        found = await self._all(index, " and ".join(terms), KNOWN)
-        return {row["id"]: schema.known(row) for row in found}
-
     async def vectors(self, index: Index, keys: Sequence[str]) -> dict[str, list[float]]:
-        """The stored embeddings of rows."""
-        found: dict[str, list[float]] = {}
-        for start in range(0, len(keys), _PAGE):
-            part = list(keys[start : start + _PAGE])
-            rows = await self._query(index, f"id in {json.dumps(part)}", ["id", "dense"])
-            found |= {row["id"]: [float(x) for x in row["dense"]] for row in rows}
+        """The vectors of rows, by the hash of what is embedded."""
+        found = await self._by_keys(index, keys, ["hash", "dense"])
+        return {row["hash"]: [float(x) for x in row["dense"]] for row in found}
+
+    async def stored(self, index: Index, keys: Sequence[str]) -> list[Stored]:
+        """Rows as they were written, in no order; those that are not there are left out."""
+        return [schema.stored(row) for row in await self._by_keys(index, keys, STORED, all_=True)]
+
+    async def chunks(self, index: Index, reader: Reader, keys: Sequence[str]) -> list[Hit]:
+        """Chunks in the order of their keys asked for, of those that are for the reader."""
+        mine = reader.expression()
+        read = await self._by_keys(index, keys, CHUNK, all_=True, where=mine)
+        found = {row["id"]: row for row in read}
+        return [schema.unsearched(found[key]) for key in keys if key in found]
+
+    async def places(self, name: str, documents: Sequence[tuple[str, str]]) -> list[Place]:
+        """All rows of documents (tenant and id) in an index, of whichever version."""
+        found: list[Place] = []
+        for start in range(0, len(documents), _PAGE // 4):
+            # One comparison each: Milvus Lite reads escapes in a list otherwise than alone.
+            either = " or ".join(
+                f"(tenant == {literal(tenant)} and document_id == {literal(document)})"
+                for tenant, document in documents[start : start + _PAGE // 4]
+            )
+            rows = await self._query(name, either, PLACE, "Strong")
+            found += [schema.place_of(row) for row in rows]
         return found
 
-    async def rows(self, index: Index) -> list[list[Row]]:
-        """Every document of every tenant, as its rows in order."""
-        documents: dict[tuple[str, str], list[Row]] = {}
-        for each in await self._all(index, "", ROW):
-            row = schema.row(each)
-            documents.setdefault((row.tenant, row.document_id), []).append(row)
-        return [sorted(rows, key=lambda row: row.ordinal) for rows in documents.values()]
+    async def between(self, name: str, first: str, end: str) -> list[Place]:
+        """Rows whose keys are in a half-open interval; an empty end is none."""
+        rows = await self._query(name, _interval(first, end), PLACE, "Strong")
+        return [schema.place_of(row) for row in rows]
 
-    async def chunks(self, index: Index, tenant: str, document_id: str) -> list[Chunk]:
-        """All chunks of a document in their order; empty when there is none."""
-        where = f"tenant == {literal(tenant)} and document_id == {literal(document_id)}"
-        rows = await self._all(index, where, CHUNK)
-        return [schema.chunk(row) for row in sorted(rows, key=schema.place)]
+    async def documents_between(
+        self, index: Index, first: str, end: str
+    ) -> list[tuple[Facts, Copy]]:
+        """Documents whose keys are in an interval, by what their rows say."""
+        rows = await self._query(index.name, _interval(first, end), FACTS, "Strong")
+        return schema.documents(rows)
 
-    async def everything(self, index: Index, tenant: str) -> list[Hit]:
-        """All chunks of a tenant, by document and place: the same order each time."""
-        rows = await self._all(index, f"tenant == {literal(tenant)}", CHUNK)
-        return [schema.unsearched(row) for row in sorted(rows, key=schema.place)]
+    async def first_layout(self, index: Index, first: str, end: str) -> list[Stored]:
+        """Rows of an index of the first layout, whose keys are in an interval."""
+        rows = await self._query(index.name, _interval(first, end), FIRST_LAYOUT, "Strong")
+        always = {"version": 0, "since": 0, "until": FOR_EVER}
+        return [schema.stored({**row, **always}) for row in rows]
 
-    async def tokens(self, index: Index, tenant: str) -> list[int]:
-        """Of each chunk of a tenant."""
-        rows = await self._all(index, f"tenant == {literal(tenant)}", ["tokens"])
-        return [int(row["tokens"]) for row in rows]
-
-    async def documents(self, index: Index, tenant: str, after: str, limit: int) -> DocumentPage:
-        """A page of a tenant's documents, ordered by id: those behind `after`."""
-        where = f"tenant == {literal(tenant)} and ordinal == 0"
-        if after:
-            where += f" and document_id > {literal(after)}"
-        fields = ["document_id", "title", "as_of"]
-        # Milvus does not sort: of each part no more is kept than the page can need.
-        least: list[dict[str, Any]] = []
-        async for rows in self._parts(index, where, fields):
-            least = heapq.nsmallest(limit + 1, [*least, *rows], key=_document_id)
-        listed = [
-            {"id": row["document_id"], "title": row["title"], "as_of": row["as_of"] or None}
-            for row in least[:limit]
-        ]
-        return DocumentPage(listed, has_more=len(least) > limit)
-
-    async def newest(
-        self, index: Index, tenant: str, series: Sequence[str], now: float
-    ) -> dict[str, str]:
-        """The document in force of each series: the latest whose time has come."""
-        # One comparison each: Milvus Lite reads escapes in a list otherwise than alone.
-        either = " or ".join(f"series == {literal(name)}" for name in series)
-        rows = await self._query(
-            index,
-            f"tenant == {literal(tenant)} and ({either}) and ordinal == 0 and time <= {int(now)}",
-            ["series", "document_id", "time"],
-        )
-        rows.sort(key=lambda row: (int(row["time"]), str(row["document_id"])))
-        return {str(row["series"]): str(row["document_id"]) for row in rows}
+    async def rows(self, name: str) -> int:
+        """About how many rows an index has."""
+        with translated():
+            about = await self._client.get_collection_stats(name, timeout=self._timeout)
+        return int(about["row_count"])
 
     async def search(
         self,
@@ -196,34 +265,43 @@ class MilvusStore(Indexes):
         What this store wrote is found at once, what others wrote a moment later.
         """
         wanted = [*CHUNK, "dense"] if vectors else CHUNK
+        tuned = {"params": dict(self._vectors.search)} if field == "dense" else {}
 
         async def search() -> Any:
             return await self._client.search(
                 index.name,
                 data=[query],
                 anns_field=field,
-                search_params=METRIC[field],
-                filter=where.expression(),
+                search_params={**METRIC[field], **tuned},
+                filter=where.expression(time.time()),
                 limit=limit,
                 output_fields=wanted,
-                consistency_level=self._consistency(index),
+                consistency_level=self._consistency(index.name),
                 timeout=self._timeout,
             )
 
+        await self._load(index.name)
         (found,) = await self._milvus.read(index.name, search)
         return [schema.hit(hit, field) for hit in found]
 
-    async def close(self) -> None:
-        await self._milvus.close()
+    @property
+    def _timeout(self) -> float:
+        return self._milvus.timeout_s
 
-    def _consistency(self, index: Index) -> str:
-        """How much a search waits for: what this store wrote lately, else all but the last seconds.
+    def _consistency(self, name: str) -> str:
+        """How much a read waits for: what this store wrote lately, else all but the last seconds.
 
         Session alone would wait for nothing where this store has written nothing: a server that
         has just restarted then finds nothing until it has read its log again.
         """
-        lately = time.monotonic() - self._written.get(index.name, -_GRACE_S) < _GRACE_S
+        lately = time.monotonic() - self._written.get(name, -_GRACE_S) < _GRACE_S
         return "Session" if lately else "Bounded"
+
+    async def _load(self, name: str) -> None:
+        """Bring an index into the memory of Milvus, once."""
+        if name not in self._loaded:
+            await self._milvus.load(name)
+            self._loaded.add(name)
 
     async def _settle(self, index: Index, written: int) -> None:
         """Milvus Lite copies what is not flushed for each search; a server sees to it itself."""
@@ -237,34 +315,92 @@ class MilvusStore(Indexes):
             await self._client.flush(index.name, timeout=self._timeout)
         await self._milvus.load(index.name)
 
-    async def _query(self, index: Index, where: str, fields: list[str]) -> list[dict[str, Any]]:
+    async def _by_keys(
+        self,
+        index: Index,
+        keys: Sequence[str],
+        fields: list[str],
+        *,
+        all_: bool = False,
+        where: str = "",
+    ) -> list[dict[str, Any]]:
+        """Rows by their keys; with `all_`, others' latest writes are waited for if one is missing.
+
+        To wait for those always would cost a server some hundred milliseconds.
+        """
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(keys), _PAGE):
+            part = list(keys[start : start + _PAGE])
+            named = f"id in {json.dumps(part)}{where and f' and {where}'}"
+            rows = await self._query(index.name, named, fields, self._consistency(index.name))
+            if all_ and len(rows) < len(part):
+                rows = await self._query(index.name, named, fields, "Strong")
+            found += rows
+        return found
+
+    async def _query(
+        self, name: str, where: str, fields: list[str], consistency: str
+    ) -> list[dict[str, Any]]:
         async def query() -> Any:
             return await self._client.query(
-                index.name,
+                name,
                 filter=where,
                 output_fields=fields,
-                consistency_level="Strong",
+                consistency_level=consistency,
                 timeout=self._timeout,
             )
 
-        return list(await self._milvus.read(index.name, query))
+        await self._load(name)
+        return list(await self._milvus.read(name, query))
 
-    async def _all(self, index: Index, where: str, fields: list[str]) -> list[dict[str, Any]]:
-        """Every row, however many. Reads what was written before, by anybody."""
-        return [row async for rows in self._parts(index, where, fields) for row in rows]
+    async def _named(self, alias: str) -> str:
+        about = await self._client.describe_collection(alias, timeout=self._timeout)
+        return str(about["collection_name"])
 
-    async def _parts(
-        self, index: Index, where: str, fields: list[str]
-    ) -> AsyncIterator[list[dict[str, Any]]]:
-        """The same, in parts of about `_SCAN` rows of the index."""
-        with translated():
-            about = await self._client.get_collection_stats(index.name, timeout=self._timeout)
-        # Keys are hashes, so their first digits divide the rows evenly.
-        digits = max(0, math.ceil(math.log(max(1, int(about["row_count"])) / _SCAN, 16)))
-        for prefix in itertools.product("0123456789abcdef", repeat=digits):
-            terms = [f'id like "{"".join(prefix)}%"', where]
-            yield await self._query(index, " and ".join(filter(None, terms)), fields)
+    async def _described(self, name: str) -> tuple[Index, bool]:
+        about = await self._client.describe_collection(name, timeout=self._timeout)
+        properties = about.get("properties") or {}
+        if "trivium.model" not in properties:
+            raise Unavailable(
+                f"the collection {name!r} was not made by this version of Trivium; "
+                "ingest into another one, or remove it"
+            )
+        names = {field["name"]: field for field in about["fields"]}
+        index = Index(
+            about["collection_name"],
+            properties["trivium.model"],
+            int(names["dense"]["params"]["dim"]),
+            int(properties["trivium.chunk_tokens"]),
+            "sparse" in names,
+            properties.get("trivium.owner", ""),
+        )
+        return index, properties.get("trivium.layout") == _LAYOUT
+
+    def _make(self, index: Index) -> None:
+        """Blocking: the async client builds indexes by a call that Milvus Lite does not know."""
+        with self._milvus.blocking() as client:
+            client.create_collection(
+                index.name,
+                schema=schema.fields(index.dimension, sparse=index.sparse),
+                properties={
+                    "trivium.model": index.model,
+                    "trivium.chunk_tokens": str(index.chunk_tokens),
+                    "trivium.owner": index.owner,
+                    "trivium.layout": _LAYOUT,
+                },
+                # Who wrote reads it back at once; others a moment later.
+                consistency_level="Session",
+                timeout=self._timeout,
+            )
+            client.create_index(
+                index.name,
+                schema.search_indexes(
+                    self._vectors, Scalars.of(self._version), sparse=index.sparse
+                ),
+                timeout=self._timeout,
+                sync=False,  # it is empty: to ask whether each is built takes half a second
+            )
 
 
-def _document_id(row: dict[str, Any]) -> str:
-    return str(row["document_id"])
+def _interval(first: str, end: str) -> str:
+    return f'id >= "{first}"' + (f' and id < "{end}"' if end else "")

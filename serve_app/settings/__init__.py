@@ -5,7 +5,7 @@ Unknown keys are refused, so a typing error cannot silently fall back to a defau
 This is the only package that reads the environment.
 """
 
-from serve_app.settings.base import NAME, Scaling
+from serve_app.settings.base import GROUP, NAME, Scaling
 from serve_app.settings.frontier import (
     CircuitSettings,
     FrontierSettings,
@@ -27,6 +27,7 @@ from serve_app.settings.tree import Settings
 
 __all__ = [
     "BUNDLED",
+    "GROUP",
     "NAME",
     "ApiKey",
     "CircuitSettings",

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
-from serve_app.domain import WARM_UP
+from serve_app.domain import EVERY_GROUP, WARM_UP
 
 Seconds = Annotated[float, Field(gt=0)]
 NAME = r"^[^\x00-\x1f]{1,64}$"  # of tenants and keys
+GROUP = r"[^\x00-\x1f\x7f\"'\\,*]{1,64}"
 
 
 def _not_the_house(name: str) -> str:
@@ -19,6 +28,18 @@ def _not_the_house(name: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_the_house)]
+
+
+def _group(name: str) -> str:
+    if name != EVERY_GROUP and not re.fullmatch(GROUP, name):
+        raise ValueError(
+            f"{name!r} is no group: 1 to 64 characters, none of control, no quotes, commas or "
+            f"backslashes; {EVERY_GROUP!r} is every group"
+        )
+    return name
+
+
+Group = Annotated[str, AfterValidator(_group)]
 
 
 class Section(BaseModel):
@@ -51,3 +72,35 @@ class Scaling(Section):
                 f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
             )
         return self
+
+
+class Fetching(Section):
+    """What callers may have us fetch, and from where.
+
+    Attributes:
+        hosts: From which hosts: `cdn.example.com`, `*.example.com`, or with a port,
+            `files.example.com:8443`. From none, if empty.
+        max_bytes: Most of one thing.
+        timeout_s: How long that may take.
+    """
+
+    hosts: tuple[str, ...] = ()
+    max_bytes: int = Field(ge=1024)
+    timeout_s: Seconds
+
+    @field_validator("hosts")
+    @classmethod
+    def _named(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(
+                r"(\*\.)?([a-z0-9-]+\.)+[a-z0-9-]*[a-z][a-z0-9-]*(:\d{1,5})?", host
+            ):
+                raise ValueError(f"{host!r}: name a host in lower case, as cdn.example.com")
+        return hosts
+
+    def takes(self, host: str) -> bool:
+        """Whether a host (and port, if it is not the usual one) is one of them."""
+        return any(
+            host.endswith(each[1:]) if each.startswith("*.") else host == each
+            for each in self.hosts
+        )

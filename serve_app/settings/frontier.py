@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from serve_app.expressions import Expression
-from serve_app.settings.base import Scaling, Seconds, Section
+from serve_app.settings.base import Fetching, Scaling, Seconds, Section
 
 
 class CircuitSettings(Section):
@@ -53,38 +53,18 @@ class MaskSettings(Section):
         return value
 
 
-class ImageSettings(Section):
+class ImageSettings(Fetching):
     """Pictures that callers give an address of. We fetch them, and pass them on as data.
 
     Attributes:
-        hosts: From which hosts: `cdn.example.com`, `*.example.com`, or with a port,
-            `pictures.example.com:8443`. From none, if empty: pictures are taken as data alone.
-        max_bytes: Most of one picture.
+        hosts: From none, if empty: pictures are taken as data alone.
         timeout_s: For all of a request, together.
         most: Pictures of one request.
     """
 
-    hosts: tuple[str, ...] = ()
     max_bytes: int = Field(default=5_000_000, ge=1024)
     timeout_s: Seconds = 10.0
     most: int = Field(default=16, ge=1)
-
-    @field_validator("hosts")
-    @classmethod
-    def _named(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        for host in hosts:
-            if not re.fullmatch(
-                r"(\*\.)?([a-z0-9-]+\.)+[a-z0-9-]*[a-z][a-z0-9-]*(:\d{1,5})?", host
-            ):
-                raise ValueError(f"{host!r}: name a host in lower case, as cdn.example.com")
-        return hosts
-
-    def takes(self, host: str) -> bool:
-        """Whether pictures are fetched from a host (and port, if it is not the usual one)."""
-        return any(
-            host.endswith(each[1:]) if each.startswith("*.") else host == each
-            for each in self.hosts
-        )
 
 
 class UpstreamSettings(Section):

@@ -7,16 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from serve_app.settings.base import Name, Scaling, Seconds, Section
+from serve_app.domain import EVERY_GROUP
+from serve_app.settings.base import Fetching, Group, Name, Scaling, Seconds, Section
 
 
 class ApiKey(Section):
-    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex."""
+    """A client of the gateway. The key itself is never in a file, only its SHA-256 in hex.
+
+    Attributes:
+        groups: Whose documents it reads, beside those that are for everybody; `*` is all of them.
+    """
 
     name: Name
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tenant: Name = "default"
     scopes: frozenset[Literal["chat", "ingest"]] = frozenset({"chat"})
+    groups: frozenset[Group] = frozenset()
 
 
 _FIRST_KEY_LENGTH = 32  # characters; it is kept as a hash, which a short one could be guessed from
@@ -28,6 +34,21 @@ def _is(key: Any, digest: str) -> bool:
     """Whether an entry of `api_keys`, read or not, is of that digest."""
     kept = key.get("sha256") if isinstance(key, dict) else getattr(key, "sha256", None)
     return bool(kept == digest)
+
+
+class IngestSettings(Fetching):
+    """Jobs that fetch documents from addresses (`POST /v1/collections/{name}/ingest`).
+
+    Attributes:
+        hosts: From none, if empty: there are no such jobs then.
+        max_urls: Of one job.
+        max_jobs: Of one tenant that are not over.
+    """
+
+    max_bytes: int = Field(default=50_000_000, ge=1024)
+    timeout_s: Seconds = 60.0
+    max_urls: int = Field(default=1000, ge=1, le=10_000)
+    max_jobs: int = Field(default=16, ge=1)
 
 
 class GatewaySettings(Section):
@@ -55,6 +76,7 @@ class GatewaySettings(Section):
     first_key: SecretStr = SecretStr("")
     api_keys: tuple[ApiKey, ...] = ()
     cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
+    ingest: IngestSettings = IngestSettings()
     scaling: Scaling = Scaling(max_ongoing_requests=4096, max_queued_requests=-1, num_cpus=0.2)
 
     @model_validator(mode="before")
@@ -73,7 +95,12 @@ class GatewaySettings(Section):
                 "`openssl rand -hex 24` makes one"
             )
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        first = ApiKey(name="first", sha256=digest, scopes=frozenset({"chat", "ingest"}))
+        first = ApiKey(
+            name="first",
+            sha256=digest,
+            scopes=frozenset({"chat", "ingest"}),
+            groups=frozenset({EVERY_GROUP}),
+        )
         kept = [each for each in others if not _is(each, digest)]
         return {**data, "first_key": "", "api_keys": [first, *kept]}
 

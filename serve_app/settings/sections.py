@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -216,6 +217,25 @@ class ExpertSettings(Section):
 BUNDLED = "all-MiniLM-L6-v2"
 
 
+class VectorIndex(Section):
+    """How a Milvus server finds vectors, in the server's own words.
+
+    A collection has what held when its index was made; `trivium reindex` makes another.
+
+    Attributes:
+        type: `AUTOINDEX` leaves it to the server. `HNSW` is fast and keeps all vectors in memory;
+            `HNSW_SQ` (2.5 and later) and `IVF_SQ8` keep a byte for each number instead of four;
+            `DISKANN` keeps most on a disk, which has to be fast.
+        build, search: Parameters: `{M: 16, efConstruction: 200}`, `{ef: 64}`.
+    """
+
+    type: Literal[
+        "AUTOINDEX", "FLAT", "HNSW", "HNSW_SQ", "HNSW_PQ", "IVF_FLAT", "IVF_SQ8", "SCANN", "DISKANN"
+    ] = "AUTOINDEX"
+    build: dict[str, int | float | str] = Field(default_factory=dict)
+    search: dict[str, int | float | str] = Field(default_factory=dict)
+
+
 class RetrievalSettings(Section):
     """The knowledge base.
 
@@ -224,6 +244,10 @@ class RetrievalSettings(Section):
         milvus_token: `user:password` or an API key of the server.
         milvus_ca: Certificates (PEM) of the authority that vouches for the server's own, where it
             is a private one.
+        registry: Where the documents are registered: a SQLite file in `state_dir`, or
+            `postgresql://user@host:port/name`, which more than one machine needs. Without it, in
+            the ledger's database if that is PostgreSQL, else in a file named after the Milvus.
+        registry_password: Of the PostgreSQL user; without it, the ledger's.
         embedding_model: Folder or hub id; the default comes along. Collections keep the model
             they were made with until they are reindexed.
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
@@ -232,12 +256,17 @@ class RetrievalSettings(Section):
         whole_tokens: A base of at most so many tokens goes into the prompt whole, if the model's
             context has room for it; 0 always retrieves.
         rerank_model: Folder or hub id of a cross-encoder that orders what was found.
+        vector_index: How the server finds vectors, in indexes that are made from now on.
+        keep_replaced_s: How long an index that another has replaced is kept for
+            `trivium reindex --rollback`; then it is dropped.
         max_collections: That a tenant may make over HTTP.
     """
 
     milvus_uri: str = "milvus.db"
     milvus_token: SecretStr = SecretStr("")
     milvus_ca: Path | None = None
+    registry: str = ""
+    registry_password: SecretStr = SecretStr("")
     embedding_model: str = BUNDLED
     collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     chunk_tokens: int = Field(default=160, ge=32, le=8192)
@@ -249,6 +278,8 @@ class RetrievalSettings(Section):
     whole_tokens: int = Field(default=100_000, ge=0)
     rerank_model: str | None = None
     max_collections: int = Field(default=100, ge=1)
+    vector_index: VectorIndex = VectorIndex()
+    keep_replaced_s: float = Field(default=7 * 86400.0, ge=0)
     timeout_s: Seconds = 10.0
     scaling: Scaling = Scaling(max_ongoing_requests=32)
 
@@ -256,6 +287,39 @@ class RetrievalSettings(Section):
     def embedded(self) -> bool:
         """Milvus Lite: a local file that exactly one process may open."""
         return "://" not in self.milvus_uri
+
+    @property
+    def registry_address(self) -> str:
+        """Of the registry, where the ledger's database is not its place: one for each Milvus."""
+        if self.registry:
+            return self.registry
+        if self.embedded:
+            return str(Path(self.milvus_uri).with_suffix(".registry.db"))
+        server = re.sub(r"[^a-z0-9.]+", "-", self.milvus_uri.partition("://")[2].lower())
+        return f"{server.strip('-')}.registry.db"
+
+    def resolved(self, root: Path, state: Path, ledger: str) -> RetrievalSettings:
+        """The same with paths made absolute.
+
+        Args:
+            ledger: Where the ledger's database is.
+        """
+        shared = not self.registry and "://" in ledger
+        return self.model_copy(
+            update={
+                "milvus_uri": _placed(state, self.milvus_uri),
+                "milvus_ca": self.milvus_ca and root / self.milvus_ca,
+                "registry": ledger if shared else _placed(state, self.registry_address),
+            }
+        )
+
+    @field_validator("registry")
+    @classmethod
+    def _no_password_of_the_registry(cls, value: str) -> str:
+        address, _, query = value.partition("?")
+        if ":" in address.partition("://")[2].rpartition("@")[0] or "password" in query:
+            raise ValueError("the password does not belong here; set registry_password to it")
+        return value
 
     @field_validator("milvus_uri")
     @classmethod

@@ -28,6 +28,7 @@ from serve_app.settings.sections import (
     RouterSettings,
     TelemetrySettings,
 )
+from serve_app.settings.sync import SyncSettings
 
 
 class Settings(BaseSettings):
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     frontier: FrontierSettings = FrontierSettings()
     orchestration: OrchestrationSettings = OrchestrationSettings()
     ledger: LedgerSettings = LedgerSettings()
+    sync: SyncSettings = SyncSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 
     @model_validator(mode="after")
@@ -81,6 +83,12 @@ class Settings(BaseSettings):
         return self.state_dir / "models"
 
     @property
+    def registry_password(self) -> str:
+        """Of the PostgreSQL user of the registry."""
+        own = self.retrieval.registry_password or self.ledger.password
+        return own.get_secret_value()
+
+    @property
     def models_used(self) -> list[str]:
         """Names of the models that must have a price."""
         outside = [each.model for each in self.frontier.upstreams if each.provider]
@@ -91,12 +99,10 @@ class Settings(BaseSettings):
         """The same settings with every relative path made absolute against `root`."""
         router, retrieval = self.router, self.retrieval
         state = root / self.state_dir
-        uri, ca, adapters = retrieval.milvus_uri, retrieval.milvus_ca, self.expert.adapters
+        adapters = self.expert.adapters
         if "://" not in adapters:
             adapters = str(state / adapters)
         lora = self.expert.lora.model_copy(update={"cache": state / self.expert.lora.cache})
-        if retrieval.embedded:
-            uri = str(state / uri)
         return self.model_copy(
             update={
                 "state_dir": state,
@@ -104,9 +110,7 @@ class Settings(BaseSettings):
                 "router": router.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": self.ledger.resolved(root, state),
-                "retrieval": retrieval.model_copy(
-                    update={"milvus_uri": uri, "milvus_ca": ca and root / ca}
-                ),
+                "retrieval": retrieval.resolved(root, state, self.ledger.database),
             }
         )
 
@@ -154,8 +158,9 @@ class Environment(EnvSettingsSource):
 _SECRETS: Any = {
     "gateway": {"first_key"},
     "frontier": {"api_key": True, "fallbacks": {"__all__": {"api_key"}}},
-    "retrieval": {"milvus_token"},
+    "retrieval": {"milvus_token", "registry_password"},
     "ledger": {"password"},
+    "sync": {"sources": {"__all__": {"table": {"password"}}}},
 }
 
 

@@ -202,6 +202,22 @@ class StandingMetrics:
             ("adapter", "version"),
         )
 
+        self._lag = Gauge(
+            "trivium_source_lag_seconds",
+            "Since a source that is kept in step was so for the last time.",
+            ("source",),
+        )
+        self._failed = Gauge(
+            "trivium_source_failures",
+            "How often in a row a source could not be brought into step.",
+            ("source",),
+        )
+
+    def source(self, name: str, lag_s: float, failures: int) -> None:
+        """Tell of one source that the settings name."""
+        self._lag.set(lag_s, {"source": name})
+        self._failed.set(failures, {"source": name})
+
     def limited(self, limit: str, per: str, unit: str, most: float, used: float) -> None:
         """Tell of one limit of the settings."""
         labels = {"limit": limit, "per": per, "unit": unit}

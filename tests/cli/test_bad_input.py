@@ -75,8 +75,10 @@ def test_milvus_that_is_not_there_is_said_in_a_sentence(
     assert "Traceback" not in done.err
 
 
-def test_search_without_milvus_is_said_in_a_sentence(run: Run, serve: Serve) -> None:
-    url = serve(house(milvus_uri=NOWHERE, timeout_s=2))
+def test_search_without_milvus_is_said_in_a_sentence(
+    run: Run, serve: Serve, tmp_path: Path
+) -> None:
+    url = serve(house(milvus_uri=NOWHERE, timeout_s=2, registry=str(tmp_path / "registry.db")))
     done = run("search", "tents", "--url", url)
     assert done.code == 1
     assert "the knowledge base is not reachable" in done.err

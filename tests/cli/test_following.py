@@ -166,13 +166,14 @@ def test_nothing_is_lost_or_twice_when_the_server_dies_and_comes_back(
 def test_bad_rows_are_named_and_the_others_sent(
     server: Server, follow: Callable[..., Follower], tmp_path: Path
 ) -> None:
-    rows = [row(1), "{", '{"text": "no id"}', '{"id": "blank", "text": " "}', row(2)]
+    infinite = '{"id": "n", "text": "t", "metadata": {"n": 1e400}}'
+    rows = [row(1), "{", '{"text": "no id"}', '{"id": "blank", "text": " "}', infinite, row(2)]
     growing = tmp_path / "feed.jsonl"
     growing.write_bytes("\n".join([*rows, "caf\xe9", row(3), ""]).encode("latin-1"))
     follower = follow(str(growing), server.url)
     # Which batch a row is in, and so when it is named, is chance.
-    named = "".join(follower.wait_for("skipped") for _ in range(4))
-    for problem in ("not a row: {", "no id", "not a row: caf", "blank: "):
+    named = "".join(follower.wait_for("skipped") for _ in range(5))
+    for problem in ("not a row: {", "no id", "not a row: caf", "blank: ", "1e400"):
         assert problem in named
     while server.documents("feed") != ["order-001", "order-002", "order-003"]:
         assert follower.process.poll() is None

@@ -148,7 +148,7 @@ async def test_token_is_in_no_log_repr_or_traceback(
     )
     store = MilvusStore.of(settings)
     with pytest.raises(Unavailable) as raised:
-        await store.index("default")
+        await store.aliased("default")
     await store.close()
     shown = "".join(traceback.format_exception(raised.value)) + repr(raised.value)
     assert "UNAUTHENTICATED" in shown

@@ -13,13 +13,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from loadtest.words import Models
 from serve_app.domain import Chunk, Document
 from serve_app.errors import SettingsError, UnprocessableDocument
 from serve_app.evaluation import judgements, retrieval
 from serve_app.evaluation.judgements import Query
 from serve_app.evaluation.retrieval import by_document, ndcg, recall, reciprocal_rank
 from serve_app.settings import RetrievalSettings
-from tests.retrieval.conftest import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from serve_app.domain import Generation, Image, Message
 from serve_app.errors import InvalidRequest, SettingsError
-from serve_app.frontier.pictures import Pictures, admitted, is_public
+from serve_app.fetching import is_public
+from serve_app.frontier.pictures import Pictures, admitted
 from serve_app.settings import from_args
 from serve_app.settings.frontier import ImageSettings
 from tests.fixtures import House

@@ -328,6 +328,7 @@ KEYS = [
         ("PUT", DOCUMENTS),
         ("GET", DOCUMENTS),
         ("DELETE", f"{DOCUMENTS}/x"),
+        ("DELETE", "/v1/collections/default"),
         ("POST", "/v1/collections/default/search"),
     ],
 )

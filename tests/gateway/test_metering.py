@@ -36,6 +36,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", DOCUMENTS, None),
     ("GET", f"{DOCUMENTS}/policy", None),
     ("DELETE", f"{DOCUMENTS}/policy", None),
+    ("DELETE", "/v1/collections/default", None),
     ("POST", "/v1/feedback", {"id": "mine", "good": True}),
     ("GET", "/v1/usage", None),
 ]

@@ -212,6 +212,7 @@ WAYS: dict[str, list[Attack]] = {
         ],
         ("POST", CHAT, ASKED, {}),
         ("DELETE", f"{DOCUMENTS}/vault", None, {}),
+        ("DELETE", "/v1/collections/default", None, {}),
     ],
 }
 
@@ -246,6 +247,19 @@ async def test_what_the_one_has_never_filled_is_no_collection_of_the_others(worl
     assert (await world.http.get(path, headers=BLUE)).json().get("data", []) == []
     assert (await world.http.delete(f"{path}/a", headers=BLUE)).status_code == 404
     assert "Quetzal" in (await world.http.get(f"{path}/a", headers=RED)).text
+
+
+async def test_a_collection_is_deleted_as_far_as_it_is_the_callers(world: World) -> None:
+    name = "/v1/collections/shared"
+    for who, text in ((RED, "Quetzal"), (BLUE, "Heron")):
+        body = {"documents": [{"id": "a", "text": text}, {"id": "b", "text": text}]}
+        await world.http.put(f"{name}/documents", json=body, headers=who)
+    gone = await world.http.delete(name, headers=RED)
+    assert gone.json() == {"object": "collection", "id": "shared", "deleted": True, "documents": 2}
+    assert (await world.http.get(f"{name}/documents/a", headers=RED)).status_code == 404
+    assert "Heron" in (await world.http.get(f"{name}/documents/a", headers=BLUE)).text
+    for who, status in ((BLUE, 200), (BLUE, 404), (RED, 200), (RED, 404)):
+        assert (await world.http.delete(name, headers=who)).status_code == status
 
 
 async def test_the_owner_is_shown_it(world: World) -> None:

@@ -16,6 +16,7 @@ from serve_app.domain import Image, Message
 from serve_app.errors import TriviumError
 from serve_app.gateway.schema import (
     ChatCompletionRequest,
+    IngestJobRequest,
     IngestRequest,
     RouteRequest,
     SearchRequest,
@@ -80,7 +81,19 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
     (RouteRequest, {"messages": [ASK]}),
     (
         IngestRequest,
-        {"documents": [{"id": "i", "title": "t", "text": "x", "metadata": {"k": "v"}}]},
+        {
+            "documents": [
+                {
+                    "id": "i",
+                    "title": "t",
+                    "text": "x",
+                    "metadata": {"k": "v"},
+                    "source": "/s",
+                    "url": "/s/i.md",
+                    "allow": ["g"],
+                }
+            ]
+        },
     ),
     (
         SearchRequest,
@@ -96,6 +109,7 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
             "diversity": 0.5,
         },
     ),
+    (IngestJobRequest, {"urls": ["https://a.example/b"], "source": "s", "allow": ["g"]}),
     (FeedbackRequest, {"id": "x", "good": True}),
 ]
 

@@ -112,6 +112,7 @@ def test_the_applications_are_built_of_what_the_chart_renders(profile: str) -> N
     assert routing.get_request_router_class() is Lanes
 
 
+VECTORS: Json = {"vector_index": {"type": "HNSW"}}
 # Of each name in the table: values that change it, over the production profile.
 CHANGES: dict[str, Json] = {
     "settings.gateway": {"settings": {"gateway": {"cors_origins": ["https://a.example"]}}},
@@ -138,6 +139,8 @@ CHANGES: dict[str, Json] = {
     "settings.expert.lora": {"settings": {"expert": {"lora": {"max_loras": 4}}}},
     "settings.expert.adapters": {"settings": {"expert": {"adapters": "s3://other/adapters"}}},
     "milvus.uri": {"milvus": {"uri": "http://other:19530"}},
+    "ledger.database": {"ledger": {"database": "postgresql://a@b/c"}},
+    "settings.retrieval.vector_index": {"settings": {"retrieval": VECTORS}},
     "settings.retrieval.embedding_model": {"settings": {"retrieval": {"embedding_model": "x"}}},
     "settings.retrieval.rerank_model": {"settings": {"retrieval": {"rerank_model": "x"}}},
     "settings.router.threads": {"settings": {"router": {"threads": 2}}},

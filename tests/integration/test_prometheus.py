@@ -23,6 +23,8 @@ ABSENT = {
     "ray_node_gpus_utilization": "there is no GPU",
     "ray_node_gram_used": "there is no GPU",
     "ray_trivium_circuit_open": "no provider is configured",
+    "ray_trivium_source_lag_seconds": "the settings name no source",
+    "ray_trivium_source_failures": "the settings name no source",
     "ray_trivium_ledger_overclaimed_total": "counted from its first event on: no provider is there",
     "ray_vllm_num_preemptions_total": "counted from its first event on: memory never ran out",
 }

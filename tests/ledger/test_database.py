@@ -10,9 +10,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, select, text
 
+from serve_app.database import missing_only
 from serve_app.errors import SettingsError
 from serve_app.ledger import tables
-from serve_app.ledger.database import Database, missing_only
+from serve_app.ledger.database import Database
 
 
 async def test_replicas_that_start_together_make_the_tables_once(address: str) -> None:

@@ -11,31 +11,34 @@ from pathlib import Path
 
 from serve_app import models
 from serve_app.cli import local
-from serve_app.cli.bulk import Bar, Start, embedding_model, with_store
-from serve_app.retrieval import pipeline
-from serve_app.retrieval.port import Port
-from serve_app.retrieval.sources import discover
+from serve_app.cli.bulk import Base, with_base
+from serve_app.retrieval import bulk
+from serve_app.retrieval.sources import listed
 from serve_app.settings import RetrievalSettings, Settings
 
 
 def main(uri: str, collection: str, folder: str, state: str) -> None:
     local.set_environment()  # Ray's part of it: gRPC's, which is due before the imports, tests have
-    retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=120)
+    bulk._ALONE = 16 * 1024  # so that Ray has a part in little text
+    registry = str(Path(state).with_name("registry.db"))
+    retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=120, registry=registry, chunk_tokens=64)
 
-    async def run(store: Port, start: Start, _: Bar) -> pipeline.Result:
-        return await pipeline.ingest(
-            discover([folder]),
-            store,
+    settings = Settings(state_dir=Path(state), retrieval=retrieval)
+
+    async def run(base: Base) -> bulk.Result:
+        return await bulk.ingest(
+            listed([folder]),
+            base.store,
+            base.registry,
             collection,
             "t",
-            embedding_model(retrieval),
-            64,
+            settings,
             paths=models.embedding_models(),
-            start=start,
-            on_progress=lambda done, _: print(done, flush=True),
+            start=base.start,
+            on_progress=lambda step: print(step.embedded, flush=True),
         )
 
-    result = with_store(Settings(state_dir=Path(state), retrieval=retrieval), run)
+    result = with_base(settings, run)
     print("embedded", result.report.embedded, flush=True)
 
 

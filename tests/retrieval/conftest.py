@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from milvus import MilvusServer
 
 from loadtest import servers
+from loadtest.words import Models
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
-
-DIMENSION = 64
-
-
-class HashedWords:
-    """A bag of hashed words, so that texts that share words are near each other."""
-
-    def __init__(self, dimension: int = DIMENSION) -> None:
-        self.dimension = dimension
-        self.window: int | None = None
-        self.embedded: list[str] = []
-
-    def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        self.embedded += texts
-        return [self._vector(text) for text in texts]
-
-    def count(self, text: str) -> int:
-        return len(text.split())
-
-    def _vector(self, text: str) -> list[float]:
-        vector = [0.0] * self.dimension
-        for word in text.lower().split():
-            vector[hashlib.sha256(word.encode()).digest()[0] % self.dimension] += 1.0
-        norm = math.sqrt(sum(x * x for x in vector)) or 1.0
-        return [x / norm for x in vector]
-
-
-class Models:
-    """One model of each dimension that is asked for by name: `words-64`."""
-
-    def __init__(self, default: str = f"words-{DIMENSION}") -> None:
-        self.default = default
-        self._made: dict[str, HashedWords] = {}
-
-    def model(self, name: str) -> HashedWords:
-        return self._made.setdefault(name, HashedWords(int(name.rpartition("-")[2])))
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +48,14 @@ async def store(uri: str) -> AsyncIterator[MilvusStore]:
     await store.close()
 
 
+@pytest.fixture(scope="module")
+async def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Registry]:
+    """Of the documents in either Milvus, which is why it depends on it."""
+    registry = Registry(str(tmp_path_factory.mktemp("registry") / "registry.db"))
+    yield registry
+    await registry.close()
+
+
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> str:
     """A collection of its own for each test function."""
@@ -95,8 +68,8 @@ def models() -> Models:
 
 
 @pytest.fixture
-def retriever(store: MilvusStore, models: Models) -> Retriever:
-    return Retriever(store, models, chunk_tokens=40, rules=Rules())
+def retriever(store: MilvusStore, registry: Registry, models: Models) -> Retriever:
+    return Retriever(store, registry, models, chunk_tokens=40, rules=Rules())
 
 
 def lite_path(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +11,37 @@ import pytest
 
 from serve_app import models
 from serve_app.domain import Document, RequestContext, SearchQuery
-from serve_app.errors import InvalidRequest, NotFound, SettingsError
+from serve_app.errors import InvalidRequest, SettingsError
 from serve_app.handles import Remote
+from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.retrieval.index import Row
 from serve_app.retrieval.port import PATIENCE_S, Port, RemoteStore
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import Facts, Index
+from serve_app.retrieval.writing import Embedded, Writer
 from tests.fixtures import context
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def server(folder: Path, **more: str | int) -> RetrieverServer:
-    store = {"milvus_uri": str(folder / "milvus.db"), **more}
-    return RetrieverServer({"retrieval": store}, models.embedding_models(), None)
+    store = {"milvus_uri": str(folder / "milvus.db")}
+    return RetrieverServer({"retrieval": {**store, **more}}, models.embedding_models(), None)
+
+
+INDEX = Index("docs__1", "m", 2, 32, sparse=False)
 
 
 async def test_others_reach_the_store_by_its_port_alone_and_in_time(tmp_path: Path) -> None:
     made = server(tmp_path)
-    index = await made.on_store(context(), "ensure", "docs", "m", 8, 32)
-    assert await made.on_store(context(), "known", index) == {}
-    for method in ("close", "drop", "documents", "_client", "__class__"):
+    await made.on_store(context(), "make", INDEX)
+    assert await made.on_store(context(), "between", INDEX.name, "", "") == []
+    for method in ("close", "search", "be_patient", "_client", "__class__"):
         with pytest.raises(InvalidRequest, match="not for others"):
             await made.on_store(context(), method)
     with pytest.raises(TimeoutError):
-        await made.on_store(RequestContext("late", time.time() - 1), "known", index)
+        await made.on_store(RequestContext("late", time.time() - 1), "rows", INDEX.name)
 
 
 async def test_chunks_that_the_model_would_cut_off_are_refused(tmp_path: Path) -> None:
@@ -66,14 +73,20 @@ class Handle:
 
 async def test_bulk_run_works_on_the_store_of_a_running_stack(tmp_path: Path) -> None:
     store: Port = RemoteStore(Remote(Handle(server(tmp_path)), "knowledge", PATIENCE_S))
-    with pytest.raises(NotFound):
-        await store.index("docs")
-    index = await store.ensure("docs", "m", 2, 32)
-    row = Row("key", "t", "doc", 0, "Title", "", "text", "", 0, "", "", 3)
-    await store.upsert(index, [(row, [0.6, 0.8])])
-    assert await store.tokens(index, "t") == [3]
-    assert await store.rows(index) == [[row]]
-    assert not hasattr(store, "drop")
+    registry = Registry(str(tmp_path / "registry.db"))
+    row = Row("t", "doc", 0, "Title", "", "text", tokens=3)
+
+    async def prepare(index: Index, places: Sequence[int]) -> list[Embedded]:
+        return [[(row, [0.6, 0.8])] for _ in places]
+
+    await Catalogue(store, registry).ensure("docs", "m", 2, 32, "t")
+    written = await Writer(store, registry).put("docs", [Facts("t", "doc")], prepare)
+    assert (written.chunks, written.tokens) == (1, 3)
+    (place,) = await store.between(INDEX.name, "", "")
+    (stored,) = await store.stored(INDEX, [place.id])
+    assert stored.row == row
+    assert not hasattr(store, "search")
+    await registry.close()
 
 
 async def test_cross_encoder_orders_what_was_found(tmp_path: Path, cross_encoder: Path) -> None:

@@ -17,10 +17,12 @@ from serve_app import models
 from serve_app.domain import SearchQuery
 from serve_app.errors import NotFound, Unavailable
 from serve_app.retrieval.embedder import EmbeddingModels
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import BUNDLED
 from tests.conftest import ROOT
+from tests.retrieval.bases import Base, content
 from tests.retrieval.conftest import address
 
 pytestmark = pytest.mark.timeout(600)
@@ -66,13 +68,14 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     milvus: MilvusServer, milvus_server: str, folder: Path
 ) -> None:
     store = MilvusStore(milvus_server, "", timeout_s=20)
-    retriever = Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
+    registry = Registry(str(folder.parent / "state" / "registry.db"))
+    retriever = Retriever(store, registry, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
     run = started(milvus_server, folder)
     written = 0
     while not 0 < written < CHUNKS:
         assert run.poll() is None, run.communicate()
         try:
-            written = len(await store.known(await store.index("default")))
+            written = len(await content(Base(store, registry), "default"))
         except NotFound:
             await asyncio.sleep(0.1)
     milvus.server_proc.kill()
@@ -92,7 +95,7 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     await asyncio.to_thread(milvus.start)
     # Loading what it had takes a Milvus longer than a run waits.
     store = MilvusStore(address(milvus), "", timeout_s=120)
-    retriever = Retriever(store, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
+    retriever = Retriever(store, registry, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
     found = await retriever.search("default", "default", SearchQuery("tent", 3))
     assert found, "the first search came before Milvus had read its log again"
     code, out, err = await finished(started(address(milvus), folder))
@@ -101,8 +104,9 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     report = json.loads(out)
     assert report["chunks"] == CHUNKS
     assert report["embedded"] <= CHUNKS - written
-    assert len(await store.known(await store.index("default"))) == CHUNKS
+    assert len(await content(Base(store, registry), "default")) == CHUNKS
     await store.close()
+    await registry.close()
 
 
 async def test_a_full_disk_stops_a_run_without_loss(tmp_path: Path, folder: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pymilvus import MilvusClient
 
+from loadtest.words import Models
 from serve_app.domain import Document
 from serve_app.evaluation.judgements import Query
 from serve_app.evaluation.retrieval import evaluate
 from serve_app.settings import RetrievalSettings
-from tests.retrieval.conftest import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from loadtest.words import HashedWords
 from serve_app.retrieval.nearness import Nearness
-from tests.retrieval.conftest import HashedWords
 
 
 def test_cosines_are_in_the_order_of_the_texts_and_texts_are_embedded_once() -> None:

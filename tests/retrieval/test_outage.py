@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -104,11 +105,12 @@ async def service(milvus: MilvusServer) -> AsyncIterator[str]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_questions_are_answered_while_milvus_is_dead_and_looked_up_when_it_is_back(
-    milvus: MilvusServer,
+    milvus: MilvusServer, tmp_path: Path
 ) -> None:
     async with service(milvus) as uri:
         settings = RetrievalSettings(milvus_uri=uri)
-        made = RetrieverServer({"retrieval": {"milvus_uri": uri}}, models.embedding_models(), None)
+        store = {"milvus_uri": uri, "registry": str(tmp_path / "registry.db")}
+        made = RetrieverServer({"retrieval": store}, models.embedding_models(), None)
         server: Any = InProcess(made)
         house = House(
             router=FixedRouter(decision(Route.KNOWLEDGE)),

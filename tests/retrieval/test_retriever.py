@@ -9,18 +9,23 @@ from typing import Any
 
 import pytest
 
+from loadtest.words import DIMENSION, Models
 from serve_app.domain import Chunk, Document, SearchMode, SearchQuery
 from serve_app.errors import (
     InvalidRequest,
+    KnowledgeRefused,
     NotFound,
     TooManyCollections,
     Unavailable,
     UnprocessableDocument,
 )
-from serve_app.retrieval.indexes import computes_bm25
+from serve_app.retrieval.catalogue import Catalogue
+from serve_app.retrieval.index import Row, Stored
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import FOR_EVER
 from serve_app.retrieval.retriever import Retriever, Rules
+from serve_app.retrieval.schema import computes_bm25
 from serve_app.retrieval.store import MilvusStore
-from tests.retrieval.conftest import DIMENSION, Models
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -94,7 +99,7 @@ async def test_only_what_changed_is_embedded_again(
     assert (report.chunks, report.embedded, report.removed) == (4, 2, 1)
     assert report.saved_tokens > 0
     assert await texts_of(retriever, collection, "t", "doc") == ["first", "alpha", "BETA", "gamma"]
-    hits = await found(retriever, collection, "t", "gamma", mode="dense")
+    hits = await found(retriever, collection, "t", "c gamma", mode="dense")
     assert (hits[0].text, hits[0].id) == ("gamma", "doc#3")
 
 
@@ -150,7 +155,7 @@ async def test_words_alone_find_it_where_the_server_can(
 ) -> None:
     await put(retriever, collection, "t", "hotels", "hotel nights in paris cost 190 euros")
     await put(retriever, collection, "t", "leave", "employees have thirty days of leave")
-    if not (await store.index(collection)).sparse:
+    if not await store.computes_bm25():
         with pytest.raises(InvalidRequest, match="BM25"):
             await found(retriever, collection, "t", "hotel in paris", mode="sparse")
         return
@@ -359,9 +364,9 @@ async def test_pages_leave_no_document_out_whatever_its_name(
 
 
 async def test_a_tenant_makes_so_many_collections_and_no_more(
-    store: MilvusStore, models: Models
+    store: MilvusStore, registry: Registry, models: Models
 ) -> None:
-    few = Retriever(store, models, 40, Rules(max_collections=2))
+    few = Retriever(store, registry, models, 40, Rules(max_collections=2))
     with store._milvus.blocking() as client:  # of another program, on the same server
         client.create_collection("foreign__1", dimension=4)
     names = [f"limit{number}" for number in range(4)]
@@ -377,10 +382,10 @@ async def test_a_tenant_makes_so_many_collections_and_no_more(
     await few.ingest(names[0], "greedy", document)
     await few.ingest(names[2], "modest", document)
     await few.ingest(names[2], "greedy", document)
-    await store.remove_collection(names[0])
+    await few.delete_collection(names[0], "greedy")
     await few.ingest(names[3], "greedy", document)
-    for name in names[1:]:
-        await store.remove_collection(name)
+    for name, owner in (("limit1", "greedy"), ("limit2", "modest"), ("limit3", "greedy")):
+        await few.delete_collection(name, owner)
     await store.drop("foreign__1")
 
 
@@ -431,8 +436,18 @@ async def test_headings_become_paths(retriever: Retriever, collection: str) -> N
         (Document("x", "t", " \n "), "documents[1].text"),
         (Document("x", "t", "text", {"as_of": "yesterday"}), "documents[1].metadata"),
         (Document("x", "t", "text", {"series": "x" * 300}), "documents[1].metadata"),
+        (Document("x", "t", "text", {"all": "x" * 70_000}), "documents[1].metadata"),
     ],
-    ids=["no id", "blank id", "long id", "title", "no text", "as_of", "series"],
+    ids=[
+        "no id",
+        "blank id",
+        "long id",
+        "title",
+        "no text",
+        "as_of",
+        "series",
+        "much",
+    ],
 )
 async def test_document_that_does_not_fit_is_named_and_nothing_is_written(
     retriever: Retriever, collection: str, document: Document, param: str
@@ -456,21 +471,22 @@ async def test_a_word_or_a_heading_of_any_length_stops_no_document(
 
 
 async def test_vector_of_another_size_is_refused_and_nothing_is_lost(
-    retriever: Retriever, store: MilvusStore, collection: str
+    retriever: Retriever, store: MilvusStore, registry: Registry, collection: str
 ) -> None:
     await put(retriever, collection, "t", "doc", "kept")
-    index = await store.index(collection)
-    [(row,)] = await store.rows(index)
+    index = await Catalogue(store, registry).index(collection)
+    row = Row("t", "doc", 0, "Title", "", "text")
     with pytest.raises(InvalidRequest, match=f"has 3 numbers.*{DIMENSION}"):
-        await store.upsert(index, [(row, [0.1, 0.2, 0.3])])
+        await store.upsert(index, [Stored(row, 1, 0, FOR_EVER, [0.1, 0.2, 0.3])])
     assert await texts_of(retriever, collection, "t", "doc") == ["kept"]
 
 
 async def test_collection_keeps_the_model_it_was_made_with(
-    store: MilvusStore, collection: str
+    store: MilvusStore, registry: Registry, collection: str
 ) -> None:
-    await put(Retriever(store, Models("words-64"), 40, Rules()), collection, "t", "a", "tent")
-    later = Retriever(store, Models("words-32"), 40, Rules())
+    first = Retriever(store, registry, Models("words-64"), 40, Rules())
+    await put(first, collection, "t", "a", "tent")
+    later = Retriever(store, registry, Models("words-32"), 40, Rules())
     await put(later, collection, "t", "b", "tent pole")
     assert len(await found(later, collection, "t", "tent")) == 2
 
@@ -479,16 +495,20 @@ async def test_survives_reopening(tmp_path: Path) -> None:
     path = str(tmp_path / "again.db")
     for _ in range(2):
         store = MilvusStore(path, "", timeout_s=10)
-        retriever = Retriever(store, Models(), 40, Rules())
+        registry = Registry(str(tmp_path / "registry.db"))
+        retriever = Retriever(store, registry, Models(), 40, Rules())
         await put(retriever, "my-docs_2", "t", "doc", "kept")
         assert await texts_of(retriever, "my-docs_2", "t", "doc") == ["kept"]
         await store.close()
+        await registry.close()
 
 
-async def test_server_that_does_not_answer_is_unavailable() -> None:
+async def test_server_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     store = MilvusStore("http://127.0.0.1:1", "", timeout_s=1)
+    registry = Registry(str(tmp_path / "registry.db"))
     with pytest.raises(Unavailable):
-        await Retriever(store, Models(), 40, Rules()).documents("docs", "t")
+        await Retriever(store, registry, Models(), 40, Rules()).documents("docs", "t")
+    await registry.close()
 
 
 @pytest.mark.parametrize(
@@ -530,3 +550,13 @@ async def test_no_character_of_an_id_or_of_metadata_breaks_a_search(
     on_a_server = "://" in uri
     assert [each.document_id for each in found] == ([] if on_a_server and low == 0 else [odd])
     assert await retriever.delete(collection, "t", odd) == 1
+
+
+async def test_a_filter_that_is_none_is_refused(
+    retriever: Retriever, store: MilvusStore, collection: str
+) -> None:
+    await put(retriever, collection, "t", "doc", "text")
+    name = await store.aliased(collection)
+    assert name is not None
+    with pytest.raises(KnowledgeRefused):
+        await store._query(name, "tenant == ((", ["id"], "Strong")

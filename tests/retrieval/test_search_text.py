@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtest.words import Models
 from serve_app.domain import Document, SearchQuery
+from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.search_text import MAX_BYTES, normalised, searchable, shown
 from serve_app.retrieval.store import MilvusStore
-from tests.retrieval.conftest import Models
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -24,6 +25,8 @@ DOCUMENTS = {
     "composed": "The cafe\u0301 is on the ground floor.",
     "raised": "Tents of 12 m\u00b2 emit no CO\u2082.",
     "chinese": "第一条规定：编号一的帐篷与睡袋，可以到任何一家门店更换。",
+    "numbered": "编号17的背包，颜色为红。编号170的背包，颜色为蓝。",
+    "numbered otherwise": "编号71的背包，编号18的背包，编号1的背包。",
     "more chinese": "报销上限是每晚六百四十元，酒店发票必须保留。",
     "japanese": "購入後三日以内であればどの店舗でも返品できます。",
     "thai": "คุณสามารถเปลี่ยนเต็นท์และถุงนอนได้ที่ร้านค้าทุกแห่ง",
@@ -34,12 +37,15 @@ DOCUMENTS = {
 
 @pytest.fixture(scope="module")
 async def retriever(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Retriever]:
-    store = MilvusStore(str(tmp_path_factory.mktemp("milvus") / "test.db"), "", timeout_s=120)
-    made = Retriever(store, Models(), chunk_tokens=40, rules=Rules())
+    folder = tmp_path_factory.mktemp("milvus")
+    store = MilvusStore(str(folder / "test.db"), "", timeout_s=120)
+    registry = Registry(str(folder / "registry.db"))
+    made = Retriever(store, registry, Models(), chunk_tokens=40, rules=Rules())
     documents = [Document(name, "", text) for name, text in DOCUMENTS.items()]
     await made.ingest("docs", "t", documents)
     yield made
     await store.close()
+    await registry.close()
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -59,6 +65,8 @@ async def retriever(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[R
         ("睡袋", "chinese"),
         ("更换", "chinese"),
         ("报销", "more chinese"),
+        ("编号17的背包", "numbered"),
+        ("编号18的背包", "numbered otherwise"),
         ("返品", "japanese"),
         ("店舗", "japanese"),
         ("เต็นท์", "thai"),

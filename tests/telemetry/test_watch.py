@@ -14,6 +14,7 @@ from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Hold, Opening, Settlement
 from serve_app.ledger.limits import Amount, Limit, Payer
+from serve_app.ledger.sources import Sources
 from serve_app.settings import LimitSettings
 from serve_app.telemetry.drift import History
 from serve_app.telemetry.metrics import StandingMetrics
@@ -29,11 +30,11 @@ LIMITS = [
 ]
 
 
-def watch(registry: str | None = None) -> tuple[Watch, Book]:
+def watch(registry: str | None = None, sources: tuple[str, ...] = ()) -> tuple[Watch, Book]:
     database = Database(str(ledger_file()))
     book = opened(Book(database, [Limit.of(each) for each in LIMITS]))
     adapters = FixedAdapters([Adapter(Release("house-style", 2)), Adapter(Release("new", 1))])
-    return Watch(database, book, adapters, registry, StandingMetrics()), book
+    return Watch(database, book, adapters, registry, StandingMetrics(), sources), book
 
 
 async def test_what_is_spent_and_held_of_named_limits_is_told(kept: Kept) -> None:
@@ -91,3 +92,16 @@ async def test_a_damaged_history_is_not_told_and_hides_no_other(
     await watching.canaries()
     assert kept.of("trivium_canary_alerts", adapter="new", version="1") == 0
     assert "house-style is not told" in caplog.text
+
+
+async def test_how_sources_of_the_settings_stand_is_told(kept: Kept) -> None:
+    watching, _ = watch(sources=("handbook",))
+    standing = Sources(watching._database)
+    for name in ("handbook", "of-old"):
+        await standing.failed(name, "default", "away")
+    await watching.sources()
+    assert kept.of("trivium_source_failures", source="handbook") == 1
+    lag = kept.of("trivium_source_lag_seconds", source="handbook")
+    assert lag is not None
+    assert 0 <= lag < 60
+    assert kept.of("trivium_source_failures", source="of-old") is None

@@ -37,7 +37,10 @@ router:
   {{- end }}
   {{- end }}
 expert: { scaling: {{ toJson .Values.scaling.expert }}, lora: { cache: {{ $state }}/adapter-cache } }
-retrieval: { scaling: {{ toJson .Values.scaling.retrieval }}, milvus_uri: {{ include "trivium.milvusUri" . | quote }} }
+retrieval:
+  scaling: {{ toJson .Values.scaling.retrieval }}
+  milvus_uri: {{ include "trivium.milvusUri" . | quote }}
+  registry: {{ default (printf "%s/registry.db" $state) .Values.ledger.database | quote }}
 frontier: { scaling: {{ toJson .Values.scaling.frontier }} }
 ledger:
   database: {{ default (printf "%s/ledger.db" $state) .Values.ledger.database | quote }}

@@ -11,24 +11,27 @@ import yaml
 from serve_app.errors import SettingsError, UnprocessableDocument
 from serve_app.plain_data import yaml_text
 from serve_app.retrieval.formats.encodings import BAD_BYTES, decoded
-from serve_app.retrieval.formats.reading import Reading, scalars, whole
+from serve_app.retrieval.formats.reading import Reading, groups, scalars, whole
 
 # Before a blank line it is a rule, not the beginning of data.
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[^\n]*\S)(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+
+Front = tuple[dict[str, str | int | float], tuple[str, ...]]
 
 
 def read(name: str, data: bytes) -> Reading:
     text, lost = decoded(name, data)
     metadata: dict[str, str | int | float] = {}
+    allow: tuple[str, ...] = ()
     front = _FRONT_MATTER.match(text)
     if front and (found := _front_matter(name, front[1])) is not None:
-        metadata, text = found, text[front.end() :]
+        (metadata, allow), text = found, text[front.end() :]
     title = str(metadata.pop("title", ""))
-    return Reading([whole(name, title, text, metadata)], [], {BAD_BYTES: lost})
+    return Reading([whole(name, title, text, metadata, allow)], [], {BAD_BYTES: lost})
 
 
-def _front_matter(name: str, head: str) -> dict[str, str | int | float] | None:
-    """What it says; none where it is text between two rules."""
+def _front_matter(name: str, head: str) -> Front | None:
+    """The metadata, and whom the document is for; none where it is text between two rules."""
     try:
         # The line `---` is the first.
         data = yaml_text(f"\n{head}", f"{name}: front matter")
@@ -38,7 +41,12 @@ def _front_matter(name: str, head: str) -> dict[str, str | int | float] | None:
         return None
     if not isinstance(data, dict | None):
         raise UnprocessableDocument(f"{name}: front matter must be plain `key: value` lines")
-    return scalars(_as_written(head, data or {}))
+    data = data or {}
+    try:
+        allow = groups(data.pop("allow", None))
+    except ValueError as error:
+        raise UnprocessableDocument(f"{name}: front matter: {error}") from None
+    return scalars(_as_written(head, data)), allow
 
 
 def _as_written(head: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval import blocks
 
+# Stands in an id for the file's own, which its reader is not told. No text that was read holds it.
+OF_FILE = "\0"
+
 _LONGEST_TITLE = 1000  # bytes
 
 
@@ -38,7 +41,13 @@ def last_part(name: str) -> PurePosixPath:
     return PurePosixPath(re.split(r"[?#]", name)[0] if "://" in name else name)
 
 
-def whole(name: str, title: str, text: str, metadata: Mapping[str, Any] | None = None) -> Document:
+def whole(
+    name: str,
+    title: str,
+    text: str,
+    metadata: Mapping[str, Any] | None = None,
+    allow: tuple[str, ...] = (),
+) -> Document:
     """A file that is one document. The first heading, then the stem stand in for a title."""
     text, stem, given = clean(text), clean(last_part(name).stem), dict(metadata or {})
     if not text.strip():
@@ -47,7 +56,7 @@ def whole(name: str, title: str, text: str, metadata: Mapping[str, Any] | None =
     heading = None if given_title else blocks.title(text)
     titles = (given_title, heading, stem)
     title = next(each for each in titles if each and len(each.encode()) <= _LONGEST_TITLE)
-    return Document(id=str(given.pop("id", stem)), title=title, text=text, metadata=given)
+    return Document(str(given.pop("id", OF_FILE)), title, text, given, allow=allow)
 
 
 def by_row(
@@ -64,6 +73,18 @@ def by_row(
         first = f"; the first problem: {reading.problems[0]}" if reading.problems else ""
         raise UnprocessableDocument(f"{name}: holds no text that can be read{first}")
     return reading
+
+
+def groups(allow: Any) -> tuple[str, ...]:
+    """Whom a document is for: a list of groups, or their names with commas between.
+
+    Raises:
+        ValueError: It is neither. What was meant for a few must not become everybody's.
+    """
+    names = allow.split(",") if isinstance(allow, str) else [] if allow is None else allow
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("allow must be a list of groups")
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def scalars(metadata: Mapping[Any, Any]) -> dict[str, str | int | float]:

@@ -12,9 +12,10 @@ from serve_app.domain import Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.plain_data import json_text
 from serve_app.retrieval.formats.encodings import BAD_BYTES, decoded
-from serve_app.retrieval.formats.reading import Reading, by_row, clean, last_part, scalars
+from serve_app.retrieval.formats.reading import OF_FILE, Reading, by_row, clean, groups, scalars
 
 _COLUMNS = {"id", "title", "text"}
+_FIELDS = {*_COLUMNS, "metadata", "allow"}
 _SEPARATOR = re.compile(
     r'"?sep=(.)"?[ ,;]*', re.IGNORECASE
 )  # written by spreadsheets, for themselves
@@ -35,7 +36,6 @@ def read_csv(name: str, data: bytes) -> Reading:
         raise UnprocessableDocument(
             f"{name}: line {1 + skipped} must name the columns, each differently"
         )
-    stem = last_part(name).stem
 
     def rows() -> Iterator[tuple[int, Document | str]]:
         for number in itertools.count(1):
@@ -49,7 +49,7 @@ def read_csv(name: str, data: bytes) -> Reading:
                 yield line, f"{_why(error)}; nothing from here on is read"
                 return
             if any(cell.strip() for cell in cells):
-                yield line, _csv_row(f"{stem}#{number}", header, cells)
+                yield line, _csv_row(f"{OF_FILE}#{number}", header, cells)
 
     return by_row(name, rows(), {BAD_BYTES: lost})
 
@@ -79,11 +79,12 @@ def _csv_row(row_id: str, header: list[str], cells: list[str]) -> Document | str
     if len(cells) != len(header):
         return f"{len(cells)} cells under {len(header)} columns"
     row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+    allow = groups(row.pop("allow", None))
     if "text" not in row:
         lines = "\n".join(f"{column}: {cell}" for column, cell in row.items() if cell)
-        return Document(row_id, row.get("title") or row_id, lines)
+        return Document(row_id, row.get("title") or row_id, lines, allow=allow)
     id_, title, text = row.pop("id", "") or row_id, row.pop("title", ""), row.pop("text")
-    return Document(id_, title or id_, text, scalars(row)) if text else "no text"
+    return Document(id_, title or id_, text, scalars(row), allow=allow) if text else "no text"
 
 
 def read_jsonl(name: str, data: bytes) -> Reading:
@@ -100,15 +101,19 @@ def _json_row(line: str) -> Document | str:
         row = json_text(line)
     except (ValueError, RecursionError) as error:
         return f"not valid JSON: {error}"
-    if not isinstance(row, dict) or row.keys() - _COLUMNS - {"metadata"}:
-        return "not an object of id, title, text and metadata"
+    if not isinstance(row, dict) or row.keys() - _FIELDS:
+        return "not an object of id, title, text, metadata and allow"
     strings = {key: row.get(key) or "" for key in _COLUMNS}
     metadata = row.get("metadata") or {}
     if not all(isinstance(value, str) for value in strings.values()):
         return "id, title and text must be strings"
     if not isinstance(metadata, dict) or any(isinstance(v, dict | list) for v in metadata.values()):
         return "metadata must be an object of strings, numbers and booleans"
+    try:
+        allow = groups(row.get("allow"))
+    except ValueError as error:
+        return str(error)
     id_, title, text = (clean(strings[key]) for key in ("id", "title", "text"))
     if not (id_.strip() and text.strip()):
         return "id and text are required"
-    return Document(id_, title if title.strip() else id_, text, scalars(metadata))
+    return Document(id_, title if title.strip() else id_, text, scalars(metadata), allow=allow)

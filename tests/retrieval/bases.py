@@ -1,0 +1,48 @@
+"""A knowledge base as tests look at it: what its index holds, and whether the registry agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from serve_app.retrieval import preparing
+from serve_app.retrieval.catalogue import Catalogue
+from serve_app.retrieval.checking import Check, Report
+from serve_app.retrieval.mending import Mender
+from serve_app.retrieval.preparing import Models
+from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.reindexing import Reindexing
+from serve_app.retrieval.store import MilvusStore
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A store and its registry."""
+
+    store: MilvusStore
+    registry: Registry
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.store, self.registry)
+
+    def mender(self, models: Models) -> Mender:
+        return Mender(self.store, self.registry, partial(preparing.split, models))
+
+    def reindexing(self, models: Models, patience_s: float = 30.0) -> Reindexing:
+        catalogue = Catalogue(self.store, self.registry, patience_s)
+        return Reindexing(self.store, self.registry, catalogue, self.mender(models))
+
+    async def check(self, models: Models, collection: str, *, repair: bool = False) -> Report:
+        made = Check(self.store, self.registry, self.catalogue, self.mender(models))
+        return await made.check(collection, repair=repair)
+
+
+async def content(base: Base, collection: str) -> set[tuple[str, int, str]]:
+    """Every row of the index in force: document, place, text; asserts that none is there twice."""
+    index = await base.catalogue.index(collection)
+    places = await base.store.between(index.name, "", "")
+    stored = await base.store.stored(index, [each.id for each in places])
+    rows = [(each.row.document_id, each.row.ordinal, each.row.text) for each in stored]
+    assert len(rows) == len(set(rows)) == len(places)
+    return set(rows)

@@ -1,0 +1,38 @@
+"""Which of Milvus's errors may pass, and which would come again."""
+
+from __future__ import annotations
+
+import pytest
+from pymilvus import MilvusException
+from pymilvus.exceptions import ParamError
+
+from serve_app.errors import InternalError, TriviumError, Unavailable
+from serve_app.retrieval.milvus import translated
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MilvusException(65535, "cannot parse expression: a ==="), InternalError),
+        (MilvusException(1100, "invalid parameter"), InternalError),
+        (MilvusException(1, "anything", is_input_error=True), InternalError),
+        (MilvusException(6, "field 'x' has type VARCHAR"), InternalError),
+        (ParamError(message="`limit` value 0 is illegal"), InternalError),
+        (MilvusException(1100, "try again", retriable=True), Unavailable),
+        (MilvusException(65535, "etcdserver: request timed out"), Unavailable),
+        (MilvusException(8, "rate limit exceeded"), Unavailable),
+        (MilvusException(2, "service unavailable"), Unavailable),
+    ],
+)
+def test_what_would_come_again_is_not_said_to_pass(
+    error: MilvusException, kind: type[TriviumError]
+) -> None:
+    with pytest.raises(kind) as raised, translated():
+        raise error
+    assert type(raised.value) is kind
+    assert ("not reachable" in raised.value.message) == (kind is Unavailable)
+
+
+def test_an_index_that_is_not_there_is_named_as_such() -> None:
+    with pytest.raises(Unavailable, match="trivium collections check"), translated():
+        raise MilvusException(100, "collection not found")
