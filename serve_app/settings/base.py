@@ -52,6 +52,8 @@ class Scaling(Section):
     """Replicas, queues and resources of one deployment (Ray Serve's own terms).
 
     Attributes:
+        upscale_delay_s, downscale_delay_s: So long there must be too many requests for the replicas
+            until one is added, and too few until one is taken away.
         max_surge_percent: While a change replaces replicas, so many new ones come before old ones
             leave. 0 where there is no room for both: the old ones leave first.
     """
@@ -59,6 +61,8 @@ class Scaling(Section):
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=1, ge=1)
     target_ongoing_requests: float = Field(default=8, gt=0)
+    upscale_delay_s: float = Field(default=30, ge=0)
+    downscale_delay_s: float = Field(default=600, ge=0)
     max_ongoing_requests: int = Field(default=64, ge=1)
     max_queued_requests: int = Field(default=128, ge=-1)
     num_cpus: float = Field(default=0.1, ge=0)

@@ -129,6 +129,8 @@ CHANGES: dict[str, Json] = {
     "min_replicas": {"scaling": {"router": {"min_replicas": 4}}},
     "max_replicas": {"scaling": {"expert": {"max_replicas": 7}}},
     "target_ongoing_requests": {"scaling": {"gateway": {"target_ongoing_requests": 9}}},
+    "upscale_delay_s": {"scaling": {"router": {"upscale_delay_s": 9}}},
+    "downscale_delay_s": {"scaling": {"expert": {"downscale_delay_s": 9}}},
     "max_ongoing_requests": {"scaling": {"gateway": {"max_ongoing_requests": 99}}},
     "max_queued_requests": {"scaling": {"expert": {"max_queued_requests": 9}}},
     "max_surge_percent": {"scaling": {"expert": {"max_surge_percent": 50}}},

@@ -65,7 +65,7 @@ applications:
 {{- define "trivium.options" -}}
 {{- $all := first . }}
 {{- $scaling := (get $all (last .)).scaling }}
-autoscaling_config: {{ pick $scaling "min_replicas" "max_replicas" "target_ongoing_requests" | toJson }}
+autoscaling_config: {{ pick $scaling "min_replicas" "max_replicas" "target_ongoing_requests" "upscale_delay_s" "downscale_delay_s" | toJson }}
 max_ongoing_requests: {{ int $scaling.max_ongoing_requests }}
 max_queued_requests: {{ int $scaling.max_queued_requests }}
 {{- /* A file of Milvus Lite has one owner: the old one leaves first. */}}
