@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from serve_app.cluster import stack
 from tools.chart_binaries import helm, kubectl
 
 Json = dict[str, Any]
@@ -128,6 +129,25 @@ class Release(Namespace):
     def wait_ready(self, timeout_s: float = 600) -> None:
         awaited("a release that is ready", self.is_ready, timeout_s)
 
+    def serving(self) -> dict[str, Json]:
+        """Ray Serve's own word of each deployment, by its name."""
+        (head,) = self.pods("head")
+        token = '--header="Authorization: Bearer $RAY_AUTH_TOKEN"'
+        page = f"wget -qO- {token} http://127.0.0.1:8265/api/serve/applications/"
+        told = json.loads(self.kubectl("exec", head, "-c", "ray-head", "--", "sh", "-c", page))
+        return {
+            name: deployment
+            for application in told["applications"].values()
+            for name, deployment in application["deployments"].items()
+        }
+
+    def replicas(self) -> dict[str, set[str]]:
+        """Ids of the replicas that run, by deployment."""
+        return {
+            name: {each["replica_id"] for each in told["replicas"] if each["state"] == "RUNNING"}
+            for name, told in self.serving().items()
+        }
+
     @property
     def url(self) -> str:
         service = json.loads(self.kubectl("get", "service", "trivium-serve-svc", "-o", "json"))
@@ -135,7 +155,12 @@ class Release(Namespace):
 
     def pods(self, kind: str) -> list[str]:
         """Names of the Ray pods of a kind, `head` or `worker`, that nobody has deleted."""
+        return [pod["metadata"]["name"] for pod in self._staying(kind)]
+
+    def ready(self, kind: str) -> int:
+        """How many of those are ready."""
+        return sum(map(stack.is_ready, self._staying(kind)))
+
+    def _staying(self, kind: str) -> list[Json]:
         found = self.listed("pods", "-l", f"ray.io/node-type={kind}")
-        return [
-            pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]

@@ -6,13 +6,17 @@ import json
 import time
 from functools import partial
 
+import httpx
+import openai
 import pytest
 
 from tests.cluster_full.clients import Heard, streaming
-from tests.cluster_full.release import Namespace, Refused, Release, awaited
+from tests.cluster_full.release import HERE, Namespace, Refused, Release, awaited
 
 pytestmark = pytest.mark.timeout(1500)
 ENOUGH = 12  # answers, before and after something happens
+NONE = json.dumps([{"of": "house", "per": "minute", "requests": 0}])
+NEXT = ("--set", "image.tag=cpu-next", "--set-string", "ray.env.RAY_SERVE_ENABLE_HA_PROXY=0")
 
 
 def go_on(heard: Heard, answers: int = ENOUGH, timeout_s: float = 180) -> None:
@@ -83,6 +87,45 @@ def test_redis_may_be_away_for_a_minute(several: Release, stores: Namespace) -> 
     assert heard.lost == []
 
 
+def test_a_limit_and_a_policy_change_while_nothing_restarts(several: Release) -> None:
+    before = several.replicas()
+    with streaming(several.url) as heard:
+        go_on(heard)
+        several.apply("-f", str(HERE / "changed.yaml"))
+        awaited("the new limit", lambda: _house_usd(several) == [2000], 120)
+        awaited("the new policy", lambda: _refusal(several, "the bluebird plan") == 403, 120)
+        go_on(heard, 30)
+    assert heard.lost == []
+    assert several.replicas() == before
+    # A limit of none at all refuses the next question.
+    several.apply("-f", str(HERE / "changed.yaml"), "--set-json", f"settings.ledger.limits={NONE}")
+    awaited("a question too many", lambda: _refusal(several, "hello") == 429, 120)
+    several.apply()
+    awaited("the old limit", lambda: _house_usd(several) == [], 120)
+    awaited("the old policy", lambda: _refusal(several, "the bluebird plan") is None, 120)
+    assert several.replicas() == before
+
+
+def _house_usd(release: Release) -> list[float]:
+    """What the house may spend in a month, as a caller is told."""
+    told = httpx.get(f"{release.url}/v1/usage", timeout=30).raise_for_status().json()
+    return [each["limit"] for each in told["limits"] if each["unit"] == "usd"]
+
+
+def _refusal(release: Release, question: str) -> int | None:
+    """The status with which the frontier's road is refused."""
+    with openai.OpenAI(base_url=f"{release.url}/v1", api_key="none", max_retries=0) as client:
+        try:
+            client.chat.completions.create(
+                model="trivium/frontier",
+                messages=[{"role": "user", "content": question}],
+                max_completion_tokens=4,
+            )
+        except openai.APIStatusError as error:
+            return error.status_code
+    return None
+
+
 def test_a_wrong_setting_leaves_what_answers_and_is_rolled_back(several: Release) -> None:
     with streaming(several.url) as heard:
         go_on(heard)
@@ -97,13 +140,26 @@ def test_a_wrong_setting_leaves_what_answers_and_is_rolled_back(several: Release
 
 
 def test_an_image_that_changes_switches_clusters(several: Release) -> None:
-    """It is the same image under a name of its own."""
+    """It is the same image under a name of its own; Serve's proxy takes HAProxy's place with it."""
     old = several.cluster
     with streaming(several.url) as heard:
         go_on(heard)
-        several.apply("--set", "image.tag=cpu-next")
+        several.apply(*NEXT)
         awaited("another cluster", lambda: several.cluster not in ("", old), 600)
         awaited("the old one's end", lambda: len(several.listed("rayclusters")) == 1, 400)
+        go_on(heard)
+    assert heard.lost == []
+
+
+def test_without_haproxy_a_worker_that_is_deleted_finishes_its_streams(several: Release) -> None:
+    several.apply(*NEXT)
+    awaited("the only cluster", lambda: len(several.listed("rayclusters")) == 1, 400)
+    several.wait_ready()
+    victim = several.pods("worker")[0]
+    with streaming(several.url, clients=8, roads=("expert",)) as heard:
+        go_on(heard)
+        several.kubectl("delete", "pod", victim, "--wait=false")
+        awaited("the pod's end", partial(_is_gone, several, victim), 400)
         go_on(heard)
     assert heard.lost == []
 

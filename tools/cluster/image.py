@@ -80,7 +80,10 @@ def code(cluster: Cluster, base: str, image: str = IMAGE, *, mark: str = "") -> 
     """
     with scratch() as work:
         layer = work / "layer"
-        _uv("install", "--prefix", str(layer / "opt/venv"), "--no-build-isolation", str(ROOT))
+        _uv(
+            *("install", "--prefix", str(layer / "opt/venv"), "--compile-bytecode"),
+            *("--no-build-isolation", str(ROOT)),
+        )
         _relocate(layer / "opt/venv")
         shutil.copytree(ROOT / "configs", layer / "opt/trivium/configs")
         (layer / "opt/trivium/mark").write_text(mark, encoding="utf-8")
