@@ -131,15 +131,19 @@ class Release(Namespace):
 
     def serving(self) -> dict[str, Json]:
         """Ray Serve's own word of each deployment, by its name."""
-        (head,) = self.pods("head")
-        token = '--header="Authorization: Bearer $RAY_AUTH_TOKEN"'
-        page = f"wget -qO- {token} http://127.0.0.1:8265/api/serve/applications/"
-        told = json.loads(self.kubectl("exec", head, "-c", "ray-head", "--", "sh", "-c", page))
+        told = json.loads(self.dashboard("api/serve/applications/"))
         return {
             name: deployment
             for application in told["applications"].values()
             for name, deployment in application["deployments"].items()
         }
+
+    def dashboard(self, path: str) -> str:
+        """A page of Ray's, read in the head pod."""
+        (head,) = self.pods("head")
+        token = '--header="Authorization: Bearer $RAY_AUTH_TOKEN"'
+        page = f"wget -qO- {token} 'http://127.0.0.1:8265/{path}'"
+        return self.kubectl("exec", head, "-c", "ray-head", "--", "sh", "-c", page)
 
     def replicas(self) -> dict[str, set[str]]:
         """Ids of the replicas that run, by deployment."""
@@ -156,6 +160,11 @@ class Release(Namespace):
     def pods(self, kind: str) -> list[str]:
         """Names of the Ray pods of a kind, `head` or `worker`, that nobody has deleted."""
         return [pod["metadata"]["name"] for pod in self._staying(kind)]
+
+    def pod(self, seen: Json) -> Json:
+        """The same pod as it is now."""
+        now: Json = json.loads(self.kubectl("get", "pod", seen["metadata"]["name"], "-o", "json"))
+        return now
 
     def ready(self, kind: str) -> int:
         """How many of those are ready."""

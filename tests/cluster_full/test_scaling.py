@@ -15,18 +15,31 @@ import pytest
 
 from tests.cluster_full.clients import Heard, streaming
 from tests.cluster_full.conftest import installed
+from tests.cluster_full.phases import measured
 from tests.cluster_full.plot import Sample, draw
 from tests.cluster_full.release import HERE, ROOT, Namespace, Refused, Release, awaited
 from tests.integration.callers import repeated
 
 pytestmark = pytest.mark.timeout(2400)
+SERVES_S = 90  # on two cores that others use; docs/install.md has those of a quiet machine
 STREAMS, DECISIONS = 10, 6  # callers of the expert, and of the router alone
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def elastic(stores: Namespace) -> Iterator[Release]:
     """One worker pod, which may become three."""
     yield from installed(Release("trivium-elastic", HERE / "several.yaml", HERE / "elastic.yaml"))
+
+
+@pytest.mark.parametrize("role", ["router", "gateway", "retrieval", "frontier", "expert"])
+def test_a_replica_without_room_gets_a_pod_and_serves(elastic: Release, role: str) -> None:
+    deployment = {"retrieval": "Retriever"}.get(role, role.capitalize())
+    more = (f"scaling.{role}.min_replicas=2", f"scaling.{role}.max_replicas=2")
+    found = measured(elastic, deployment, "--set", ",".join(more))
+    print(f"\n{role}: {found}")
+    assert found.serves < SERVES_S
+    elastic.apply()
+    awaited("one pod again", lambda: len(elastic.pods("worker")) == 1, 300)
 
 
 class Watch:
