@@ -193,6 +193,9 @@ def test_streams_outlast_their_requests() -> None:
     assert notes[f"{nginx}proxy-body-size"] == "5000000"
     assert notes[f"{nginx}proxy-buffering"] == "off"
     assert one(manifests, "HTTPRoute")["spec"]["rules"][0]["timeouts"]["request"] == "250s"
+    for _, pod in pods(one(manifests, "RayService")):
+        env = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+        assert env["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "240"
 
 
 def test_routes_go_where_the_traffic_is_split() -> None:

@@ -149,6 +149,7 @@ CHANGES: dict[str, Json] = {
     "settings.router.examples": {"settings": {"router": {"examples": ["/data/rows.jsonl"]}}},
     "tracing": {"tracing": {"collector": {"enabled": False}, "endpoint": "http://a:4318"}},
     "image.tag": {"image": {"tag": "2"}},
+    "settings.gateway.request_timeout_s": {"settings": {"gateway": {"request_timeout_s": 200}}},
     "ray.env": {"ray": {"env": {"A": "b"}}},
     "secrets.env": {"secrets": {"env": {"A": "b"}}},
     "secrets.revision": {"secrets": {"revision": "2"}},

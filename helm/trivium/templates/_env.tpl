@@ -1,7 +1,8 @@
 {{/*
 Environment of Trivium's containers. Ray's variables are those of `trivium up`: they are what makes it fast.
 Here HAProxy, which Ray Serve starts on every node, takes the place of Serve's own proxy. On one machine it
-does not: it opens its statistics to the network, which here the policies close.
+does not: it opens its statistics to the network, which here the policies close. Whenever replicas come or go another
+HAProxy takes over; the one before it has as long as a request may take to end its streams.
 */}}
 
 {{- define "trivium.env" -}}
@@ -12,6 +13,7 @@ does not: it opens its statistics to the network, which here the policies close.
   "RAY_USAGE_STATS_ENABLED" "0"
   "RAY_SERVE_LOG_ENCODING" "JSON"
   "RAY_SERVE_ENABLE_HA_PROXY" "1"
+  "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S" (include "trivium.patience" . | trim)
   "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" "serve_app.gateway.request_ids.for_proxy"
   "RAY_SERVE_USE_GRPC_BY_DEFAULT" "1"
   "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD" "0"
