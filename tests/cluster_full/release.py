@@ -118,11 +118,16 @@ class Release(Namespace):
         return found
 
     def is_ready(self) -> bool:
-        """Clients are answered: the operator says so, and so does every part of the application."""
-        states = self.states()
+        """The only cluster is as it shall be, by the operator and every part of the application."""
+        states, service = self.states(), self.service
         failed = {n: s for n, s in states.items() if s.startswith("DEPLOY_FAILED")}
         assert not failed, failed
-        conditions = self.service.get("status", {}).get("conditions", ())
+        status = service.get("status", {})
+        if status.get("observedGeneration", 0) < service["metadata"]["generation"]:
+            return False  # nobody has looked at the latest yet
+        if len(self.listed("rayclusters")) != 1:
+            return False
+        conditions = status.get("conditions", ())
         ready = {each["type"]: each["status"] for each in conditions}.get("Ready") == "True"
         return ready and bool(states) and set(states.values()) == {"RUNNING"}
 

@@ -29,7 +29,6 @@ def test_a_pod_has_nothing_to_do_before_it_starts(kind: Release) -> None:
 def test_a_pod_that_is_deleted_finishes_its_streams(kind: Release, haproxy: str) -> None:
     """It is the only one: who comes later finds nobody, who was there is answered."""
     kind.apply("--set-string", f"ray.env.RAY_SERVE_ENABLE_HA_PROXY={haproxy}")
-    awaited("the only cluster", lambda: len(kind.listed("rayclusters")) == 1, 400)
     kind.wait_ready()
     (head,) = kind.pods("head")
     with streaming(kind.url, clients=8, roads=("expert",)) as heard:
