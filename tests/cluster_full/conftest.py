@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.cluster_full.release import CHART, HERE, Namespace, Release
+from tests.cluster_full.release import CHART, HERE, ROOT, Namespace, Refused, Release
 
 STORES = "stores"
+LOGS = ROOT / "build" / "cluster-logs"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A test that fails keeps what its pods said: they go with its release."""
+    report = yield
+    if call.excinfo is not None and call.when == "call":
+        for each in getattr(item, "funcargs", {}).values():
+            if isinstance(each, Release):
+                with suppress(Refused):
+                    each.keep_logs(LOGS / item.name)
+    return report
 
 
 @pytest.fixture(scope="session")

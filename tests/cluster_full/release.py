@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,17 @@ class Release(Namespace):
         """The same pod as it is now."""
         now: Json = json.loads(self.kubectl("get", "pod", seen["metadata"]["name"], "-o", "json"))
         return now
+
+    def keep_logs(self, folder: Path) -> None:
+        """Ray's and Serve's logs of every pod, and what the cluster says of them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("rayservice", "pods", "events"):
+            (folder / f"{name}.yaml").write_text(self.kubectl("get", name, "-o", "yaml"), "utf-8")
+        packed = "tar -C /tmp/ray -chz session_latest/logs --ignore-failed-read | base64"
+        for pod in (*self.pods("head"), *self.pods("worker")):
+            inside = ("exec", pod, "--", "sh", "-c", packed)
+            with suppress(Refused):  # one that has just gone
+                (folder / f"{pod}.tgz").write_bytes(b64decode(self.kubectl(*inside)))
 
     def ready(self, kind: str) -> int:
         """How many of those are ready."""
