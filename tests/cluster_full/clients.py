@@ -13,6 +13,7 @@ import openai
 from tests.integration.callers import repeated
 
 NO_KEY = "frontier-not-configured"
+UNAVAILABLE = "knowledge_unavailable"  # the error's code while Milvus is away
 ROADS = ("expert", "knowledge", "frontier")
 QUESTIONS = {
     "expert": "Rewrite in a friendly tone: your parcel is late.",
@@ -48,13 +49,16 @@ def streamed(client: openai.OpenAI, road: str, heard: Heard) -> None:
             lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
             degraded = answer.headers.get("x-trivium-degraded")
     except openai.InternalServerError as error:
-        if error.status_code == 503 and "cannot be looked up now" in error.message:
+        if error.status_code == 503 and error.code == UNAVAILABLE:
             heard.without[road] += 1
         else:
             heard.lost.append(f"{started} {road}: {error}")
         return
     except Exception as error:  # whatever it is, an answer is lost
         heard.lost.append(f"{started} {road}: {type(error).__name__}: {error}")
+        return
+    if any(UNAVAILABLE in line for line in lines):
+        heard.without[road] += 1  # said after the stream's beginning, as an event
         return
     if not lines or lines[-1] != "data: [DONE]" or any('"error"' in line for line in lines):
         heard.lost.append(f"{started} {road}: cut: {lines[-1:]}")
