@@ -30,6 +30,8 @@ def findings(found: Sequence[Finding]) -> None:
     for each in found:
         mark = _MARKS.get(each.level, _FAILED)
         table.add_row(each.check, mark, escape(each.message), escape(each.remedy))
+    for column in table.columns:
+        column.overflow = "fold"  # commands among the remedies are copied
     errors.print(table)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from serve_app.cluster import needs
 from serve_app.cluster.findings import Finding, Plan
 from serve_app.errors import SettingsError
 from serve_app.ledger.prices import PriceTable
@@ -27,7 +28,7 @@ def settings(plan: Plan) -> Iterator[Finding]:
         yield Finding("settings", "warning", f"there is no {_SETTINGS} among the config maps", "")
         return
     try:
-        found = from_text(files[_SETTINGS], "settings")
+        found = from_text(files[_SETTINGS], "settings", needs.variables(plan.objects))
         _policy(found, files)
         _prices(found, files)
     except SettingsError as error:

@@ -73,6 +73,12 @@ def limits(pod: Mapping[str, Any]) -> dict[str, float]:
     return _summed([_given(container, "limits") for container in _containers(pod)])
 
 
+def variables(objects: Sequence[Object]) -> set[str]:
+    """Names in the environment of Ray's pods, wherever their values come from."""
+    pods = (group.pod for thing in objects if thing["kind"] in _RAY for group in _groups(thing))
+    return {each["name"] for pod in pods for c in _containers(pod) for each in c.get("env") or ()}
+
+
 def _containers(pod: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return pod.get("containers") or ()
 

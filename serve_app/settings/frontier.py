@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -91,8 +92,8 @@ class UpstreamSettings(Section):
     @classmethod
     def _conventional_key(cls, data: Any) -> Any:
         """Each provider's key under the name that its own SDK reads."""
-        if isinstance(data, dict) and data.get("provider") and not data.get("api_key"):
-            return {**data, "api_key": os.environ.get(_variable(data), "")}
+        if isinstance(data, dict) and data.get("provider") and data.get("api_key") is None:
+            return {**data, "api_key": os.environ.get(key_variable(data), "")}
         return data
 
     @model_validator(mode="after")
@@ -100,12 +101,13 @@ class UpstreamSettings(Section):
         if self.provider and not self.model:
             raise ValueError(f"provider is {self.provider!r}, so model must name one of its models")
         if self.provider and not self.api_key.get_secret_value():
-            variable = _variable({"provider": self.provider, "key_from": self.key_from})
+            variable = key_variable({"provider": self.provider, "key_from": self.key_from})
             raise ValueError(f"provider is {self.provider!r}: set the environment's {variable}")
         return self
 
 
-def _variable(upstream: dict[str, Any]) -> str:
+def key_variable(upstream: Mapping[str, Any]) -> str:
+    """Environment variable with the key of an upstream that is given as plain data."""
     company = f"{upstream['provider']}".partition("-")[0]
     return upstream.get("key_from") or f"{company.upper()}_API_KEY"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from serve_app.errors import SettingsError
 from serve_app.plain_data import line_of, yaml_text
+from serve_app.settings.frontier import key_variable
 from serve_app.settings.tree import Environment, Settings, conventional
 
 
@@ -41,8 +42,12 @@ def load(path: Path | None) -> Settings:
         raise SettingsError(f"environment: {error.__cause__ or error}") from None
 
 
-def from_text(text: str, source: str) -> Settings:
+def from_text(text: str, source: str, variables: Collection[str] | None = None) -> Settings:
     """Settings as another machine will read them: this one's environment has no say.
+
+    Args:
+        variables: Names of those in that machine's environment. Providers' keys are then looked for
+            among them; by default all are taken to be there.
 
     Raises:
         SettingsError: As `load`.
@@ -51,7 +56,7 @@ def from_text(text: str, source: str) -> Settings:
     if not isinstance(data, dict):
         raise SettingsError(f"{source}:1: settings must be a mapping of sections, e.g. `gateway:`")
     try:
-        return _Alone(**data)
+        return _Alone(**_with_keys(data, variables))
     except ValidationError as error:
         raise SettingsError(_explain(error, source, text)) from None
 
@@ -72,6 +77,23 @@ def from_args(args: Mapping[str, Any]) -> Settings:
     except SourceError as error:
         raise SettingsError(f"environment: {error.__cause__ or error}") from None
     return Settings.model_construct(given.model_fields_set, **dict(given))
+
+
+def _with_keys(data: Mapping[str, Any], variables: Collection[str] | None) -> dict[str, Any]:
+    """The same with a key, or none at all, for each provider that finds its in the environment."""
+
+    def keyed(upstream: Any) -> Any:
+        if not isinstance(upstream, Mapping) or not upstream.get("provider"):
+            return upstream
+        there = variables is None or key_variable(upstream) in variables
+        return {"api_key": "there" if there else "", **upstream}
+
+    frontier = keyed(data.get("frontier"))
+    if not isinstance(frontier, Mapping):
+        return dict(data)
+    fallbacks = frontier.get("fallbacks")
+    more = {"fallbacks": [*map(keyed, fallbacks)]} if isinstance(fallbacks, list) else {}
+    return {**data, "frontier": {**frontier, **more}}
 
 
 class _Alone(Settings):
@@ -103,6 +125,8 @@ def _explain(error: ValidationError, source: str, text: str | None) -> str:
     lines = []
     environment = Environment(Settings)
     for item in error.errors(include_url=False, include_input=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # it follows from another one
         keys = tuple(str(part) for part in item["loc"])
         where = source
         if variable := environment.variable(keys):
