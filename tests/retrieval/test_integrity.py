@@ -135,6 +135,28 @@ async def test_a_reindex_keeps_what_is_deleted_and_updated_meanwhile(
     assert await is_sound(base, collection)
 
 
+async def test_no_search_is_empty_while_the_index_is_changed(base: Base, collection: str) -> None:
+    words = "tent boot rope stove".split()
+    await replica(base).ingest(collection, "t", [doc(each, f"{each} for all") for each in words])
+    stop = asyncio.Event()
+
+    async def client(word: str) -> int:
+        searches = 0
+        retriever = replica(base)
+        while not stop.is_set():
+            found = await retriever.search(collection, "t", SearchQuery(word, 4, "dense"))
+            assert len(found) == 4
+            searches += 1
+        return searches
+
+    clients = [asyncio.create_task(client(each)) for each in words]
+    for _ in range(2):
+        await reindex(base, collection)
+    await base.reindexing(Models()).rollback(collection)
+    stop.set()
+    assert min(await asyncio.gather(*clients)) > 1
+
+
 async def test_going_back_keeps_what_was_written_since(base: Base, collection: str) -> None:
     writer = replica(base)
     for name in ("erased", "changed", "kept"):
