@@ -81,10 +81,14 @@ class Mender:
         died = [each for each in entries if each.claim]
         done = await self._finish(collection, died) if died else Mended()
         keys = [entry.key for entry in entries]
+        late: set[str] = set()
         for each in collection.active:
             behind = await self._registry.documents.behind_of(collection.name, each.name, keys)
             done += await self.bring(collection, each, behind)
-        return done
+            late |= {entry.key for entry in behind}
+        # What the index lacked that they were marked for may be out of force by now.
+        marked = [each for each in entries if not each.claim and each.key not in late]
+        return done + (await self._finish(collection, marked) if marked else Mended())
 
     async def give_up(
         self, collection: Collection, entries: Sequence[Entry], problem: str
