@@ -115,14 +115,19 @@ class Mender:
         documents = self._registry.documents
         facts = [each.facts for each in entries]
         async with self._writer.claimed(collection.name, facts, None, skip_busy=True) as held:
-            states = {each.key: (each.before.intent, each.before.state) for each in held.claims}
-            deleted = [key for key, state in states.items() if state == ("delete", "in")]
+            before = {each.key: each.before for each in held.claims}
+            deleted = [k for k, e in before.items() if (e.intent, e.state) == ("delete", "in")]
             if deleted:
                 done = await documents.commit(collection.name, held.token, {}, deleted)
                 held.is_committed = True
                 held.obsolete = done.obsolete
-            out = [key for key, (_, state) in states.items() if state != "in"]
-            left = await documents.copies_everywhere(collection.name, out)
+            # Of other versions than the one in force, whether or not their rows are gone already.
+            copies = await documents.copies_everywhere(collection.name, list(before))
+            left = [
+                each
+                for each in copies
+                if before[each.key].state != "in" or each.version != before[each.key].version
+            ]
             held.obsolete = [*held.obsolete, *left]
             removed = await self._writer.clean(collection, held)
         return Mended(removed=removed)
