@@ -13,6 +13,7 @@ from serve_app import models
 from serve_app.cli import local
 from serve_app.cli.bulk import Base, with_base
 from serve_app.retrieval import bulk
+from serve_app.retrieval.bulk import workers
 from serve_app.retrieval.sources import listed
 from serve_app.settings import RetrievalSettings, Settings
 
@@ -20,6 +21,7 @@ from serve_app.settings import RetrievalSettings, Settings
 def main(uri: str, collection: str, folder: str, state: str) -> None:
     local.set_environment()  # Ray's part of it: gRPC's, which is due before the imports, tests have
     bulk._ALONE = 16 * 1024  # so that Ray has a part in little text
+    workers._DOCUMENTS = 8  # and that a run of little is many steps
     registry = str(Path(state).with_name("registry.db"))
     retrieval = RetrievalSettings(milvus_uri=uri, timeout_s=120, registry=registry, chunk_tokens=64)
 
