@@ -32,10 +32,12 @@ class Principal:
     scopes: frozenset[str]
     groups: frozenset[str] = frozenset()
 
-    def require(self, scope: str) -> None:
-        """Raises `PermissionDenied` unless the key has the scope."""
-        if scope not in self.scopes:
-            raise PermissionDenied(f"this API key may not {scope}; ask for one with that scope")
+    def require(self, *scopes: str) -> None:
+        """Raises `PermissionDenied` unless the key has one of the scopes."""
+        if self.scopes.isdisjoint(scopes):
+            raise PermissionDenied(
+                f"this API key may not {' or '.join(scopes)}; ask for one with that scope"
+            )
 
 
 # Who opens the house to everybody has no secrets from anybody.

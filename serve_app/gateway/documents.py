@@ -54,7 +54,7 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
         """A page of documents, ordered by id. `after` is the `last_id` of the page before; with
         `source`, of those alone that were put with it.
         """
-        async with metering.visit(request, caller, "chat") as visit:
+        async with metering.visit(request, caller, "chat", "ingest") as visit:
             page = await knowledge.documents(visit.context, collection, after, limit, source)
         found = page.documents
         return {

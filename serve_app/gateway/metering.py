@@ -77,15 +77,17 @@ class Metering:
         self._embeds = embeds
 
     @contextlib.asynccontextmanager
-    async def visit(self, request: Request, caller: Principal, scope: str) -> AsyncIterator[Visit]:
+    async def visit(
+        self, request: Request, caller: Principal, *scopes: str
+    ) -> AsyncIterator[Visit]:
         """Around the work for a request.
 
         Raises:
-            PermissionDenied: The key has not the scope.
+            PermissionDenied: The key has none of the scopes.
             Overloaded: Every place is taken.
             BudgetExceeded: There have been too many requests.
         """
-        caller.require(scope)
+        caller.require(*scopes)
         context = context_of(request, caller, self._timeout_s)
         with self._admission.admitted():
             path = request.scope["route"].path

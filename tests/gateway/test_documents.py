@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -175,3 +177,22 @@ async def test_a_document_of_one_source_does_not_replace_one_of_another(
     # Who names no source means that very document.
     assert (await put(http, documents, {"id": "a", "text": "three"})).status_code == 200
     assert await ids(http, documents, source="/x") == []
+
+
+async def test_who_may_ingest_sees_which_documents_there_are_and_not_what_they_say(
+    tmp_path: Path, documents: str
+) -> None:
+    knowledge = LocalKnowledge(tmp_path)
+    sha256 = hashlib.sha256(b"secret").hexdigest()
+    keys = [{"name": "crawler", "sha256": sha256, "scopes": ["ingest"]}]
+    house = House(knowledge=knowledge, gateway={"api_keys": keys})
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(house.app),
+        base_url="http://gateway",
+        headers={"authorization": "Bearer secret"},
+    ) as http:
+        await put(http, documents, {"id": "x", "source": "/a"})
+        assert await ids(http, documents, source="/a") == ["x"]
+        assert (await http.get(f"{documents}/x")).status_code == 403
+        assert (await http.delete(f"{documents}/x")).status_code == 200
+    await knowledge.close()
