@@ -20,7 +20,7 @@ run: setup  ## Start the whole stack with the demo company, in the foreground (C
 	@exec $(BIN)/trivium up --demo
 
 test: setup  ## Run the tests, in two processes
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 check: setup  ## Lint, format check, types, import contracts
 	$(BIN)/ruff check
