@@ -86,7 +86,8 @@ def streams(stack: Stack, answers: list[Answer]) -> AbstractContextManager[None]
 
 
 def ask(client: openai.OpenAI, model: str) -> Answer:
-    """One streamed answer, with the version that the response's head names."""
+    """One streamed answer, with the version that made it: named by the response's head, or by the
+    stream's last chunk where the first word took so long that the head had left."""
     started = time.monotonic()
     response = client.chat.completions.with_raw_response.create(
         model=model,
@@ -94,10 +95,12 @@ def ask(client: openai.OpenAI, model: str) -> Answer:
         max_completion_tokens=12,
         stream=True,
     )
-    version = int(response.headers["x-trivium-model"].rpartition("@")[2])
-    text = "".join(
-        chunk.choices[0].delta.content or "" for chunk in response.parse() if chunk.choices
-    )
+    made_by, text = response.headers.get("x-trivium-model", ""), ""
+    for chunk in response.parse():
+        text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
+        told: dict[str, Any] = (chunk.model_extra or {}).get("trivium", {})
+        made_by = told.get("model", made_by)
+    version = int(made_by.rpartition("@")[2])
     return Answer(version, set(text.split()), started, time.monotonic())
 
 

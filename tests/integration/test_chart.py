@@ -259,7 +259,7 @@ def _change(here: Here, *more: str) -> None:
             name
             for name, each in _deployments(here).items()
             if each["status"] != "HEALTHY"
-            or each["deployment_config"].get("user_config") != wanted[name]
+            or each["deployment_config"].get("user_config") != wanted.get(name)
         }
 
 
