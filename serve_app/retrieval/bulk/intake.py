@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_PAUSES_S = (0.5, 30.0)  # between two tries while Milvus or the registry is not there
-_PATIENCE_S = 900.0
+_PAUSES_S = (0.5, 5.0)  # between two tries while Milvus or the registry is not there
+_PATIENCE_S = 60.0
 _NEW = Met("new")
 
 
@@ -98,7 +98,7 @@ class Intake:
             last: No other file is still to be read.
 
         Raises:
-            Unavailable: Milvus or the registry is not there for a quarter of an hour.
+            Unavailable: Milvus or the registry is not there for a minute.
         """
         accounts = list(map(_account, items))
         read = self._facts(items, accounts)
