@@ -15,7 +15,7 @@ from pymilvus import DataType, MilvusClient
 from loadtest.mortal import Killed, mortal
 from loadtest.words import DIMENSION, HashedWords, Models
 from serve_app.domain import Document, SearchQuery
-from serve_app.errors import Conflict, InternalError, NotFound
+from serve_app.errors import Conflict, KnowledgeRefused, NotFound
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts
 from serve_app.retrieval.retriever import Retriever, Rules
@@ -413,9 +413,9 @@ async def test_a_tenants_collection_goes_with_its_last_document(
 async def test_what_milvus_refuses_is_not_said_to_be_away(base: Base, collection: str) -> None:
     await replica(base).ingest(collection, "t", [doc("a", "one")])
     name = (await base.catalogue.index(collection)).name
-    with pytest.raises(InternalError) as raised:
+    with pytest.raises(KnowledgeRefused) as raised:
         await base.store._query(name, "no such field ===", ["id"], "Strong")
-    assert raised.value.status == 500
+    assert raised.value.status == 400
     assert "not reachable" not in raised.value.message
 
 
