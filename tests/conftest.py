@@ -23,6 +23,9 @@ ROOT = Path(__file__).parent.parent
 # As the commands have it: stores are open here too, beside programs that are started.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", RAY_ENVIRONMENT["GRPC_ENABLE_FORK_SUPPORT"])
 
+# Tables and messages are read whole here: no terminal's width breaks them.
+os.environ["COLUMNS"] = "300"
+
 # How long an example takes says nothing on a machine that others use too.
 hypothesis.settings.register_profile("trivium", deadline=None)
 hypothesis.settings.load_profile("trivium")
