@@ -81,18 +81,19 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     milvus.server_proc.kill()
     milvus.server_proc.wait()
 
-    code, _, err = await finished(run)
-    assert code == 1
-    assert "error: the knowledge base is not reachable" in err
-    assert "the same command finishes the run" in err
-    assert "Traceback" not in err
-    with pytest.raises(Unavailable):
-        await retriever.search("default", "default", SearchQuery("tent", 3))
-    code, _, err = await finished(started(milvus_server, folder))
-    assert (code, "the knowledge base is not reachable" in err) == (1, True)
-
+    try:
+        code, _, err = await finished(run)
+        assert code == 1
+        assert "error: the knowledge base is not reachable" in err
+        assert "the same command finishes the run" in err
+        assert "Traceback" not in err
+        with pytest.raises(Unavailable):
+            await retriever.search("default", "default", SearchQuery("tent", 3))
+        code, _, err = await finished(started(milvus_server, folder))
+        assert (code, "the knowledge base is not reachable" in err) == (1, True)
+    finally:
+        await asyncio.to_thread(milvus.start)  # other tests need it too
     await store.close()
-    await asyncio.to_thread(milvus.start)
     # Loading what it had takes a Milvus longer than a run waits.
     store = MilvusStore(address(milvus), "", timeout_s=120)
     retriever = Retriever(store, registry, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
