@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,14 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     # Loading what it had takes a Milvus longer than a run waits.
     store = MilvusStore(address(milvus), "", timeout_s=120)
     retriever = Retriever(store, registry, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
-    found = await retriever.search("default", "default", SearchQuery("tent", 3))
+    until = time.monotonic() + 120
+    while True:
+        try:
+            found = await retriever.search("default", "default", SearchQuery("tent", 3))
+            break
+        except Unavailable:  # it is there, and does not listen yet
+            assert time.monotonic() < until
+            await asyncio.sleep(0.5)
     assert found, "the first search came before Milvus had read its log again"
     code, out, err = await finished(started(address(milvus), folder))
     assert code == 0, err
