@@ -20,7 +20,7 @@ from serve_app.cli.client import DEFAULT_URL, Json, Key
 from serve_app.cli.console import errors, out
 from serve_app.errors import SettingsError, Unavailable
 from serve_app.ledger.prices import PriceTable
-from serve_app.retrieval.embedder import dimension
+from serve_app.retrieval.embedder import Tokens, check_window, dimension
 from serve_app.retrieval.index import IngestReport
 from serve_app.retrieval.sources import File, discover, listed
 from serve_app.settings import load
@@ -169,6 +169,9 @@ def reindex(
             stopped = await parts.reindexing.abort(collection)
             return {"collection": collection, "aborted": stopped.name}
         started = time.monotonic()
+        if not rollback:
+            window = (await asyncio.to_thread(Tokens, model.path)).window
+            check_window(size, model.name, window)
         if rollback:
             made, done = await parts.reindexing.rollback(collection, base.bar)
         else:
