@@ -81,10 +81,15 @@ class _Tables(Database):
                 if tries_left and getattr(cause, "sqlstate", None) in _AGAIN:
                     continue
                 log.error("the registry of documents cannot be used: %r", error)
-                raise Unavailable(
-                    "the registry of documents is not reachable; try again shortly"
-                ) from error
+                raise Unavailable(_reason(error)) from error
         raise AssertionError("the last try returns or raises")
+
+
+def _reason(error: Exception) -> str:
+    # As SQLite, PostgreSQL and the system say it.
+    if any(full in str(error) for full in ("disk is full", "DiskFull", "No space left")):
+        return "the disk of the knowledge base is full; free some space and try again"
+    return "the registry of documents is not reachable; try again shortly"
 
 
 class Registry:
