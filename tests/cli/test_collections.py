@@ -68,3 +68,14 @@ def test_collections_are_listed_and_deleted(run: Run, state: Path) -> None:
         done = run("collections", command, "docs", *(["--yes"] if command == "delete" else []))
         assert done.code == 2
         assert "there is no collection 'docs'" in done.err
+
+
+def test_a_reindex_into_chunks_that_the_model_cuts_off_is_refused(run: Run, state: Path) -> None:
+    asyncio.run(filled(state))
+    refused = run("reindex", "-c", "docs", "--chunk-tokens", "512")
+    assert refused.code == 2
+    assert "--chunk-tokens" in refused.err
+    assert "254 at most" in refused.err
+    assert [each["index"] for each in json.loads(run("collections", "list", "--json").out)] == [
+        "docs__1"
+    ]
