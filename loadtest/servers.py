@@ -94,18 +94,49 @@ def vllm(settings: Settings, port: int, log: Path, name: str = "alone") -> Itera
 
 
 @contextlib.contextmanager
-def milvus(folder: Path) -> Iterator[Any]:
-    """A Milvus 2.3.5 server, by the `milvus` package. Started again, it has what it had."""
+def milvus(folder: Path, **settings: object) -> Iterator[Any]:
+    """A Milvus 2.3.5 server, by the `milvus` package. Started again, it has what it had.
+
+    Several may run at once: the etcd within each has ports of its own, not 2379 and 2380.
+
+    Args:
+        settings: Of its configuration, by the names of the package's template.
+    """
     from milvus import MilvusServer
 
     server = MilvusServer()
     server.set_base_dir(str(folder))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server.listen_port = probe.getsockname()[1]
+    for name, value in settings.items():
+        server.config.set(name, value)
+    server.listen_port, client, peer = _free_ports(3)
+    etcd = folder / "etcd.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    etcd.write_text(_ETCD.format(client=client, peer=peer))
+    # The package's template has no place for it.
+    server.config.template_text = server.config.template_text.replace(
+        "\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n"
+    )
     server.start()
     try:
         yield server
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_ETCD = """\
+name: default
+listen-client-urls: http://127.0.0.1:{client}
+advertise-client-urls: http://127.0.0.1:{client}
+listen-peer-urls: http://127.0.0.1:{peer}
+initial-advertise-peer-urls: http://127.0.0.1:{peer}
+initial-cluster: default=http://127.0.0.1:{peer}
+"""
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

@@ -109,16 +109,21 @@ class Catalogue:
         Raises:
             TooManyCollections: The owner has so many.
         """
-        with contextlib.suppress(NotFound):
-            return await self.collection(name)
-        await self._registry.collections.begin(name, owner, most)
-        async with self.held(name):
-            found = await self._registry.collections.get(name)
-            if found is None or found.in_force is None:
-                made = await self.make(name, model, dimension, chunk_tokens)
-                await self._registry.collections.made(made, first=True)
-                await self._store.alias(name, made.name)
-        return await self.collection(name)
+        until = time.monotonic() + self._patience_s
+        while True:
+            with contextlib.suppress(NotFound):
+                return await self.collection(name)
+            await self._registry.collections.begin(name, owner, most)
+            try:
+                async with self.held(name):
+                    found = await self._registry.collections.get(name)
+                    if found is None or found.in_force is None:
+                        made = await self.make(name, model, dimension, chunk_tokens)
+                        await self._registry.collections.made(made, first=True)
+                        await self._store.alias(name, made.name)
+            except NotFound:  # whoever was removing it is done
+                if time.monotonic() >= until:
+                    raise
 
     async def make(self, name: str, model: str, dimension: int, chunk_tokens: int) -> Index:
         """A new, empty index, for whoever holds the collection to put to use."""
@@ -166,6 +171,7 @@ class Catalogue:
 
         Raises:
             Conflict: Somebody else has them, and it is not waited, or was for too long.
+            NotFound: It is not registered, or is removed meanwhile.
         """
         token = uuid.uuid4().hex
         until = time.monotonic() + (self._patience_s if wait else 0.0)
@@ -197,7 +203,7 @@ class Catalogue:
     async def _renew(self, name: str, token: str) -> None:
         while True:
             await asyncio.sleep(_RENEWED_S)
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(Unavailable, NotFound):
                 await self._registry.collections.hold(name, token, _HOLD_S)
 
     async def _removed(self, name: str, only_of: str | None = None) -> bool:

@@ -7,8 +7,6 @@ import datetime
 import ipaddress
 import json
 import logging
-import shutil
-import socket
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from milvus import MilvusServer
 from pydantic import SecretStr
 
+from loadtest import servers
 from serve_app.errors import Unavailable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings
@@ -46,26 +44,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     authority = certificate(folder, "ca")
     certificate(folder, "server", authority)
     certificate(folder, "stranger")
-    server = MilvusServer()
-    server.set_base_dir(str(folder / "milvus"))
-    for name, value in {
-        "authorization_enabled": True,
-        "tls_mode": 1,
-        "server_pem_path": str(folder / "server.pem"),
-        "server_key_path": str(folder / "server.key"),
-        "ca_pem_path": str(folder / "ca.pem"),
-    }.items():
-        server.config.set(name, value)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server.listen_port = probe.getsockname()[1]
-    server.start()
-    try:
+    files = {f"{name}_pem_path": str(folder / f"{name}.pem") for name in ("server", "ca")} | {
+        "server_key_path": str(folder / "server.key")
+    }
+    guards = {"authorization_enabled": True, "tls_mode": 1}
+    with servers.milvus(folder / "milvus", **guards, **files) as server:
         url = f"https://localhost:{server.listen_port}"
         yield Guarded(url, folder / "ca.pem", folder / "stranger.pem")
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 Signed = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]

@@ -124,7 +124,7 @@ async def test_a_full_disk_stops_a_run_without_loss(tmp_path: Path, folder: Path
     # A file system of its own, which only the shell and its children see.
     script = f"""
         mount -t tmpfs -o size=24m none {small} || exit 77
-        head -c 23000000 /dev/zero > {small}/filler
+        head -c 20000000 /dev/zero > {small}/filler
         "$@"; echo "exit $?"
         rm {small}/filler
         "$@"; echo "exit $?"

@@ -16,6 +16,7 @@ from loadtest.mortal import Killed, mortal
 from loadtest.words import DIMENSION, HashedWords, Models
 from serve_app.domain import Document, SearchQuery
 from serve_app.errors import Conflict, KnowledgeRefused, NotFound
+from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts
 from serve_app.retrieval.retriever import Retriever, Rules
@@ -217,6 +218,27 @@ async def test_a_writer_that_dies_leaves_the_old_version_or_the_new(
         base.registry.documents._clock = clock
     assert await texts(base, collection, name) in (["old one", "old two"], ["new"])
     assert await is_sound(base, collection)
+
+
+@pytest.mark.timeout(25)  # nobody waits for a collection that is no more
+async def test_writers_finish_a_removal_whose_process_died_and_begin_anew(
+    base: Base, collection: str
+) -> None:
+    await replica(base).ingest(collection, "t", [doc("old", "text")])
+    with contextlib.suppress(Killed):
+        await Catalogue(*mortal(base.store, base.registry, 4)).remove(collection)
+    assert await base.registry.collections.is_removing(collection)
+    collections, ahead = base.registry.collections, lambda: time.time() + 60
+    clock, collections._clock = collections._clock, ahead
+    names = [f"d{i}" for i in range(5)]
+    try:
+        await asyncio.gather(
+            *(replica(base).ingest(collection, "t", [doc(name, "text")]) for name in names)
+        )
+    finally:
+        collections._clock = clock
+    page = await replica(base).documents(collection, "t")
+    assert [each["id"] for each in page.documents] == names
 
 
 async def test_a_check_finds_and_mends_what_does_not_agree(base: Base, collection: str) -> None:

@@ -26,7 +26,7 @@ from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import Settings
 
 _DOCUMENTS = 128  # taken in together
-_TEXT = 256 * 1024  # characters of them, about
+_TEXT = 64 * 1024  # characters of them, about: what a run that dies has embedded in vain
 _FILES = 256  # of a block to be read
 _BYTES = 4 * 1024 * 1024
 

@@ -71,7 +71,10 @@ class Collections:
         """Have a collection's indexes for oneself for so long, or again so long.
 
         Returns:
-            Whether it is ours; somebody else's is, or it is not registered, if not.
+            Whether it is ours; it is somebody else's if not.
+
+        Raises:
+            NotFound: It is not registered, or no more.
         """
         now = self._clock()
         free = or_(
@@ -84,7 +87,15 @@ class Collections:
             .where(collections.name == name, free)
             .values(held_by=token, held_until=now + seconds)
         )
-        return await self._database.write(lambda it: it.execute(taken).rowcount > 0)
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(taken).rowcount:
+                return True
+            if _row(connection, name) is None:
+                raise NotFound(f"there is no collection {name!r}", param="collection")
+            return False
+
+        return await self._database.write(work)
 
     async def is_held(self, name: str) -> bool:
         """Whether somebody has a collection's indexes."""
