@@ -27,7 +27,7 @@ from serve_app.errors import KnowledgeRefused, SettingsError, TriviumError, Unav
 
 # Milvus's error codes
 _NOT_CONNECTED = 2
-_NOT_FOUND = 100
+NOT_FOUND = 100
 _NOT_LOADED = 101
 _ILLEGAL = 6  # in Milvus Lite
 _BAD_PARAMETERS = range(1100, 1200)
@@ -173,7 +173,7 @@ def _is_permanent(error: MilvusException | grpc.RpcError) -> bool:
 
 def _reason(error: MilvusException | grpc.RpcError) -> str:
     said = f"{error} {_detail(error)}"
-    if isinstance(error, MilvusException) and error.code == _NOT_FOUND:
+    if isinstance(error, MilvusException) and error.code == NOT_FOUND:
         return (
             "Milvus has not got an index that the registry of documents names; "
             "`trivium collections check` says which"

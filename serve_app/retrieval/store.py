@@ -13,15 +13,17 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pymilvus import MilvusException
 
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.retrieval import schema
 from serve_app.retrieval.filters import Reader, Where, literal
 from serve_app.retrieval.index import Place, Stored
-from serve_app.retrieval.milvus import Milvus, translated
+from serve_app.retrieval.milvus import NOT_FOUND, Milvus, translated
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import FOR_EVER, Copy, Facts, Index
 from serve_app.retrieval.schema import (
@@ -136,9 +138,10 @@ class MilvusStore:
         """Let the collection's name mean an index, for whoever looks into Milvus, and for the day
         on which the registry is lost."""
         with translated():
-            if not await self._client.has_collection(collection, timeout=self._timeout):
+            about = await self._about(collection)
+            if about is None:
                 await self._client.create_alias(name, collection, timeout=self._timeout)
-            elif await self._named(collection) != name:
+            elif about["collection_name"] != name:
                 await self._client.alter_alias(name, collection, timeout=self._timeout)
 
     async def unalias(self, collection: str) -> None:
@@ -150,9 +153,8 @@ class MilvusStore:
     async def aliased(self, collection: str) -> str | None:
         """The index that the collection's name means, if any."""
         with translated():
-            if not await self._client.has_collection(collection, timeout=self._timeout):
-                return None
-            return await self._named(collection)
+            about = await self._about(collection)
+        return str(about["collection_name"]) if about else None
 
     async def made(self, collection: str) -> list[tuple[Index, bool]]:
         """Every index of a collection that is there, oldest first, and whether rows have the
@@ -160,7 +162,8 @@ class MilvusStore:
         with translated():
             names = await self._client.list_collections(timeout=self._timeout)
             own = [name for name in names if re.fullmatch(rf"{re.escape(collection)}__\d+", name)]
-            found = [await self._described(name) for name in own]
+            about = [await self._about(name) for name in own]
+        found = [_described(each) for each in about if each]
         return sorted(found, key=lambda each: each[0].version)
 
     # Rows
@@ -353,28 +356,16 @@ class MilvusStore:
         await self._load(name)
         return list(await self._milvus.read(name, query))
 
-    async def _named(self, alias: str) -> str:
-        about = await self._client.describe_collection(alias, timeout=self._timeout)
-        return str(about["collection_name"])
-
-    async def _described(self, name: str) -> tuple[Index, bool]:
-        about = await self._client.describe_collection(name, timeout=self._timeout)
-        properties = about.get("properties") or {}
-        if "trivium.model" not in properties:
-            raise Unavailable(
-                f"the collection {name!r} was not made by this version of Trivium; "
-                "ingest into another one, or remove it"
-            )
-        names = {field["name"]: field for field in about["fields"]}
-        index = Index(
-            about["collection_name"],
-            properties["trivium.model"],
-            int(names["dense"]["params"]["dim"]),
-            int(properties["trivium.chunk_tokens"]),
-            "sparse" in names,
-            properties.get("trivium.owner", ""),
-        )
-        return index, properties.get("trivium.layout") == _LAYOUT
+    async def _about(self, name: str) -> dict[str, Any] | None:
+        """What Milvus says of a collection or an alias, if it has it."""
+        try:
+            if await self._client.has_collection(name, timeout=self._timeout):
+                about = await self._client.describe_collection(name, timeout=self._timeout)
+                return dict(about)
+        except MilvusException as error:
+            if error.code != NOT_FOUND:  # dropped between the two
+                raise
+        return None
 
     def _make(self, index: Index) -> None:
         """Blocking: the async client builds indexes by a call that Milvus Lite does not know."""
@@ -404,3 +395,24 @@ class MilvusStore:
 
 def _interval(first: str, end: str) -> str:
     return f'id >= "{first}"' + (f' and id < "{end}"' if end else "")
+
+
+def _described(about: Mapping[str, Any]) -> tuple[Index, bool]:
+    """An index as Milvus describes it, and whether its rows have the layout of today."""
+    name = str(about["collection_name"])
+    properties = about.get("properties") or {}
+    if "trivium.model" not in properties:
+        raise Unavailable(
+            f"the collection {name!r} was not made by this version of Trivium; "
+            "ingest into another one, or remove it"
+        )
+    names = {field["name"]: field for field in about["fields"]}
+    index = Index(
+        name,
+        properties["trivium.model"],
+        int(names["dense"]["params"]["dim"]),
+        int(properties["trivium.chunk_tokens"]),
+        "sparse" in names,
+        properties.get("trivium.owner", ""),
+    )
+    return index, properties.get("trivium.layout") == _LAYOUT

@@ -232,11 +232,15 @@ async def test_writers_finish_a_removal_whose_process_died_and_begin_anew(
     clock, collections._clock = collections._clock, ahead
     names = [f"d{i}" for i in range(5)]
     try:
-        await asyncio.gather(
-            *(replica(base).ingest(collection, "t", [doc(name, "text")]) for name in names)
+        pruned, *put = await asyncio.gather(
+            base.catalogue.prune(collection, 0.0),
+            *(replica(base).ingest(collection, "t", [doc(name, "text")]) for name in names),
+            return_exceptions=True,
         )
     finally:
         collections._clock = clock
+    assert isinstance(pruned, NotFound)
+    assert [each for each in put if isinstance(each, BaseException)] == []
     page = await replica(base).documents(collection, "t")
     assert [each["id"] for each in page.documents] == names
 
