@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
+from pymilvus import MilvusClient
 
 from tests.cluster_full.release import CHART, HERE, ROOT, Namespace, Refused, Release
 
@@ -36,8 +38,14 @@ def stores() -> Iterator[Namespace]:
     namespace.kubectl(
         *("wait", "--for=condition=Ready", "pods", "--all", "--timeout=180s"), timeout_s=200
     )
-    # Its data lie on the node, as they outlive the pod.
+    # Their data lie on the node, as they outlive the pods.
     namespace.kubectl("exec", "redis-0", "--", "redis-cli", "flushall")
+    service = json.loads(namespace.kubectl("get", "service", "milvus", "-o", "json"))
+    with closing(MilvusClient(f"http://{service['spec']['clusterIP']}:19530")) as milvus:
+        for collection in milvus.list_collections():
+            for alias in milvus.list_aliases(collection)["aliases"]:
+                milvus.drop_alias(alias)
+            milvus.drop_collection(collection)
     yield namespace
     namespace.delete()
 
