@@ -41,12 +41,14 @@ class Read:
         ids: Of all documents that it holds.
         seen: How far it was read, for the next time.
         problems: What could not be read, a line each; nothing is removed then.
+        left_out: What else is not in the documents, a line for each file or page.
     """
 
     changed: list[domain.Document] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     seen: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Synced:
         documents: That were sent, as they may have changed; `embedded` chunks of them had.
         removed: How much the source has no more: documents, of files chunks.
         gone: Ids of those documents.
+        problems, left_out: As in `Read`.
     """
 
     source: str
@@ -65,6 +68,7 @@ class Synced:
     removed: int = 0
     gone: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def sync(
@@ -187,7 +191,7 @@ def _bring(
         gone = sorted(sending.listed(client, there, known_by) - read.ids)
         for each in gone:
             sending.removed(client, there, each, dry_run)
-    return Synced(name, len(changed), embedded, len(gone), gone, problems)
+    return Synced(name, len(changed), embedded, len(gone), gone, problems, read.left_out)
 
 
 def _known_by(name: str) -> str:
@@ -208,12 +212,14 @@ def _files(
     known_by = ([source.files or ""], _known_by(name), source.allow)
     if url is not None:
         found = discover(*known_by)
-        report, problems, _ = sending.send(found, source.collection, url, api_key, dry_run=dry_run)
+        report, problems, left_out = sending.send(
+            found, source.collection, url, api_key, dry_run=dry_run
+        )
     else:
         files = listed(*known_by)
         done = documents.bulk(files, source.collection, source.tenant, config, dry_run=dry_run)
-        report, problems = done.report, list(done.problems)
-    return Synced(name, report.documents, report.embedded, report.removed, [], problems)
+        report, problems, left_out = done.report, list(done.problems), list(done.left_out)
+    return Synced(name, report.documents, report.embedded, report.removed, [], problems, left_out)
 
 
 async def _read(name: str, source: SourceSettings, seen: Mapping[str, Any]) -> Read:
@@ -281,6 +287,7 @@ def _anywhere(address: object) -> bool:
 def _add(read: Read, url: str, found: formats.Reading) -> list[str]:
     """What a file or a page holds; the ids of its documents."""
     read.problems += found.problems
+    read.left_out += filter(None, [found.losses(url)])
     ids: list[str] = []
     for each in found.documents:
         if each.id in read.ids:
@@ -295,6 +302,8 @@ def _add(read: Read, url: str, found: formats.Reading) -> list[str]:
 def _show(done: Synced, *, as_json: bool, dry_run: bool) -> None:
     for problem in done.problems:
         errors.print(f"[yellow]{done.source}[/yellow] {escape(problem)}", soft_wrap=True)
+    for losses in done.left_out:
+        errors.print(f"[dim]{done.source} {escape(losses)}[/dim]", soft_wrap=True)
     if as_json:
         print(json.dumps({**asdict(done), "dry_run": dry_run}), flush=True)
         return

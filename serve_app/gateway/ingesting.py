@@ -18,12 +18,12 @@ from serve_app.gateway.metering import Metering
 from serve_app.gateway.openapi import ok
 from serve_app.gateway.schema import IngestJobRequest
 from serve_app.gateway.wire import unless_empty
-from serve_app.ledger.jobs import Failed, Job, Jobs
+from serve_app.ledger.jobs import Job, Jobs, Remark
 from serve_app.retrieval.admission import has_control
 from serve_app.retrieval.filters import Reader
 from serve_app.settings.gateway import IngestSettings
 
-_FAILURES = 100  # that are told of one job
+_REMARKS = 100  # of a kind that are told of one job
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,12 @@ def routes(ingesting: Ingesting, metering: Metering) -> APIRouter:
     async def status(
         collection: Collection, job_id: str, request: Request, caller: Caller
     ) -> dict[str, Any]:
-        """How far a job has come, and what of it has failed."""
+        """How far a job has come, what of it has failed, and what is left out of its documents."""
         async with metering.visit(request, caller, "ingest"):
             found = _seen(await jobs.get(caller.tenant, collection, job_id), caller)
-            failed = await jobs.failures(job_id, _FAILURES)
-        return _told(found, failed)
+            failed = await jobs.failures(job_id, _REMARKS)
+            left_out = await jobs.losses(job_id, _REMARKS)
+        return _told(found, failed, left_out)
 
     @router.post("/{job_id}/cancel", responses=ok(openapi.IngestJob, "The job."))
     async def cancel(
@@ -130,7 +131,9 @@ def _seen(job: Job, caller: Principal) -> Job:
     return job
 
 
-def _told(job: Job, failed: Sequence[Failed] = ()) -> dict[str, Any]:
+def _told(
+    job: Job, failed: Sequence[Remark] = (), left_out: Sequence[Remark] = ()
+) -> dict[str, Any]:
     return {
         "object": "ingest.job",
         "id": job.id,
@@ -146,5 +149,6 @@ def _told(job: Job, failed: Sequence[Failed] = ()) -> dict[str, Any]:
         "chunks": job.chunks,
         "removed": job.removed,
         "error": job.problem or None,
-        "failed": [{"url": each.url, "message": each.problem} for each in failed],
+        "failed": [{"url": each.url, "message": each.text} for each in failed],
+        "left_out": [{"url": each.url, "message": each.text} for each in left_out],
     }

@@ -20,7 +20,7 @@ from serve_app.fetching import Content, Unfetchable
 from serve_app.gateway.metering import Visit
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.ledger.accounts import Accounts
-from serve_app.ledger.jobs import Job, Jobs
+from serve_app.ledger.jobs import Job, Jobs, Outcome
 from serve_app.ledger.tables import SERVED
 from serve_app.retrieval import admission
 from serve_app.retrieval.formats import apart
@@ -107,8 +107,7 @@ class Runner:
         try:
             while (following := await self._jobs.following(job.id)) is not None:
                 number, url = following
-                problem, documents, chunks = await self._brought(job, url)
-                await self._jobs.settle(job.id, number, problem, documents, chunks)
+                await self._jobs.settle(job.id, number, await self._brought(job, url))
             removed = await self._follow_deletes(job)
         except TriviumError as error:
             await self._jobs.end(job.id, self._name, "failed", error.message)
@@ -118,8 +117,8 @@ class Runner:
         else:
             await self._jobs.end(job.id, self._name, "done", removed=removed)
 
-    async def _brought(self, job: Job, url: str) -> tuple[str, list[str], int]:
-        """Bring in what is at an address: what is wrong with it, ids, and how many chunks."""
+    async def _brought(self, job: Job, url: str) -> Outcome:
+        """Bring in what is at an address."""
         try:
             read = await self._read(url)
             given = [
@@ -134,8 +133,9 @@ class Runner:
         except BudgetExceeded:
             raise  # of the others nothing would come either
         except TriviumError as error:
-            return error.message, [], 0
-        return "; ".join(problems), [each.id for each in documents], chunks
+            return Outcome(error.message)
+        ids = [each.id for each in documents]
+        return Outcome("; ".join(problems), read.losses(url), ids, chunks)
 
     async def _read(self, url: str) -> Reading:
         try:

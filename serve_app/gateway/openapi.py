@@ -116,6 +116,7 @@ class IngestJob(BaseModel):
     removed: int
     error: str | None
     failed: list[Object]
+    left_out: list[Object]
 
 
 class IngestJobs(BaseModel):

@@ -61,11 +61,27 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """An address whose documents could not be brought in, and why."""
+class Remark:
+    """What is said of an address of a job."""
 
     url: str
-    problem: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an address.
+
+    Attributes:
+        problem: Why something of it could not be brought in; empty: nothing.
+        left_out: What else is not in its documents, in words, such as pictures.
+        documents: Ids of those that were brought in.
+    """
+
+    problem: str = ""
+    left_out: str = ""
+    documents: Sequence[str] = ()
+    chunks: int = 0
 
 
 class Jobs:
@@ -162,15 +178,24 @@ class Jobs:
 
         return await self._database.read(work)
 
-    async def failures(self, job_id: str, limit: int) -> list[Failed]:
+    async def failures(self, job_id: str, limit: int) -> list[Remark]:
         """Addresses that failed, in their order, at most so many."""
+        return await self._remarks(job_id, urls.problem, urls.state == "failed", limit)
+
+    async def losses(self, job_id: str, limit: int) -> list[Remark]:
+        """Addresses of which something is not in the documents, in their order, at most so many."""
+        return await self._remarks(job_id, urls.left_out, urls.left_out != "", limit)
+
+    async def _remarks(
+        self, job_id: str, text: ColumnElement[str], which: ColumnElement[bool], limit: int
+    ) -> list[Remark]:
         asked = (
-            select(urls.url, urls.problem)
-            .where(urls.job_id == job_id, urls.state == "failed")
+            select(urls.url, text)
+            .where(urls.job_id == job_id, which)
             .order_by(urls.number)
             .limit(limit)
         )
-        return await self._database.read(lambda it: [Failed(*row) for row in it.execute(asked)])
+        return await self._database.read(lambda it: [Remark(*row) for row in it.execute(asked)])
 
     async def cancel(self, tenant: str, collection: str, job_id: str) -> Job:
         """End a job; one that is over stays as it is.
@@ -241,18 +266,17 @@ class Jobs:
         row = await self._database.read(lambda it: it.execute(asked).one_or_none())
         return (row.number, row.url) if row else None
 
-    async def settle(
-        self, job_id: str, number: int, problem: str, documents: Sequence[str], chunks: int
-    ) -> None:
-        """An address is done; with a problem, if there is one."""
+    async def settle(self, job_id: str, number: int, outcome: Outcome) -> None:
+        """An address is done."""
         done = (
             update(tables.job_urls)
             .where(urls.job_id == job_id, urls.number == number)
             .values(
-                state="failed" if problem else "in",
-                problem=problem,
-                documents=list(documents),
-                chunks=chunks,
+                state="failed" if outcome.problem else "in",
+                problem=outcome.problem,
+                left_out=outcome.left_out,
+                documents=list(outcome.documents),
+                chunks=outcome.chunks,
             )
         )
         await self._database.write(lambda it: it.execute(done))

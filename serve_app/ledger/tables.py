@@ -171,6 +171,7 @@ job_urls = Table(
     Column("url", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("problem", Text, nullable=False),
+    Column("left_out", Text, nullable=False, server_default=""),
     Column("documents", JSON, nullable=False),
     Column("chunks", Integer, nullable=False),
 )

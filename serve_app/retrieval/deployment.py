@@ -63,9 +63,10 @@ class RetrieverServer:
             with loading(settings.rerank_model):
                 reranker = CrossEncoder(settings.rerank_model)
         self._store = MilvusStore.of(settings)
+        self._registry = Registry.of(everything)
         self._retriever = Retriever(
             self._store,
-            Registry.of(everything),
+            self._registry,
             models,
             settings.chunk_tokens,
             _rules(settings),
@@ -180,10 +181,13 @@ class RetrieverServer:
             return await getattr(self._store, method)(*args)
 
     async def _mend(self) -> None:
-        """Finish what replicas that died have left, as long as this one lives."""
+        """Finish what replicas that died have left, as long as this one lives, and tell when the
+        documents changed: bulk runs write them too."""
         while True:
             await asyncio.sleep(random.uniform(0.5, 1.5) * _MENDED_S)  # noqa: S311  # no secret
             try:
+                if (changed := await self._registry.documents.changed_at()) is not None:
+                    self._metrics.changed(changed)
                 done = await self._retriever.mend()
             except TriviumError as error:
                 log.warning("what was left to be mended waits: %s", error)

@@ -207,15 +207,17 @@ class Retriever:
         reader = Reader(tenant, groups)
         key = (source.name, reader)
         until, tokens = self._sizes.get(key, (0.0, 0))
-        if time.monotonic() > until:
+        if (now := time.monotonic()) > until:
             tokens = await self._registry.documents.tokens(source.name, tenant, max_tokens, groups)
-            self._sizes[key] = (time.monotonic() + _SIZE_TTL_S, tokens)
+            # Of readers who ask no more nothing is kept.
+            known = {each: size for each, size in self._sizes.items() if size[0] > now}
+            self._sizes = {**known, key: (now + _SIZE_TTL_S, tokens)}
         if tokens > max_tokens:
             return None
         chunks: list[Chunk] = []
-        after, now = "", time.time()
+        after, when = "", time.time()
         while page := await self._registry.documents.in_force(
-            collection, source.name, tenant, now, after, _PAGE, groups
+            collection, source.name, tenant, when, after, _PAGE, groups
         ):
             chunks += await self._chunks(source, reader, [copy for _, copy in page])
             after = page[-1][0]

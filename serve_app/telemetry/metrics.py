@@ -248,7 +248,7 @@ class IndexMetrics:
         self._last: float | None = None
         lasting(
             "trivium_index_written_timestamp_seconds",
-            "When documents were last written; the index's age is time() less this.",
+            "When documents were last written or removed; the index's age is time() less this.",
             (),
             lambda: [] if self._last is None else [({}, self._last)],
         )
@@ -261,10 +261,14 @@ class IndexMetrics:
         """
         for moment in times:
             self._lag.observe(max(0.0, now - moment))
-        self._last = now
+        self.changed(now)
         for count, label in ((embedded, "true"), (chunks - embedded, "false")):
             if count:
                 self._chunks.inc(count, {"embedded": label})
+
+    def changed(self, at: float) -> None:
+        """Documents were written or removed then (Unix seconds), by whomever."""
+        self._last = max(at, self._last or at)
 
 
 def circuits(read: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:

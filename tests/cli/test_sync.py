@@ -143,9 +143,14 @@ def test_a_website_is_followed_by_its_sitemap(
     asked: list[str] = []
     monkeypatch.setattr(sync, "fetch", fetching(web, asked))
     world.source(sitemap=MAP, allow=["staff"])
-    pages = {"/docs/index.html": ("Start.", "2026-01-01"), "/it/index.html": ("Help.", "")}
+    pages = {
+        "/docs/index.html": ("Start.<img src=a>", "2026-01-01"),
+        "/it/index.html": ("Help.", ""),
+    }
     web |= site(pages)
-    assert world.sync()["documents"] == 2
+    first = world.sync()
+    assert first["documents"] == 2
+    assert first["left_out"] == [f"{SITE}/docs/index.html: left out pictures (1)"]
     assert sorted(world.texts()) == ["site.example/docs/index.html", "site.example/it/index.html"]
     asked.clear()
     assert world.sync()["problems"] == []

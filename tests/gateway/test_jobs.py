@@ -144,7 +144,7 @@ async def test_documents_are_fetched_read_and_put_in(world: World) -> None:
     urls = [
         world.page("/hr/README.md", "North code 1111."),
         world.page("/it/README.md", "South code 2222."),
-        world.page("/faq?page=2", "<html><body><p>A page.</p></body></html>", "text/html"),
+        world.page("/faq?page=2", "<p>A page.</p><img src=a.png>", "text/html"),
         f"{SITE}/gone.md",
         world.page("/odd.bin", "?", "application/octet-stream"),
     ]
@@ -154,6 +154,8 @@ async def test_documents_are_fetched_read_and_put_in(world: World) -> None:
     failed = {each["url"]: each["message"] for each in told["failed"]}
     assert "answers 404" in failed[f"{SITE}/gone.md"]
     assert "must end in one of" in failed[f"{SITE}/odd.bin"]
+    (left_out,) = told["left_out"]
+    assert (left_out["url"], "pictures (1)" in left_out["message"]) == (urls[2], True)
     assert await world.ids() == [
         "docs.example.com/faq?page=2",
         "docs.example.com/hr/README.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,28 @@ def test_certificates_and_proxies_reach_every_container(tmp_path: Path) -> None:
     for name in ("trivium-ray", "trivium-client"):
         rules = one(given(tmp_path), "NetworkPolicy", name)["spec"]["egress"]
         assert {"port": 3128, "protocol": "TCP"} in [p for r in rules for p in r.get("ports", [])]
+
+
+def test_a_schedule_with_the_secrets_reaches_the_stores_and_others_do_not() -> None:
+    sync = {"schedule": "*/15 * * * *", "command": ["trivium", "sync"]}
+    values = {"sync": {**sync, "withSecrets": True}, "age": sync}
+    manifests = render(*of_profile("production"), "--set-json", f"schedules={json.dumps(values)}")
+    policies = [each for each in manifests if each["kind"] == "NetworkPolicy"]
+
+    def reached(job: str) -> set[int]:
+        template = one(manifests, "CronJob", f"trivium-{job}")["spec"]["jobTemplate"]["spec"]
+        labels = template["template"]["metadata"]["labels"].items()
+        chosen = [p for p in policies if "Egress" in p["spec"]["policyTypes"]]
+        return {
+            port["port"]
+            for policy in chosen
+            if "matchExpressions" not in policy["spec"]["podSelector"]
+            if policy["spec"]["podSelector"]["matchLabels"].items() <= labels
+            for rule in policy["spec"].get("egress", ())
+            for port in rule.get("ports", ())
+        }
+
+    assert reached("sync") - reached("age") >= {5432, 19530}
 
 
 def test_proxy_with_a_password_comes_from_the_secret_and_still_spares_what_is_near() -> None:

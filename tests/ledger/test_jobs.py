@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import NotFound, Overloaded
 from serve_app.ledger.database import Database
-from serve_app.ledger.jobs import Job, Jobs
+from serve_app.ledger.jobs import Job, Jobs, Outcome
 from serve_app.ledger.sources import Sources
 
 
@@ -54,8 +54,8 @@ async def test_addresses_are_counted_as_they_end(database: Database) -> None:
     jobs = Jobs(database)
     job = await made(jobs, "a", "b", "c")
     await jobs.claim("me", 60)
-    await jobs.settle(job.id, 0, "", ["x", "y"], 5)
-    await jobs.settle(job.id, 1, "its host answers 404", [], 0)
+    await jobs.settle(job.id, 0, Outcome(documents=["x", "y"], chunks=5))
+    await jobs.settle(job.id, 1, Outcome("its host answers 404"))
     assert await jobs.following(job.id) == (2, "c")
     told = await jobs.get("acme", "c", job.id)
     assert (told.done, told.failed, told.pending) == (1, 1, 1)

@@ -192,6 +192,15 @@ async def test_a_deleted_document_is_known_to_be_and_says_nothing_more(
     assert await registry.documents.entry("docs", "t", "doc") is None
 
 
+async def test_when_documents_changed_last_is_known(registry: Registry, clock: Clock) -> None:
+    await begun(registry)
+    assert await registry.documents.changed_at() is None
+    for name in ("one", "two"):
+        clock.now += 10
+        await put(registry, Facts("t", name))
+    assert await registry.documents.changed_at() == clock.now
+
+
 async def test_claims_that_are_over_are_found(registry: Registry, clock: Clock) -> None:
     await begun(registry)
     await registry.documents.claim("docs", [Facts("t", "doc")], "dies", 60, "put")
@@ -275,7 +284,8 @@ async def test_one_process_has_a_collections_indexes(registry: Registry, clock: 
     assert await hold("docs", "b", 60)
     await registry.collections.let_go("docs", "a")  # not its any more
     assert not await hold("docs", "a", 60)
-    assert not await hold("nowhere", "a", 60)
+    with pytest.raises(NotFound):
+        await hold("nowhere", "a", 60)
 
 
 async def test_two_reindexes_at_once_are_refused_by_name(registry: Registry) -> None:

@@ -5,7 +5,8 @@
 {{- $service := include "trivium.service" .root | fromYaml }}
 {{- $key := .root.Values.client.apiKeySecret }}
 metadata:
-  {{- include "trivium.podMetadata" (dict "root" .root "component" (default "client" .component)) | trim | nindent 2 }}
+  {{- $labels := ternary (dict "trivium/stores" "true") dict (default false .withSecrets) }}
+  {{- include "trivium.podMetadata" (dict "root" .root "component" (default "client" .component) "labels" $labels) | trim | nindent 2 }}
 spec:
   {{- with include "trivium.podClasses" . | trim }}
   {{- . | nindent 2 }}

@@ -42,13 +42,13 @@ kueue.x-k8s.io/queue-name: {{ . | quote }}
 {{- mergeOverwrite (deepCopy .root.Values.pods) (deepCopy (dig "pod" dict (default dict .group))) | toJson }}
 {{- end }}
 
-{{/* Labels and annotations of a pod. Also takes "component" and, of Ray's, "annotations". */}}
+{{/* Labels and annotations of a pod. Also takes "component", "labels" and, of Ray's, "annotations". */}}
 {{- define "trivium.podMetadata" -}}
 {{- $pod := include "trivium.podValues" . | fromJson }}
 {{- $own := deepCopy (default dict .annotations) }}
 {{- with .root.Values.secrets.revision }}{{ $_ := set $own "checksum/secrets" (sha256sum . | trunc 16) }}{{ end }}
 labels:
-  {{- merge (include "trivium.selector" . | fromYaml) $pod.labels | toYaml | nindent 2 }}
+  {{- merge (include "trivium.selector" . | fromYaml) (default dict .labels) $pod.labels | toYaml | nindent 2 }}
 {{- with merge $own $pod.annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}

@@ -538,6 +538,11 @@ class Documents:
         found = await self._database.read(lambda it: it.execute(asked).all())
         return {state: count for state, count in found}  # noqa: C416  # rows, not pairs
 
+    async def changed_at(self) -> float | None:
+        """When a document was written or removed last, of any collection, by whomever."""
+        asked = select(func.max(documents.updated_at))
+        return await self._database.read(lambda it: it.execute(asked).scalar_one())
+
     async def forget_deleted(self, collection: str, before: float, limit: int = 1000) -> int:
         """Remove some that were deleted long ago and that no index holds; returns how many."""
         copy = exists().where(

@@ -138,6 +138,7 @@ documents = Table(
     Column("next_version", BigInteger, nullable=False, default=0),
     Column("intent", String(8), nullable=False, default=""),
     Index("documents_by_id", "collection", "tenant", "id", unique=True),
+    Index("documents_by_change", "updated_at"),
     _few("documents_by_series", "collection", "tenant", "series", "time", "id", of=HAS_SERIES),
     _few("documents_by_url", "collection", "tenant", "url", of=HAS_URL),
     _few("documents_by_claim", "claim", of=text("claim IS NOT NULL")),
