@@ -52,7 +52,7 @@ class Sources:
 
     async def all(self) -> dict[str, Standing]:
         """By name."""
-        c = tables.sources.c
+        c = tables.sync_sources.c
         asked = select(c.name, c.seen, c.first_at, c.tried_at, c.synced_at, c.failures, c.problem)
         return await self._database.read(
             lambda it: {row.name: Standing(*row) for row in it.execute(asked)}
@@ -60,7 +60,7 @@ class Sources:
 
     async def get(self, name: str, collection: str) -> Standing:
         """How a source stands; anew where it is for another collection now."""
-        c = tables.sources.c
+        c = tables.sync_sources.c
         asked = select(c.collection).where(c.name == name)
         of = await self._database.read(lambda it: it.execute(asked).scalar_one_or_none())
         found = (await self.all()).get(name, Standing(name))
@@ -74,7 +74,7 @@ class Sources:
 
     async def failed(self, name: str, collection: str, problem: str) -> None:
         """It is not: why."""
-        more = {"failures": tables.sources.c.failures + 1, "problem": problem[:1000]}
+        more = {"failures": tables.sync_sources.c.failures + 1, "problem": problem[:1000]}
         await self._put(name, collection, more, self._clock())
 
     async def _put(self, name: str, collection: str, values: dict[str, Any], now: float) -> None:
@@ -89,10 +89,10 @@ class Sources:
         }
 
         def work(connection: Connection) -> None:
-            missing_only(connection, tables.sources, [first])
+            missing_only(connection, tables.sync_sources, [first])
             connection.execute(
-                update(tables.sources)
-                .where(tables.sources.c.name == name)
+                update(tables.sync_sources)
+                .where(tables.sync_sources.c.name == name)
                 .values(collection=collection, tried_at=now, **values)
             )
 

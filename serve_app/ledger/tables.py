@@ -177,8 +177,8 @@ job_urls = Table(
 )
 
 # How sources that are kept in step stand (`trivium sync`): `seen` is how far each was read.
-sources = Table(
-    "sources",
+sync_sources = Table(
+    "sync_sources",
     metadata,
     Column("name", String(63), primary_key=True),
     Column("collection", String(63), nullable=False),

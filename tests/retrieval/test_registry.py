@@ -11,6 +11,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from serve_app.errors import ClaimLost, Conflict, NotFound, TooManyCollections
+from serve_app.ledger.database import Database
+from serve_app.ledger.sources import Sources
 from serve_app.retrieval.registry import Registry, tables
 from serve_app.retrieval.registry.entries import FOR_EVER, Claim, Copy, Facts, Index
 
@@ -71,6 +73,17 @@ async def test_the_migrations_end_in_the_tables_that_the_code_knows(registry: Re
         return list(compare_metadata(context, tables.metadata))
 
     assert await registry._database.read(compare) == []
+
+
+async def test_the_ledger_may_have_the_same_database(registry: Registry, address: str) -> None:
+    """As it has where nothing else is said and the ledger's is PostgreSQL."""
+    ledger = Database(address)
+    await ledger.migrate()
+    await Sources(ledger).synced("handbook", "docs", {})
+    await begun(registry)
+    await put(registry, Facts("t", "one"))
+    assert (await Sources(ledger).get("handbook", "docs")).problem == ""
+    await ledger.close()
 
 
 async def test_a_document_has_one_writer_at_a_time(registry: Registry, clock: Clock) -> None:

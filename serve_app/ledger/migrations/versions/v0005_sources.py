@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "sources",
+        "sync_sources",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("collection", sa.String(length=63), nullable=False),
         sa.Column("seen", sa.JSON(), nullable=False),
@@ -27,4 +27,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("sources")
+    op.drop_table("sync_sources")
