@@ -41,7 +41,8 @@ def stores() -> Iterator[Namespace]:
     # Their data lie on the node, as they outlive the pods.
     namespace.kubectl("exec", "redis-0", "--", "redis-cli", "flushall")
     service = json.loads(namespace.kubectl("get", "service", "milvus", "-o", "json"))
-    with closing(MilvusClient(f"http://{service['spec']['clusterIP']}:19530")) as milvus:
+    address = f"http://{service['spec']['clusterIP']}:19530"
+    with closing(MilvusClient(address, timeout=60)) as milvus:
         for collection in milvus.list_collections():
             for alias in milvus.list_aliases(collection)["aliases"]:
                 milvus.drop_alias(alias)
