@@ -52,6 +52,8 @@ _UNCONNECTED = (ConnectError, ConnectionNotExistException, MilvusUnavailableExce
 # inside Milvus Lite closes the connection for it ("too many pings"), and the next call fails.
 OF_LITE = "lite+"  # before the address at which the owner of a file of Milvus Lite listens
 _NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
+# Left alone, gRPC looks again for a Milvus that was away after up to two minutes.
+_LOOK_AGAIN = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 1000}
 
 
 class Milvus:
@@ -71,10 +73,12 @@ class Milvus:
         self.timeout_s = timeout_s
         # pymilvus shares connections by address and token alone: one of ours could get another's
         # TLS. Its calls on a shared connection would also go on when the other one is closed.
-        self._arguments: dict[str, Any] = {"uri": uri, "token": token, "dedicated": True}
-        if self.embedded:
-            self._arguments["uri"] = uri.removeprefix(OF_LITE)
-            self._arguments["grpc_options"] = _NO_PINGS
+        self._arguments: dict[str, Any] = {
+            "uri": uri.removeprefix(OF_LITE),
+            "token": token,
+            "dedicated": True,
+            "grpc_options": {**_LOOK_AGAIN, **(_NO_PINGS if self.embedded else {})},
+        }
         if here:
             from serve_app.retrieval import lite  # a server needs none of what it loads
 
