@@ -22,12 +22,12 @@ from tests.integration.callers import repeated
 
 pytestmark = pytest.mark.timeout(2400)
 SERVES_S = 90  # on two cores that others use; docs/install.md has those of a quiet machine
-STREAMS, DECISIONS = 10, 6  # callers of the expert, and of the router alone
+STREAMS, DECISIONS = 8, 6  # callers of the expert, and of the router alone
 
 
 @pytest.fixture(scope="module")
 def elastic(stores: Namespace) -> Iterator[Release]:
-    """One worker pod, which may become three."""
+    """One worker pod, which may become two: more models than that starve on two cores."""
     yield from installed(Release("trivium-elastic", HERE / "several.yaml", HERE / "elastic.yaml"))
 
 
@@ -91,7 +91,7 @@ def test_load_makes_replicas_and_pods_come_and_go_and_loses_nothing(elastic: Rel
             awaited("some answers", lambda: heard.whole >= 10, 120)
             with load(elastic, watch) as burst:
                 started = time.monotonic()
-                awaited("three of everything", lambda: watch.now == (3, 3, 3), 900)
+                awaited("two of everything", lambda: watch.now == (2, 2, 2), 900)
                 seen.append(time.monotonic() - started)
                 before = burst.whole
                 awaited("answers of all", lambda: burst.whole >= before + 60, 180)
