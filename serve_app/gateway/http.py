@@ -96,19 +96,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(RequestIdentity)
     failures.install(app)
     paths.install()
-    pages.install(app)
     metering = services.metering
-    app.include_router(
-        spending.routes(
-            services.database,
-            services.book,
-            services.metrics,
-            metering,
-            is_open=gateway.open,
-        )
-    )
-    app.include_router(documents.routes(services.knowledge, metering))
-    app.include_router(ingesting.routes(Ingesting(services.jobs, gateway.ingest), metering))
 
     @app.post("/v1/chat/completions", responses=openapi.CHAT)
     async def chat(body: ChatCompletionRequest, request: Request, caller: Caller) -> Response:
@@ -173,6 +161,19 @@ def create_app(services: Services) -> FastAPI:
         }
         return JSONResponse(status, 503 if waiting else 200)
 
+    # Routes are tried in their order: what is asked most comes first.
+    pages.install(app)
+    app.include_router(
+        spending.routes(
+            services.database,
+            services.book,
+            services.metrics,
+            metering,
+            is_open=gateway.open,
+        )
+    )
+    app.include_router(documents.routes(services.knowledge, metering))
+    app.include_router(ingesting.routes(Ingesting(services.jobs, gateway.ingest), metering))
     return app
 
 

@@ -17,7 +17,7 @@ from serve_app.telemetry import tracing
 log = logging.getLogger(__name__)
 
 _UNTRACED = ("/healthz", "/readyz", "/metrics")
-_KEYS_IN_URLS = ("api_key", "api-key", "apikey", "key", "access_token", "token")
+_KEYS_IN_URLS = frozenset({"api_key", "api-key", "apikey", "key", "access_token", "token"})
 
 
 class RequestIdentity:
@@ -96,7 +96,7 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             try:
-                if any(name in QueryParams(scope["query_string"]) for name in _KEYS_IN_URLS):
+                if not _KEYS_IN_URLS.isdisjoint(QueryParams(scope["query_string"])):
                     raise Unauthenticated(
                         "an API key in a URL ends up in logs: send it as `Authorization: Bearer "
                         "<key>`, and have this one replaced"

@@ -84,11 +84,12 @@ class Bill:
 
     def note(self, delta: Delta) -> None:
         """One more step of the answer."""
-        if delta.said or delta.finish_reason:
+        said = delta.said
+        if said or delta.finish_reason:
             self._break_silence()
-        self._pieces += bool(delta.said)
-        self._size += len(delta.said.encode())
-        self._answered = self._answered or bool(delta.said or delta.finish_reason)
+            self._answered = True
+        self._pieces += bool(said)
+        self._size += len(said.encode())
         if delta.usage and _credible(delta.usage):
             self._told = delta.usage
         self.model = delta.model or self.model
