@@ -363,8 +363,9 @@ class MilvusStore:
                 about = await self._client.describe_collection(name, timeout=self._timeout)
                 return dict(about)
         except MilvusException as error:
-            if error.code != NOT_FOUND:  # dropped between the two
+            if error.code != NOT_FOUND:
                 raise
+            # It was dropped between the two.
         return None
 
     def _make(self, index: Index) -> None:
