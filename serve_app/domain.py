@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -338,8 +338,8 @@ class Delta:
     """A step of a model's answer. The last one of a stream carries `finish_reason` and `usage`.
 
     Attributes:
-        model: Which one of several says it; `None` where there is one alone.
-        provider_id: By which its provider knows the request.
+        model: Which one of several says it; `None` where there is one alone, or as before.
+        provider_id: By which its provider knows the request; one step of each try tells it.
         tool_calls: Pieces of calls.
         lost: Tries before the one that says it.
         refusal: A piece of what it says instead of an answer.
@@ -361,6 +361,13 @@ class Delta:
         """Everything in it that the model wrote."""
         calls = "".join(call.name + call.arguments for call in self.tool_calls)
         return self.text + self.refusal + calls
+
+    def having(self, **values: Any) -> Delta:
+        """The same with these values: itself, where it has them already, as most steps do."""
+        for name, value in values.items():
+            if getattr(self, name) != value:
+                return replace(self, **values)
+        return self
 
     def __add__(self, more: Delta) -> Delta:
         """Both as one step; where each knows something, the later one does better."""

@@ -33,6 +33,8 @@ class Stop:
         """What is sure by now: what may be the beginning of a stop sequence waits for the next."""
         if self.reason:
             return ""
+        if not self._sequences:
+            return self._bounded(text)
         said, self._held = self._held + text, ""
         ends = [at for each in self._sequences if (at := said.find(each)) >= 0]
         if ends:
@@ -53,7 +55,7 @@ class Stop:
 
     def _begun(self, said: str) -> int:
         """How many characters at the end may be the beginning of a stop sequence."""
-        longest = max(map(len, self._sequences), default=1) - 1
+        longest = max(map(len, self._sequences)) - 1
         for length in range(min(longest, len(said)), 0, -1):
             tail = said[-length:]
             if any(each.startswith(tail) for each in self._sequences):

@@ -112,7 +112,8 @@ class FrontierServer:
                 async for delta in merged:
                     if delta.provider_id:
                         span.set_attribute("gen_ai.response.id", delta.provider_id)
-                        span.set_attribute("gen_ai.response.model", delta.model or "")
+                    if delta.model:
+                        span.set_attribute("gen_ai.response.model", delta.model)
                     if usage := delta.usage:
                         span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
                         span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)

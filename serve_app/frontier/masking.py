@@ -157,6 +157,8 @@ class Restored:
 
     def piece(self, text: str) -> str:
         """What is sure by now: what may be the beginning of a placeholder waits for the next."""
+        if not self._marks:
+            return text
         said = self._held + text
         begun = _BEGUN.search(said, max(0, len(said) - _LONGEST_MARK))
         at = begun.start() if begun and self._may_become_one(begun) else len(said)
@@ -211,7 +213,7 @@ class Masked:
                     said, refused = said + text.rest(), refused + refusal.rest()
                     rests = ((index, each.rest()) for index, each in calls.items())
                     pieces += [ToolCall(index, "", "", rest) for index, rest in rests if rest]
-                yield replace(delta, text=said, refusal=refused, tool_calls=tuple(pieces))
+                yield delta.having(text=said, refusal=refused, tool_calls=tuple(pieces))
 
     def _hidden(self, generation: Generation, known: list[str]) -> tuple[Masks, Generation]:
         """A generation as it may leave, and what stands for what."""

@@ -58,7 +58,7 @@ class OpenAIProvider:
                 stream=True,
                 stream_cls=openai.AsyncStream[object],
             )
-            finished = False
+            finished, known = False, None
             async with stream:
                 theirs = stream.response.headers.get("x-request-id")
                 async for chunk in stream:
@@ -66,7 +66,10 @@ class OpenAIProvider:
                         raise failure(None)
                     delta = _delta(chunk)
                     finished = finished or delta.finish_reason is not None
-                    yield replace(delta, provider_id=theirs or chunk.get("id"))
+                    if not known:
+                        known = theirs or chunk.get("id")
+                        delta = replace(delta, provider_id=known)
+                    yield delta
             if not finished:
                 raise failure(None)
 

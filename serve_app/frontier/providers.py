@@ -14,7 +14,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, Protocol
 
 import httpx
@@ -126,7 +125,7 @@ class FittedProvider:
                 if delta.finish_reason:
                     text += kept.rest()
                 reason = kept.reason or delta.finish_reason
-                yield replace(delta, text=text, adapted=adapted, finish_reason=reason)
+                yield delta.having(text=text, adapted=adapted, finish_reason=reason)
                 adapted = ()
                 if kept.reason:
                     return

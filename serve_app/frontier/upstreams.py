@@ -96,7 +96,7 @@ class Upstreams:
         ]
 
     async def generate(self, generation: Generation, deadline: float) -> AsyncGenerator[Delta]:
-        """As `Bounded.generate`; deltas name the model.
+        """As `Bounded.generate`; the first delta names the model, and so does one with lost tries.
 
         Raises:
             TriviumError: Why the last one that was away could not; `InvalidRequest` only if all
@@ -106,14 +106,17 @@ class Upstreams:
         asked = parts[generation.among]
         told: TriviumError | None = None
         for number, (model, upstream) in enumerate(asked, start=1):
-            begun = False
+            begun = named = False
+            follows = number < len(asked)
             try:
                 async with aclosing(upstream.generate(generation, deadline)) as deltas:
                     async for delta in deltas:
                         begun = begun or bool(delta.said)
-                        follows = number < len(asked)
-                        lost = tuple(Lost(model, each.again or follows) for each in delta.lost)
-                        yield replace(delta, model=model, lost=lost)
+                        if delta.lost or not named:
+                            named = True
+                            lost = tuple(Lost(model, each.again or follows) for each in delta.lost)
+                            delta = replace(delta, model=model, lost=lost)
+                        yield delta
                 return
             except (Unavailable, Overloaded, InvalidRequest) as error:
                 if begun:
@@ -121,7 +124,7 @@ class Upstreams:
                 # What one refuses another would have taken, had it been there.
                 if told is None or not isinstance(error, InvalidRequest):
                     told = error
-                if number < len(asked):
+                if follows:
                     log.warning("%s cannot answer (%s): the next is asked", model, error.code)
         if told:
             raise told

@@ -14,6 +14,7 @@ from langgraph.runtime import Runtime
 
 from serve_app.domain import (
     Chunk,
+    Citation,
     Decision,
     FinishReason,
     Generation,
@@ -328,8 +329,13 @@ class Nodes:
             "refusal": reply.refusal,
             "declined": bool(reply.refusal),
             "tool_calls": reply.tool_calls,
-            "citations": await asyncio.to_thread(evidence.located, reply.text, sources or []),
+            "citations": await _located(reply.text, sources) if sources else (),
         }
+
+
+async def _located(text: str, sources: list[Chunk]) -> tuple[Citation, ...]:
+    # Long answers from long sources take longer than a loop may wait.
+    return await asyncio.to_thread(evidence.located, text, sources)
 
 
 def _named(model: str, release: Release | None) -> str:

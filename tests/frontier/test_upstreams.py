@@ -64,12 +64,17 @@ async def answer(model: Upstreams) -> list[Delta]:
     return [delta async for delta in model.generate(ASK, time.time() + 20)]
 
 
+def models(deltas: list[Delta]) -> set[str]:
+    """Which models answer: a step that names none is of the one before."""
+    return {delta.model for delta in deltas if delta.model and not delta.lost}
+
+
 async def test_the_first_one_answers_while_it_can() -> None:
     async with upstreams(("openai", "good"), ("anthropic", "good")) as (model, servers):
         deltas = await answer(model)
-    assert {delta.model for delta in deltas} == {"model-0"}
+    assert models(deltas) == {"model-0"}
     assert [each.requests for each in servers] == [1, 0]
-    assert deltas[-1].provider_id
+    assert any(delta.provider_id for delta in deltas)
 
 
 @pytest.mark.parametrize("broken", [500, 429, 401, 404, "drop"])
@@ -77,7 +82,7 @@ async def test_the_next_one_answers_where_one_cannot(broken: int | str) -> None:
     async with upstreams(("openai", broken), ("anthropic", "good")) as (model, servers):
         deltas = await answer(model)
     assert "".join(delta.text for delta in deltas) == "Héllo"
-    assert {delta.model for delta in deltas if not delta.lost} == {"model-1"}
+    assert models(deltas) == {"model-1"}
     assert [each.requests for each in servers] == [1, 1]
 
 
@@ -97,9 +102,9 @@ async def test_what_is_beyond_a_bound_goes_to_the_next() -> None:
     async with upstreams(("openai", "good"), ("anthropic", "good"), most=1) as (model, _):
         first = model.generate(ASK, time.time() + 20)
         assert (await anext(first)).model == "model-0"
-        assert {delta.model for delta in await answer(model)} == {"model-1"}
+        assert models(await answer(model)) == {"model-1"}
         await first.aclose()
-        assert {delta.model for delta in await answer(model)} == {"model-0"}
+        assert models(await answer(model)) == {"model-0"}
 
 
 async def test_one_model_may_be_had_from_two_providers() -> None:
@@ -117,7 +122,7 @@ async def test_none_takes_over_in_the_middle() -> None:
 
 async def test_what_one_model_refuses_the_next_may_take() -> None:
     async with upstreams(("openai", 400), ("anthropic", "good")) as (model, servers):
-        assert {delta.model for delta in await answer(model)} == {"model-1"}
+        assert models(await answer(model)) == {"model-1"}
     assert [each.requests for each in servers] == [1, 1]
 
 
@@ -152,7 +157,7 @@ async def test_an_outage_of_openai_does_not_make_a_good_request_bad(
         asked = replace(ASK, options=options)
         deltas = [delta async for delta in model.generate(asked, time.time() + 20)]
     assert "".join(delta.text for delta in deltas) == "Héllo"
-    assert {delta.model for delta in deltas} == {"model-1"}
+    assert models(deltas) == {"model-1"}
     assert [each.requests for each in servers] == [1, 1]
 
 
