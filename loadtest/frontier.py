@@ -1,6 +1,7 @@
 """What the frontier road adds to calling a provider directly, beside the LiteLLM proxy.
 
     python -m loadtest.frontier
+    python -m loadtest.frontier --beside ../before      another checkout too, in the same run
 
 One upstream that answers at once (`loadtest.upstream`) is asked directly, through Trivium
 (`trivium/frontier`: graph, masking, ledger and all; no pin is set, so the router is not asked) and
@@ -34,7 +35,7 @@ from loadtest.streams import Target, Timing, concurrently, percentile
 MODEL = "gpt-4.1"
 PEER = Path(".trivium/peers/litellm")
 PEER_VERSION = "litellm[proxy]==1.108.7"
-_UPSTREAM, _TRIVIUM, _LITELLM = 8101, 8102, 8103
+_UPSTREAM, _TRIVIUM, _LITELLM, _BESIDE = 8101, 8102, 8103, 8104
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,17 @@ def litellm(url: str, log: Path) -> Iterator[Proxy]:
 
 
 @contextmanager
-def trivium(url: str, log: Path, *, laptop: bool = True) -> Iterator[Proxy]:
-    """The whole stack, its frontier on the upstream."""
-    here = f"http://127.0.0.1:{_TRIVIUM}"
-    command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(_TRIVIUM)]
+def trivium(
+    url: str, log: Path, *, laptop: bool = True, checkout: Path | None = None
+) -> Iterator[Proxy]:
+    """The whole stack, its frontier on the upstream.
+
+    Args:
+        checkout: As `servers.running` takes it.
+    """
+    port, name = (_BESIDE, f"Trivium in {checkout}") if checkout else (_TRIVIUM, "Trivium")
+    here = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port)]
     variables = {
         "TRIVIUM_FRONTIER__PROVIDER": "openai",
         "TRIVIUM_FRONTIER__MODEL": MODEL,
@@ -90,8 +98,8 @@ def trivium(url: str, log: Path, *, laptop: bool = True) -> Iterator[Proxy]:
         "OPENAI_API_KEY": "none",
         "RAY_SERVE_ENABLE_HA_PROXY": str(int(not laptop)),
     }
-    with servers.running(command, f"{here}/readyz", log, variables) as process:
-        yield Proxy(Target("Trivium", here, "trivium/frontier"), psutil.Process(process.pid))
+    with servers.running(command, f"{here}/readyz", log, variables, checkout) as process:
+        yield Proxy(Target(name, here, "trivium/frontier"), psutil.Process(process.pid))
 
 
 def cpu_s(process: psutil.Process | None) -> float:
@@ -149,6 +157,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--laptop", action="store_true", help="Trivium without HAProxy")
+    parser.add_argument("--beside", type=Path, help="folder of another checkout, without HAProxy")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     console = Console(stderr=True)
@@ -160,9 +169,12 @@ def main() -> None:
     with ExitStack() as stack, console.status("starting the upstream and both proxies"):
         stack.enter_context(servers.running(command, url, logs / "upstream.log", {}))
         proxies = [Proxy(Target("the upstream itself", url, MODEL), None)]
-        proxies.append(
-            stack.enter_context(trivium(url, logs / "trivium.log", laptop=chosen.laptop))
-        )
+        # Two on one machine would share HAProxy's ports.
+        laptop = chosen.laptop or chosen.beside is not None
+        proxies.append(stack.enter_context(trivium(url, logs / "trivium.log", laptop=laptop)))
+        if chosen.beside:
+            other = trivium(url, logs / "beside.log", checkout=chosen.beside)
+            proxies.append(stack.enter_context(other))
         proxies.append(stack.enter_context(litellm(url, logs / "litellm.log")))
         for streams in (1, 32):
             requests = chosen.requests if streams > 1 else chosen.requests // 3

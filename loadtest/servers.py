@@ -37,17 +37,27 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, timeout_s: f
 
 @contextlib.contextmanager
 def running(
-    command: list[str], ready_url: str, log: Path, variables: Mapping[str, str]
+    command: list[str],
+    ready_url: str,
+    log: Path,
+    variables: Mapping[str, str],
+    checkout: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, from ready to gone."""
+    """A server process, from ready to gone.
+
+    Args:
+        checkout: Whose code it runs and where, in this environment; `None` for this one's.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
+    theirs = {"PYTHONPATH": str(checkout.resolve())} if checkout else {}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **variables},
+            env={**os.environ, **theirs, **variables},
+            cwd=checkout,
         )
         try:
             wait_for(ready_url, process, log, 420.0)

@@ -248,11 +248,17 @@ class World:
 
     async def _words(self, retriever: Retriever, name: Name) -> list[str] | None:
         try:
-            chunks = await retriever.document(self.collection, *name)
+            found = await retriever.document(self.collection, *name)
         except NotFound:
             return None
+        chunks = found.chunks
         assert [int(each.id.rpartition("#")[2]) for each in chunks] == list(range(len(chunks)))
-        return [word for each in chunks for word in each.text.split()]
+        words = [word for each in chunks for word in each.text.split()]
+        if found.original is not None:
+            lines = found.original.text.splitlines()
+            told = [word for line in lines if not line.startswith("#") for word in line.split()]
+            assert told == words, "what was put is not what is found"
+        return words
 
     async def _listed(self, retriever: Retriever, tenant: str) -> list[str]:
         listed: list[str] = []

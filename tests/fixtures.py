@@ -54,7 +54,7 @@ from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Purse, Question
-from serve_app.retrieval.index import DocumentPage, IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
 from serve_app.telemetry.metrics import GatewayMetrics
 
@@ -227,8 +227,8 @@ class FixedKnowledge(RemoteKnowledge):
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
-    ) -> list[Chunk]:
-        return self._next()
+    ) -> StoredDocument:
+        return StoredDocument(self._next())
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         return len(self._next())

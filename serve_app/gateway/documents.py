@@ -71,16 +71,25 @@ def routes(knowledge: RemoteKnowledge, metering: Metering) -> APIRouter:
     async def document(
         collection: Collection, document_id: str, request: Request, caller: Caller
     ) -> dict[str, Any]:
-        """A document as it is stored: what a citation points to."""
+        """A document as it was put, and its chunks: what a citation points to.
+
+        Of one that was read from a file, `url` says where that is, and `text` is null.
+        """
         async with metering.visit(request, caller, "chat") as visit:
-            chunks = await knowledge.document(visit.context, collection, document_id)
+            found = await knowledge.document(visit.context, collection, document_id)
+        put, first = found.original, found.chunks[0]
         return {
             "object": "document",
             "id": document_id,
-            "title": chunks[0].title,
-            "as_of": chunks[0].as_of,
+            "title": put.title if put else first.title,
+            "as_of": first.as_of,
+            "text": put.text if put else None,
+            "metadata": put.metadata if put else None,
+            "source": found.source or None,
+            "url": found.url or None,
             "chunks": [
-                {"id": chunk.id, "heading": chunk.heading, "text": chunk.text} for chunk in chunks
+                {"id": chunk.id, "heading": chunk.heading, "text": chunk.text}
+                for chunk in found.chunks
             ],
         }
 

@@ -150,6 +150,10 @@ class StoredDocument(BaseModel):
     id: str
     title: str
     as_of: str | None
+    text: str | None
+    metadata: dict[str, Any] | None
+    source: str | None
+    url: str | None
     chunks: list[DocumentChunk]
 
 

@@ -23,7 +23,7 @@ from serve_app.errors import TriviumError
 from serve_app.handles import Remote, Together
 from serve_app.orchestration.run import Purse
 from serve_app.pins import Pin, matched, said
-from serve_app.retrieval.index import DocumentPage, IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.router.classifier import question
 from serve_app.router.turns import Turns, of_user, turns
 
@@ -159,9 +159,11 @@ class RemoteKnowledge:
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
-    ) -> list[Chunk]:
-        chunks: list[Chunk] = await self._remote.call("document", context, collection, document_id)
-        return chunks
+    ) -> StoredDocument:
+        found: StoredDocument = await self._remote.call(
+            "document", context, collection, document_id
+        )
+        return found
 
     async def delete(self, context: RequestContext, collection: str, document_id: str) -> int:
         """How many chunks it had."""

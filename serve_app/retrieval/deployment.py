@@ -17,7 +17,7 @@ from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest, SettingsError, TriviumError
 from serve_app.retrieval import admission
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, check_window, loading
-from serve_app.retrieval.index import DocumentPage, IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
@@ -158,7 +158,7 @@ class RetrieverServer:
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
-    ) -> list[Chunk]:
+    ) -> StoredDocument:
         return await self._retriever.document(
             collection, context.tenant, document_id, context.groups
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from serve_app.domain import Document
+from serve_app.domain import Chunk, Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval import admission, blocks, chunking
 from serve_app.retrieval.registry.entries import Facts, document_key
@@ -137,6 +137,36 @@ class DocumentPage:
     has_more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What was put as a document."""
+
+    title: str
+    text: str
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, content: str) -> Original:
+        """What `facts` has written down."""
+        title, text, metadata, *_ = json.loads(content)
+        return cls(title, text, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as the knowledge base has it.
+
+    Attributes:
+        original: What was put; `None` where that is a file (`url`), or was put before it was kept.
+        source, url: As in `Facts`.
+    """
+
+    chunks: Sequence[Chunk]
+    original: Original | None = None
+    source: str = ""
+    url: str = ""
+
+
 def embedded_text(title: str, heading: str, text: str) -> str:
     return f"{title}\n{heading}\n{text}"
 
@@ -222,6 +252,7 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
         allow=tuple(document.allow),
         url=document.url,
         sha256=hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
+        original=None if document.url else content,
     )
 
 

@@ -23,7 +23,13 @@ from serve_app.errors import (
 from serve_app.retrieval import admission, index, preparing, ranking
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.filters import Reader, Where
-from serve_app.retrieval.index import DocumentPage, IngestReport, row_ids
+from serve_app.retrieval.index import (
+    DocumentPage,
+    IngestReport,
+    Original,
+    StoredDocument,
+    row_ids,
+)
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.mending import Mended, Mender
 from serve_app.retrieval.nearness import Nearness
@@ -259,14 +265,34 @@ class Retriever:
 
     async def document(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
-    ) -> list[Chunk]:
-        """All chunks of a document.
+    ) -> StoredDocument:
+        """A document, with all of its chunks.
 
         Raises:
             NotFound: There is no such document that the groups may read.
         """
         source = await self._catalogue.index(collection)
         key = Facts(tenant, document_id).key
+        reader, tries = Reader(tenant, groups), 2
+        while True:
+            found = await self._read(source, reader, key)
+            if found is None:
+                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
+            copy, chunks = found
+            stored = await self._registry.documents.stored(collection, key)
+            tries -= 1
+            # One that has been replaced meanwhile is read once more, as it is now.
+            if stored is not None and (stored.entry.version == copy.version or not tries):
+                kept = stored.original if stored.entry.version == copy.version else None
+                facts = stored.entry.facts
+                return StoredDocument(
+                    chunks, None if kept is None else Original.of(kept), facts.source, facts.url
+                )
+
+    async def _read(
+        self, source: Index, reader: Reader, key: str
+    ) -> tuple[Copy, list[Chunk]] | None:
+        """A document as an index has it, if the reader may read it."""
         chunks: list[Chunk] = []
         copy: Copy | None = None
         while True:
@@ -274,12 +300,12 @@ class Retriever:
             copy = (await self._registry.documents.copies(source.name, [key])).get(key)
             # One that is being replaced may go while it is read: then it is the next version's.
             if copy is None or (copy == before and not chunks):
-                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
+                return None
             if copy == before:
-                return chunks
-            chunks = await self._chunks(source, Reader(tenant, groups), [copy])
+                return copy, chunks
+            chunks = await self._chunks(source, reader, [copy])
             if len(chunks) == copy.chunks:
-                return chunks
+                return copy, chunks
 
     async def delete(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from loadtest.words import Models
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.gateway.roads import RemoteKnowledge
-from serve_app.retrieval.index import DocumentPage, IngestReport
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
@@ -62,7 +62,7 @@ class LocalKnowledge(RemoteKnowledge):
 
     async def document(
         self, context: RequestContext, collection: str, document_id: str
-    ) -> list[Chunk]:
+    ) -> StoredDocument:
         return await self.retriever.document(
             collection, context.tenant, document_id, context.groups
         )

@@ -196,3 +196,26 @@ async def test_who_may_ingest_sees_which_documents_there_are_and_not_what_they_s
         assert (await http.get(f"{documents}/x")).status_code == 403
         assert (await http.delete(f"{documents}/x")).status_code == 200
     await knowledge.close()
+
+
+async def test_a_document_comes_back_as_it_was_put(http: httpx.AsyncClient, documents: str) -> None:
+    text = (
+        "# Tents\r\n\r\n| a | b |\n|---|---|\n| 1 | 2 |\n\n\tcode\u00ad \ufb01 ½ 日本語\n\n\n" * 30
+    )
+    put_as = {
+        "id": "x",
+        "title": " T\u200b ",
+        "text": text,
+        "metadata": {"n": 1.5, "on": True},
+    }
+    answer = await put(http, documents, put_as)
+    assert answer.status_code == 200, answer.text
+    found = (await http.get(f"{documents}/x")).json()
+    assert {name: found[name] for name in put_as} == put_as
+    assert len(found["chunks"]) > 1
+    await put(http, documents, {"id": "x", "text": "other"})
+    assert (await http.get(f"{documents}/x")).json()["text"] == "other"
+    await http.delete(f"{documents}/x")
+    assert (await http.get(f"{documents}/x")).status_code == 404
+    await put(http, documents, {"id": "x", "text": "new"})
+    assert (await http.get(f"{documents}/x")).json()["text"] == "new"

@@ -47,8 +47,8 @@ def doc(name: str, *texts: str, **metadata: str) -> Document:
 
 
 async def texts(base: Base, collection: str, name: str, tenant: str = "t") -> list[str]:
-    chunks = await replica(base).document(collection, tenant, name)
-    return [chunk.text for chunk in chunks]
+    found = await replica(base).document(collection, tenant, name)
+    return [chunk.text for chunk in found.chunks]
 
 
 async def is_sound(base: Base, collection: str) -> bool:

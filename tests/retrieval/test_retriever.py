@@ -58,7 +58,7 @@ async def put(retriever: Retriever, collection: str, tenant: str, name: str, *te
 
 
 async def texts_of(retriever: Retriever, collection: str, tenant: str, name: str) -> list[str]:
-    return [chunk.text for chunk in await retriever.document(collection, tenant, name)]
+    return [chunk.text for chunk in (await retriever.document(collection, tenant, name)).chunks]
 
 
 async def found(
@@ -71,7 +71,7 @@ async def found(
 async def test_what_was_written_is_read_in_order(retriever: Retriever, collection: str) -> None:
     texts = [f"part {i}" for i in range(12)]
     await put(retriever, collection, "t", "doc", *texts)
-    chunks = await retriever.document(collection, "t", "doc")
+    chunks = (await retriever.document(collection, "t", "doc")).chunks
     assert [chunk.text for chunk in chunks] == texts
     assert [chunk.id for chunk in chunks] == [f"doc#{i}" for i in range(12)]
 
@@ -113,7 +113,7 @@ async def test_unchanged_document_embeds_nothing_but_takes_new_metadata(
     )
     assert models.model(models.default).embedded == []
     assert (report.embedded, report.saved_tokens > 0) == (0, True)
-    (chunk,) = await retriever.document(collection, "t", "doc")
+    (chunk,) = (await retriever.document(collection, "t", "doc")).chunks
     assert chunk.as_of == "2026-02-02"
 
 
@@ -541,7 +541,7 @@ async def test_no_character_of_an_id_or_of_metadata_breaks_a_search(
             Document(odd.replace("\\f", "f"), "T", "tent two", {odd: "other"}),
         ],
     )
-    (chunk,) = await retriever.document(collection, "t", odd)
+    (chunk,) = (await retriever.document(collection, "t", odd)).chunks
     assert (chunk.document_id, chunk.text) == (odd, "tent one")
     found = await retriever.search(
         collection, "t", SearchQuery("tent", 5, metadata={odd: odd}, recent=False)

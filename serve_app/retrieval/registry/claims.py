@@ -217,6 +217,8 @@ def put_in_force(
             for key in deletes
         ],
     )
+    texts = {key: facts.original for key, (facts, _) in puts.items() if facts.original}
+    _keep(connection, collection, keys, texts)
     by_index: dict[str, list[Copy]] = {}
     for _, made in puts.values():
         for index, each in made.items():
@@ -310,6 +312,28 @@ def write_copies(connection: Connection, by_index: Mapping[str, Sequence[Copy]])
                     for each in made
                 ],
             )
+
+
+def _keep(
+    connection: Connection,
+    collection: str,
+    keys: Sequence[str],
+    originals: Mapping[str, str],
+) -> None:
+    """Keep what was put of some documents, by key, and of the others nothing."""
+    kept = tables.originals.c
+    for part in parts(keys):
+        connection.execute(
+            delete(tables.originals).where(kept.collection == collection, kept.key.in_(part))
+        )
+    if originals:
+        connection.execute(
+            insert(tables.originals),
+            [
+                {"collection": collection, "key": key, "content": content}
+                for key, content in originals.items()
+            ],
+        )
 
 
 def _rows(

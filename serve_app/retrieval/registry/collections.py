@@ -347,6 +347,13 @@ class Collections:
                 documents.collection == name, documents.key.in_(keys)
             ),
         )
+        kept = tables.originals.c
+        await self._in_parts(
+            select(kept.key).where(kept.collection == name),
+            lambda keys: delete(tables.originals).where(
+                kept.collection == name, kept.key.in_(keys)
+            ),
+        )
         await self._in_parts(
             select(files.url).where(files.collection == name).distinct(),
             lambda urls: delete(tables.files).where(files.collection == name, files.url.in_(urls)),

@@ -22,6 +22,7 @@ from serve_app.retrieval.registry.entries import (
     Entry,
     Facts,
     Intent,
+    Kept,
     Obsolete,
     document_key,
 )
@@ -260,7 +261,7 @@ class Documents:
         def work(connection: Connection) -> None:
             rows = [
                 {
-                    **asdict(facts),
+                    **{name: value for name, value in asdict(facts).items() if name != "original"},
                     "collection": collection,
                     "key": copy.key,
                     "state": "in",
@@ -319,6 +320,18 @@ class Documents:
     async def entry(self, collection: str, tenant: str, document_id: str) -> Entry | None:
         key = document_key(tenant, document_id)
         return (await self.entries(collection, [key])).get(key)
+
+    async def stored(self, collection: str, key: str) -> Kept | None:
+        """A document, and what was put; `None` where nobody has heard of it."""
+        kept = tables.originals.c
+        same = and_(kept.collection == documents.collection, kept.key == documents.key)
+        asked = (
+            select(tables.documents, kept.content)
+            .select_from(tables.documents.outerjoin(tables.originals, same))
+            .where(documents.collection == collection, documents.key == key)
+        )
+        row = await self._database.read(lambda it: it.execute(asked).one_or_none())
+        return None if row is None else Kept(entry(row), row.content)
 
     async def page(
         self,

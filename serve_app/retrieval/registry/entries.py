@@ -24,6 +24,7 @@ class Facts:
         sha256: Of everything that is stored of the document: one with the same is the same.
         run: The bulk run that saw it last.
         allow: Groups that may read it; everybody of the tenant, where there are none.
+        original: What was put, as JSON, where it is to be kept; none of what is registered.
     """
 
     tenant: str
@@ -37,6 +38,7 @@ class Facts:
     sha256: str = ""
     run: str = ""
     allow: tuple[str, ...] = ()
+    original: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -69,6 +71,14 @@ class Entry:
     @property
     def key(self) -> str:
         return self.facts.key
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document as it is registered, and what was put (`Facts.original`), where it is kept."""
+
+    entry: Entry
+    original: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Times of documents are whole Unix seconds, those of our own doing Unix seconds.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from sqlalchemy import (
@@ -53,6 +54,19 @@ class Groups(TypeDecorator[tuple[str, ...]]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> tuple[str, ...]:
         return tuple(filter(None, str(value or "").split(",")))
+
+
+class Compressed(TypeDecorator[str]):
+    """A text that is seldom read (zlib, RFC 1950)."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else zlib.compress(value.encode(), level=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else zlib.decompress(value).decode()
 
 
 metadata = MetaData()
@@ -143,6 +157,15 @@ documents = Table(
     _few("documents_by_url", "collection", "tenant", "url", of=HAS_URL),
     _few("documents_by_claim", "claim", of=text("claim IS NOT NULL")),
     _few("documents_by_end_of_claim", "claimed_until", of=text("claimed_until IS NOT NULL")),
+)
+
+# What was put, of documents in force that were read from no file: what comes from one is there.
+originals = Table(
+    "originals",
+    metadata,
+    Column("collection", _COLLECTION, primary_key=True),
+    Column("key", _KEY, primary_key=True),
+    Column("content", Compressed, nullable=False),
 )
 
 # One row for each document in each index that holds it: in which version, in how many rows, and
