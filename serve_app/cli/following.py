@@ -12,6 +12,7 @@ from functools import partial
 from typing import IO
 
 from rich.markup import escape
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential
 
 from serve_app.cli.client import Client, Refused
 from serve_app.cli.console import errors
@@ -67,26 +68,29 @@ def send(paths: list[str], collection: str, url: str, api_key: str | None, as_js
 
 def _patiently(put: Callable[[list[Document]], None], batch: list[Document]) -> None:
     """Send rows, however long that takes. Sending them twice changes nothing: they have ids."""
+
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            why = getattr(state.outcome.exception(), "message", "")
+            told = f"[yellow]waiting[/yellow] with {len(batch)} rows: {escape(why)}"
+            errors.print(told, soft_wrap=True)
+
     pause, longest = _PAUSES_S
-    waited = False
-    while True:
-        try:
-            put(batch)
-        except (Unavailable, Refused) as error:
-            if isinstance(error, Refused) and error.status not in _LATER:
-                raise
-            if not waited:
-                errors.print(
-                    f"[yellow]waiting[/yellow] with {len(batch)} rows: {escape(error.message)}",
-                    soft_wrap=True,
-                )
-            waited = True
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
-        else:
-            if waited:
-                errors.print("[green]going on[/green]")
-            return
+    again = Retrying(
+        wait=wait_exponential(multiplier=pause, max=longest),
+        retry=retry_if_exception(_is_for_later),
+        before_sleep=say,
+        reraise=True,
+    )
+    again(put, batch)
+    if again.statistics["attempt_number"] > 1:
+        errors.print("[green]going on[/green]")
+
+
+def _is_for_later(error: BaseException) -> bool:
+    if isinstance(error, Refused):
+        return error.status in _LATER
+    return isinstance(error, Unavailable)
 
 
 def _batches(lines: Lines) -> Iterator[list[Document]]:

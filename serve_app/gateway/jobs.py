@@ -14,6 +14,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
 from serve_app.domain import Document, RequestContext
 from serve_app.errors import BudgetExceeded, NotFound, TriviumError, UnprocessableDocument
 from serve_app.fetching import Content, Unfetchable
@@ -150,21 +157,21 @@ class Runner:
 
     async def _put(self, job: Job, documents: list[Document]) -> int:
         texts = [f"{each.title} {each.text}" for each in documents]
+
+        async def put() -> int:
+            async with self._visit(job) as visit, visit.embedding(texts) as embedding:
+                report = await self._knowledge.ingest(visit.context, job.collection, documents)
+                embedding.read(report.embedded_tokens)
+            return report.chunks
+
         pause, longest = _PAUSES_S
-        until = time.monotonic() + _GIVEN_UP_S
-        while True:
-            try:
-                async with self._visit(job) as visit, visit.embedding(texts) as embedding:
-                    report = await self._knowledge.ingest(visit.context, job.collection, documents)
-                    embedding.read(report.embedded_tokens)
-                return report.chunks
-            except BudgetExceeded:
-                raise
-            except TriviumError as error:
-                if error.status not in _LATER or time.monotonic() > until:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, longest)
+        again = AsyncRetrying(
+            stop=stop_after_delay(_GIVEN_UP_S),
+            wait=wait_random_exponential(multiplier=pause, max=longest),
+            retry=retry_if_exception(_is_for_later),
+            reraise=True,
+        )
+        return await again(put)
 
     @contextlib.asynccontextmanager
     async def _visit(self, job: Job) -> AsyncIterator[Visit]:
@@ -198,6 +205,12 @@ class Runner:
                 if not page.has_more:
                     return removed
                 after = page.documents[-1]["id"]
+
+
+def _is_for_later(error: BaseException) -> bool:
+    """Whether the same may succeed in a while. No waiting brings a spent budget back."""
+    spent = isinstance(error, BudgetExceeded)
+    return isinstance(error, TriviumError) and error.status in _LATER and not spent
 
 
 def _each_once(given: list[Document], taken: set[str]) -> tuple[list[Document], list[str]]:

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from serve_app.domain import Document
 from serve_app.errors import TriviumError, Unavailable
@@ -264,17 +270,15 @@ class Intake:
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:
     """Do something again that can be repeated, as long as Milvus or the registry is not there, or
     somebody else has one of the documents."""
-    until = time.monotonic() + _PATIENCE_S
     pause, longest = _PAUSES_S
-    while True:
-        try:
-            return await work()
-        except Unavailable as error:
-            if time.monotonic() > until:
-                raise
-            log.warning("waiting: %s", error.message)
-        await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # no secret
-        pause = min(2 * pause, longest)
+    again = AsyncRetrying(
+        stop=stop_after_delay(_PATIENCE_S),
+        wait=wait_random_exponential(multiplier=pause, max=longest),
+        retry=retry_if_exception_type(Unavailable),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )
+    return await again(work)
 
 
 def _account(item: Item) -> Outcome:
