@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
 import pytest
@@ -55,20 +55,21 @@ def stores() -> Iterator[Namespace]:
 def kind() -> Iterator[Release]:
     """The kind profile, ready."""
     release = Release("trivium-kind", CHART / "values-kind.yaml", HERE / "kind.yaml")
-    yield from installed(release)
+    yield from installed(release, lambda: release.command("install", *release.values, "--yes"))
 
 
 @pytest.fixture(scope="module")
 def several(stores: Namespace) -> Iterator[Release]:
     """Several pods with Redis, PostgreSQL and Milvus beside them, ready."""
-    yield from installed(Release("trivium-several", HERE / "several.yaml"))
+    release = Release("trivium-several", HERE / "several.yaml")
+    yield from installed(release, release.apply)
 
 
-def installed(release: Release) -> Iterator[Release]:
+def installed(release: Release, install: Callable[[], object]) -> Iterator[Release]:
     release.create(restricted=True)
     release.uninstall()
     started = time.monotonic()
-    release.apply()
+    install()
     release.wait_ready()
     print(f"\n{release.name}: ready {time.monotonic() - started:.0f} s after the install")
     yield release

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable
@@ -84,6 +85,15 @@ class Release(Namespace):
         """Install or upgrade; returns when Helm does, which is before anything is ready."""
         command = ["upgrade", "--install", "trivium", str(CHART)]
         self.helm(*command, *self.values, *more)
+
+    def command(self, name: str, *arguments: str) -> str:
+        """What `trivium k8s NAME` prints.
+
+        Raises:
+            Refused: It did not end well.
+        """
+        program = (sys.executable, "-m", "serve_app.cli", "k8s", name, "--namespace", self.name)
+        return execute(*program, *arguments, timeout_s=900)
 
     def test(self) -> str:
         """What `helm test` prints."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.cluster_full.clients import streaming
@@ -17,6 +19,21 @@ def test_every_road_answers_by_itself(kind: Release) -> None:
     assert "frontier: has no key" in said
     names = [pod["metadata"]["name"] for pod in kind.listed("pods")]
     assert not any("test" in name for name in names)
+
+
+def test_the_commands_tell_change_and_take_back(kind: Release) -> None:
+    assert json.loads(kind.command("status", "--json"))["state"] == "ready"
+    before = kind.replicas()
+    changed = ("--set", "settings.gateway.keep_alive_s=7")
+    said = kind.command("upgrade", *kind.values, *changed, "--yes")
+    assert "keep_alive_s: 7" in said
+    assert "revision 2 serves: every road answers" in said
+    kind.command("rollback", "--yes")
+    history = json.loads(kind.helm("history", "trivium", "-o", "json"))
+    assert [each["revision"] for each in history] == [1, 2, 3]
+    assert "keep_alive_s: 7" not in kind.service["spec"]["serveConfigV2"]
+    assert kind.replicas() == before
+    assert json.loads(kind.command("status", "--json"))["state"] == "ready"
 
 
 def test_a_pod_has_nothing_to_do_before_it_starts(kind: Release) -> None:

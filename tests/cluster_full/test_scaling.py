@@ -28,7 +28,8 @@ STREAMS, DECISIONS = 8, 6  # callers of the expert, and of the router alone
 @pytest.fixture(scope="module")
 def elastic(stores: Namespace) -> Iterator[Release]:
     """One worker pod, which may become two: more models than that starve on two cores."""
-    yield from installed(Release("trivium-elastic", HERE / "several.yaml", HERE / "elastic.yaml"))
+    release = Release("trivium-elastic", HERE / "several.yaml", HERE / "elastic.yaml")
+    yield from installed(release, release.apply)
 
 
 @pytest.mark.parametrize("role", ["router", "gateway", "retrieval", "frontier", "expert"])
