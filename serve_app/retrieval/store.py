@@ -25,7 +25,13 @@ from serve_app.retrieval.filters import Reader, Where, literal
 from serve_app.retrieval.index import Place, Stored
 from serve_app.retrieval.milvus import NOT_FOUND, Milvus, translated
 from serve_app.retrieval.ranking import Hit
-from serve_app.retrieval.registry.entries import FOR_EVER, Copy, Facts, Index
+from serve_app.retrieval.registry.entries import (
+    FOR_EVER,
+    Copy,
+    Facts,
+    Index,
+    milvus_name,
+)
 from serve_app.retrieval.schema import (
     CHUNK,
     FACTS,
@@ -138,22 +144,24 @@ class MilvusStore:
         """Let the collection's name mean an index, for whoever looks into Milvus, and for the day
         on which the registry is lost."""
         with translated():
-            about = await self._about(collection)
+            alias = milvus_name(collection)
+            about = await self._about(alias)
             if about is None:
-                await self._client.create_alias(name, collection, timeout=self._timeout)
+                await self._client.create_alias(name, alias, timeout=self._timeout)
             elif about["collection_name"] != name:
-                await self._client.alter_alias(name, collection, timeout=self._timeout)
+                await self._client.alter_alias(name, alias, timeout=self._timeout)
 
     async def unalias(self, collection: str) -> None:
         """Let the collection's name mean nothing: Milvus drops nothing that has another name."""
         with translated():
-            if await self._client.has_collection(collection, timeout=self._timeout):
-                await self._client.drop_alias(collection, timeout=self._timeout)
+            alias = milvus_name(collection)
+            if await self._client.has_collection(alias, timeout=self._timeout):
+                await self._client.drop_alias(alias, timeout=self._timeout)
 
     async def aliased(self, collection: str) -> str | None:
         """The index that the collection's name means, if any."""
         with translated():
-            about = await self._about(collection)
+            about = await self._about(milvus_name(collection))
         return str(about["collection_name"]) if about else None
 
     async def made(self, collection: str) -> list[tuple[Index, bool]]:
@@ -161,7 +169,7 @@ class MilvusStore:
         layout that is written today."""
         with translated():
             names = await self._client.list_collections(timeout=self._timeout)
-            own = [name for name in names if re.fullmatch(rf"{re.escape(collection)}__\d+", name)]
+            own = [name for name in names if re.fullmatch(rf"{milvus_name(collection)}__\d+", name)]
             about = [await self._about(name) for name in own]
         found = [_described(each) for each in about if each]
         return sorted(found, key=lambda each: each[0].version)

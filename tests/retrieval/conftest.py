@@ -59,7 +59,7 @@ async def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 @pytest.fixture
 def collection(request: pytest.FixtureRequest) -> str:
     """A collection of its own for each test function."""
-    return "c" + hashlib.sha256(request.node.originalname.encode()).hexdigest()[:16]
+    return "c-" + hashlib.sha256(request.node.originalname.encode()).hexdigest()[:16]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from serve_app.domain import Document, SearchQuery
 from serve_app.errors import Conflict, KnowledgeRefused, NotFound
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.registry import Registry
-from serve_app.retrieval.registry.entries import Facts
+from serve_app.retrieval.registry.entries import Facts, index_name, milvus_name
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from tests.retrieval.bases import Base, content
@@ -71,7 +71,9 @@ async def test_first_writes_at_once_make_one_index_and_lose_nothing(
     )
     page = await replica(base).documents(collection, "t")
     assert [each["id"] for each in page.documents] == names
-    assert [index.name for index, _ in await base.store.made(collection)] == [f"{collection}__1"]
+    assert [index.name for index, _ in await base.store.made(collection)] == [
+        index_name(collection, 1)
+    ]
     assert await is_sound(base, collection)
 
 
@@ -193,12 +195,12 @@ async def test_a_reindex_waits_stops_and_is_finished_by_the_same_command(
     with pytest.raises(Conflict, match="filled"):
         await base.reindexing(Models(), 0.1).reindex(collection, MODEL, DIMENSION, 9)
     await base.registry.collections.pause(collection, paused=True)
-    assert (await base.reindexing(Models()).abort(collection)).name == f"{collection}__2"
+    assert (await base.reindexing(Models()).abort(collection)).name == index_name(collection, 2)
     models.held.go.set()
     with pytest.raises(Conflict, match="told to stop"):
         await run
-    assert [i.name for i, _ in await base.store.made(collection)] == [f"{collection}__1"]
-    assert await reindex(base, collection) == f"{collection}__3"
+    assert [i.name for i, _ in await base.store.made(collection)] == [index_name(collection, 1)]
+    assert await reindex(base, collection) == index_name(collection, 3)
     assert await is_sound(base, collection)
 
 
@@ -297,7 +299,7 @@ async def test_a_collection_of_before_the_registry_is_carried_over(
     assert models.model(MODEL).embedded == ["b one"]  # the query alone
     await retriever.ingest(collection, "t", [doc("a", "new")])
     assert await texts(base, collection, "a") == ["new"]
-    assert [i.name for i, _ in await base.store.made(collection)] == [f"{collection}__5"]
+    assert [i.name for i, _ in await base.store.made(collection)] == [index_name(collection, 5)]
     assert await is_sound(base, collection)
 
 
@@ -347,10 +349,10 @@ def first_layout(store: MilvusStore, collection: str) -> None:
         for i, word in enumerate(("one", "two"))
     ]
     with store._milvus.blocking() as client:
-        made = f"{collection}__4"
+        made = index_name(collection, 4)
         client.create_collection(made, schema=schema, index_params=indexes, properties=properties)
         client.insert(made, rows)
-        client.create_alias(made, collection)
+        client.create_alias(made, milvus_name(collection))
         client.load_collection(made)
 
 

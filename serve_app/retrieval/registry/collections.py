@@ -15,7 +15,7 @@ from serve_app.database import Database, missing_only
 from serve_app.errors import Conflict, NotFound, TooManyCollections
 from serve_app.retrieval.registry import tables
 from serve_app.retrieval.registry.behind import count_behind
-from serve_app.retrieval.registry.entries import Collection, Index
+from serve_app.retrieval.registry.entries import Collection, Index, index_name
 
 _ROWS = 1000  # removed in one transaction, so that nobody waits long for it
 
@@ -129,7 +129,9 @@ class Collections:
                 .where(collections.name == name)
                 .values(last_number=number)
             )
-            made = Index(f"{name}__{number}", model, dimension, chunk_tokens, sparse, row.owner)
+            made = Index(
+                index_name(name, number), model, dimension, chunk_tokens, sparse, row.owner
+            )
             _register(connection, made, "making", self._clock())
             return made
 

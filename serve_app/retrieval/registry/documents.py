@@ -24,6 +24,7 @@ from serve_app.retrieval.registry.entries import (
     Intent,
     Kept,
     Obsolete,
+    collection_of,
     document_key,
 )
 from serve_app.retrieval.registry.rights import readable
@@ -505,9 +506,7 @@ class Documents:
             .limit(most + 1)
         )
         if EVERY_GROUP not in groups:
-            mine = and_(
-                documents.key == copies.key, documents.collection == index.rpartition("__")[0]
-            )
+            mine = and_(documents.key == copies.key, documents.collection == collection_of(index))
             some = some.join(tables.documents, mine).where(readable(groups))
         summed = some.subquery()
         asked = select(func.coalesce(func.sum(summed.c.tokens), 0))

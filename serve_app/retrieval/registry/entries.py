@@ -10,6 +10,9 @@ from typing import Literal
 State = Literal["pending", "in", "failed", "deleted"]
 Intent = Literal["put", "delete", "copy"]
 
+# Milvus's names have no hyphen, and those of collections no capital.
+_HYPHEN = "X"
+
 FOR_EVER = 2**53  # seconds; the last moment of a document that no other one of its series follows
 
 
@@ -149,7 +152,7 @@ class Index:
     """One version of a collection.
 
     Attributes:
-        name: Of the Milvus collection, `<collection>__<number>`.
+        name: Of the Milvus collection (`index_name`).
         model: The embedding model's name in the settings.
         chunk_tokens: Upper bound of a chunk.
         sparse: It can be searched by BM25.
@@ -165,7 +168,7 @@ class Index:
 
     @property
     def collection(self) -> str:
-        return self.name.rpartition("__")[0]
+        return collection_of(self.name)
 
     @property
     def version(self) -> int:
@@ -216,3 +219,18 @@ def document_key(tenant: str, document_id: str) -> str:
     # Each part's length keeps tenant "a/b" with document "c" apart from "a" with "b/c".
     text = "".join(f"{len(part)}:{part}" for part in (tenant, document_id))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def milvus_name(collection: str) -> str:
+    """A collection's name as Milvus takes it."""
+    return collection.replace("-", _HYPHEN)
+
+
+def index_name(collection: str, number: int) -> str:
+    """Of the Milvus collection that is a version of a collection."""
+    return f"{milvus_name(collection)}__{number}"
+
+
+def collection_of(index: str) -> str:
+    """The collection that an index is a version of, by the index's name."""
+    return index.rpartition("__")[0].replace(_HYPHEN, "-")

@@ -81,7 +81,7 @@ def _few(name: str, *columns: str, of: TextClause) -> Index:
 
 
 _COLLECTION = String(63)
-_INDEX = String(80)  # `<collection>__<number>`
+_INDEX = String(80)  # `entries.index_name`
 _KEY = String(32)
 _TOKEN = String(32)
 
