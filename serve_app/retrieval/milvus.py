@@ -53,7 +53,7 @@ _UNCONNECTED = (ConnectError, ConnectionNotExistException, MilvusUnavailableExce
 OF_LITE = "lite+"  # before the address at which the owner of a file of Milvus Lite listens
 _NO_PINGS = {"grpc.keepalive_time_ms": 2**31 - 1}
 # Left alone, gRPC looks again for a Milvus that was away after up to two minutes.
-_LOOK_AGAIN = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 1000}
+LOOK_AGAIN = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 1000}
 
 
 class Milvus:
@@ -77,7 +77,7 @@ class Milvus:
             "uri": uri.removeprefix(OF_LITE),
             "token": token,
             "dedicated": True,
-            "grpc_options": {**_LOOK_AGAIN, **(_NO_PINGS if self.embedded else {})},
+            "grpc_options": {**LOOK_AGAIN, **(_NO_PINGS if self.embedded else {})},
         }
         if here:
             from serve_app.retrieval import lite  # a server needs none of what it loads
