@@ -1,25 +1,29 @@
-"""A bulk run is killed, with all its processes, at random points, until one comes to its end: does
-the collection equal that of a run which nobody disturbed?
+"""Bulk runs and reindexes are killed, with all their processes, at random points, until one comes
+to its end: does the collection equal one that nobody disturbed?
 
     python -m loadtest.interrupted --documents 50000 --kills 20
 
-Documents of two chunks each, as `loadtest.bulk` makes them, go into a Milvus server of the
-`milvus` package. Every chunk of both collections is read and compared; then `trivium collections
-check` compares the one with the registry.
+Documents of two chunks each, as `loadtest.bulk` makes them, go into a Milvus server of the `milvus`
+package. First a run of `trivium ingest` is killed again and again: every chunk is compared with
+those of a run that was left alone. Then `trivium reindex` is killed likewise, while documents are
+put, replaced and deleted one by one: every document is compared with what was said to be done.
+`trivium collections check` compares each time with the registry.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +32,39 @@ from rich.console import Console
 
 from loadtest import corpus, servers
 from loadtest.bulk import configured
+from serve_app.domain import Document
+from serve_app.retrieval.bulk.models import LazyModels
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.scanning import intervals
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import Settings, load
 
+_STARTED_S = 5.0  # before that a command has only loaded its modules
+_LEASE_S = 20.0  # for so long a reindex waits for one before it that has died (`catalogue`)
+_OWN = 500  # documents that are put one by one before a reindex
+_PAUSE_S = 0.05  # between two changes
 
-def command(source: Path, collection: str, config: Path) -> list[str]:
-    command = [sys.executable, "-m", "serve_app.cli", "ingest", str(source), "--json"]
-    return [*command, "--collection", collection, "--config", str(config)]
+Words = dict[str, list[str]]  # of each document, by its id
 
 
-def whole(source: Path, collection: str, config: Path) -> tuple[dict[str, Any], float]:
-    """Let a run come to its end; its report, and the seconds it took."""
+def trivium(*arguments: str, config: Path) -> list[str]:
+    return [sys.executable, "-m", "serve_app.cli", *arguments, "--json", "--config", str(config)]
+
+
+def whole(command: list[str]) -> tuple[dict[str, Any], float]:
+    """Let a command come to its end; its report, and the seconds it took."""
     started = time.monotonic()
-    done = subprocess.run(
-        command(source, collection, config), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"the ingest failed:\n{done.stderr[-3000:]}")
+        sys.exit(f"{' '.join(command[2:6])} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout), time.monotonic() - started
 
 
-def killed(source: Path, collection: str, config: Path, after_s: float) -> bool:
-    """Start a run and kill it, and all that it has started; false where it ended before."""
-    process = subprocess.Popen(
-        command(source, collection, config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def killed(command: list[str], after_s: float) -> bool:
+    """Start a command and kill it, and all that it has started; false where it ended before."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(after_s)
         return False
@@ -68,10 +77,36 @@ def killed(source: Path, collection: str, config: Path, after_s: float) -> bool:
     return True
 
 
-async def content(settings: Settings, collection: str) -> tuple[int, str]:
-    """How many chunks the index in force has, and a hash of all of them in order."""
+def killed_often(
+    command: list[str],
+    seconds: float,
+    kills: int,
+    draw: random.Random,
+    console: Console,
+    waits_s: float = 0.0,
+) -> list[float]:
+    """Kill a command that takes so long alone; after how many seconds, each time.
+
+    Args:
+        waits_s: How long it waits for the one before that was killed.
+    """
+    points: list[float] = []
+    # What one has done the next need not do: so all together come about as far as its end.
+    share = 2 * max(seconds - _STARTED_S, _STARTED_S) / kills
+    while len(points) < kills:
+        point = _STARTED_S + draw.uniform(0.0, share) + (waits_s if points else 0.0)
+        if not killed(command, point):
+            console.print(f"it ended before {point:.1f} s: {len(points)} kills")
+            break
+        points.append(round(point, 1))
+        console.print(f"killed after {point:.1f} s")
+    return points
+
+
+async def content(settings: Settings, collection: str) -> Words:
+    """What every document of the index in force says, headings apart."""
     store, registry = MilvusStore.of(settings.retrieval), Registry.of(settings)
-    found: list[bytes] = []
+    found: dict[str, list[tuple[int, str]]] = {}
     try:
         index = await Catalogue(store, registry).index(collection)
         for first, end in intervals(await store.rows(index.name)):
@@ -80,68 +115,165 @@ async def content(settings: Settings, collection: str) -> tuple[int, str]:
                 keys = [each.id for each in places[start : start + 1000]]
                 for each in await store.stored(index, keys):
                     row = each.row
-                    about = (row.document_id, row.ordinal, row.text, row.heading, row.source)
-                    found.append(hashlib.sha256(json.dumps(about).encode()).digest())
+                    found.setdefault(row.document_id, []).append((row.ordinal, row.text))
     finally:
         await store.close()
         await registry.close()
-    return len(found), hashlib.sha256(b"".join(sorted(found))).hexdigest()
+    return {name: _words(text for _, text in sorted(rows)) for name, rows in found.items()}
 
 
-def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
-    source = folder / "files"
-    corpus.write_files(source, options.documents)
-    corpus.age(source)
-    with servers.milvus(folder / "milvus") as server:
-        config = configured(folder, f"http://127.0.0.1:{server.listen_port}")
-        settings = load(config).resolved(Path.cwd())
-        report, seconds = whole(source, "undisturbed", config)
-        console.print(f"undisturbed: {seconds:.0f} s, {json.dumps(report)}")
-        points: list[float] = []
-        draw = random.Random(options.seed)
-        while len(points) < options.kills:
-            # Each is a little further than the one before: the runs together do not end either.
-            point = draw.uniform(2.0, max(20.0, seconds / 3))
-            if not killed(source, "killed", config, point):
-                console.print(f"it ended before {point:.1f} s: {len(points)} kills")
-                break
-            points.append(round(point, 1))
-            console.print(f"killed after {point:.1f} s")
-        last, taken = whole(source, "killed", config)
-        wanted = asyncio.run(content(settings, "undisturbed"))
-        found = asyncio.run(content(settings, "killed"))
-        check = subprocess.run(
-            [
-                *(sys.executable, "-m", "serve_app.cli", "collections", "check", "killed"),
-                *("--json", "--config", str(config)),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+def _words(texts: Iterator[str]) -> list[str]:
+    lines = (line for text in texts for line in text.splitlines() if not line.startswith("#"))
+    return [word for line in lines for word in line.split()]
+
+
+@dataclass
+class Changes:
+    """Documents are put, replaced and deleted one by one, and what was said to be done is kept.
+
+    Attributes:
+        wanted: What the collection is to hold.
+    """
+
+    settings: Settings
+    collection: str
+    wanted: Words
+    draw: random.Random
+    done: dict[str, int] = field(default_factory=lambda: {"put": 0, "deleted": 0})
+
+    async def some(self, over: threading.Event, most: int | None = None) -> None:
+        retrieval = self.settings.retrieval
+        embedders = LazyModels({}, retrieval.embedding_model)
+        store, registry = MilvusStore.of(retrieval), Registry.of(self.settings)
+        retriever = Retriever(store, registry, embedders, retrieval.chunk_tokens, Rules())
+        try:
+            while not over.is_set() and (most is None or sum(self.done.values()) < most):
+                await self._change(retriever, only_put=most is not None)
+                await asyncio.sleep(0 if most else _PAUSE_S)
+        finally:
+            await store.close()
+            await registry.close()
+
+    async def _change(self, retriever: Retriever, *, only_put: bool) -> None:
+        of = (self.collection, "default")
+        if not only_put and self.draw.random() < 0.4:
+            name = self.draw.choice(list(self.wanted))
+            await retriever.delete(*of, name)
+            del self.wanted[name]
+            self.done["deleted"] += 1
+            return
+        number = self.draw.randrange(2 * _OWN)
+        name, text = f"own{number}", corpus.text(number, self.done["put"] + 2)
+        await retriever.ingest(*of, [Document(name, "", text)])
+        self.wanted[name] = _words(iter([text]))
+        self.done["put"] += 1
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """All the while, in a thread."""
+        over, failures = threading.Event(), []
+
+        def work() -> None:
+            try:
+                asyncio.run(self.some(over))
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+
+def check(config: Path, collection: str) -> dict[str, Any]:
+    command = trivium("collections", "check", collection, config=config)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"exit": done.returncode, "said": json.loads(done.stdout or "[]")}
+
+
+def ingests(
+    options: argparse.Namespace, source: Path, config: Path, console: Console
+) -> dict[str, Any]:
+    """A bulk run that is killed, beside one that is not."""
+    settings = load(config).resolved(Path.cwd())
+
+    def command(collection: str) -> list[str]:
+        return trivium("ingest", str(source), "--collection", collection, config=config)
+
+    report, seconds = whole(command("undisturbed"))
+    console.print(f"undisturbed: {seconds:.0f} s, {json.dumps(report)}")
+    draw = random.Random(options.seed)
+    points = killed_often(command("killed"), seconds, options.kills, draw, console)
+    last, taken = whole(command("killed"))
+    wanted = asyncio.run(content(settings, "undisturbed"))
+    found = asyncio.run(content(settings, "killed"))
     return {
-        "documents": report["documents"],
-        "chunks": wanted[0],
+        "documents": len(wanted),
+        "chunks": report["chunks"],
         "undisturbed_s": round(seconds, 1),
         "killed_after_s": points,
         "last_run": {"embedded": last["embedded"], "s": round(taken, 1)},
         "equal": wanted == found,
-        "chunks_of_killed": found[0],
-        "check": json.loads(check.stdout or "[]"),
-        "check_exit": check.returncode,
+        "check": check(config, "killed"),
+    }
+
+
+def reindexes(options: argparse.Namespace, config: Path, console: Console) -> dict[str, Any]:
+    """A reindex that is killed while documents change."""
+    settings = load(config).resolved(Path.cwd())
+
+    def command(collection: str) -> list[str]:
+        chosen = ("--collection", collection, "--chunk-tokens", "96")
+        return trivium("reindex", *chosen, config=config)
+
+    _, seconds = whole(command("undisturbed"))
+    console.print(f"undisturbed reindex: {seconds:.0f} s")
+    draw = random.Random(options.seed + 1)
+    changes = Changes(settings, "killed", asyncio.run(content(settings, "killed")), draw)
+    asyncio.run(changes.some(threading.Event(), _OWN))
+    with changes.going_on():
+        points = killed_often(command("killed"), seconds, options.kills, draw, console, _LEASE_S)
+        _, taken = whole(command("killed"))
+    found = asyncio.run(content(settings, "killed"))
+    wanted = changes.wanted
+    return {
+        "undisturbed_s": round(seconds, 1),
+        "killed_after_s": points,
+        "last_run_s": round(taken, 1),
+        "changes": changes.done,
+        "documents": len(found),
+        "equal": found == wanted,
+        "missing": sorted(wanted.keys() - found.keys())[:10],
+        "came_back": sorted(found.keys() - wanted.keys())[:10],
+        "otherwise": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n])[:10],
+        "check": check(config, "killed"),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--documents", type=int, default=5_000, help="of two chunks each")
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=20, help="of each of the two")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="trivium-bench-") as folder:
-        found = measure(options, Path(folder), Console(stderr=True))
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="trivium-bench-") as passing:
+        folder = Path(passing)
+        source = folder / "files"
+        corpus.write_files(source, options.documents)
+        corpus.age(source)
+        with servers.milvus(folder / "milvus") as server:
+            config = configured(folder, f"http://127.0.0.1:{server.listen_port}")
+            found = {"ingest": ingests(options, source, config, console)}
+            console.print(json.dumps(found["ingest"]))
+            found["reindex"] = reindexes(options, config, console)
     print(json.dumps(found))
-    if not found["equal"]:
+    if not all(each["equal"] and each["check"]["exit"] == 0 for each in found.values()):
         sys.exit(1)
 
 
