@@ -120,6 +120,7 @@ async def _off(adapter: str) -> str:
     raise AdapterUnusable(f"{adapter}: adapters are not served here (expert.lora.enabled)")
 
 
+_OWN_LOGGING = {"VLLM_CONFIGURE_LOGGING": "0"}
 _WITHOUT_NVCC = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
 
 
@@ -131,12 +132,16 @@ def environment(settings: ExpertSettings) -> dict[str, str]:
     there compiles its sampler all the same, by a C++ compiler that need not be there. On a GPU what
     FlashInfer would compile with nvcc, which neither image nor node has, is left to kernels that
     come with vLLM.
+
+    vLLM's way to configure logging closes the handlers of everybody else in its process. Serve's
+    controller asks a replica for the file of its own when it has been restarted, and stops one that
+    has none any more (Ray 2.60, vLLM 0.29).
     """
     if settings.accelerator != "cpu":
-        return {**_WITHOUT_NVCC, **settings.environment}
+        return {**_OWN_LOGGING, **_WITHOUT_NVCC, **settings.environment}
     # A container's CPUs may be fewer than the machine's.
     cores = min(os.cpu_count() or 1, get_num_cpus(override_docker_cpu_warning=True))
-    ours = {"OMP_NUM_THREADS": str(max(1, int(cores) - 1))}
+    ours = {**_OWN_LOGGING, "OMP_NUM_THREADS": str(max(1, int(cores) - 1))}
     if settings.engine.get("enforce_eager"):
         ours["TORCH_COMPILE_DISABLE"] = "1"
     return {**ours, **settings.environment}

@@ -83,6 +83,9 @@ def test_redis_may_be_away_for_a_minute(several: Release, stores: Namespace) -> 
         finally:
             stores.kubectl("scale", "statefulset/redis", "--replicas=1")
         stores.kubectl("rollout", "status", "statefulset/redis", "--timeout=120s")
+        # The head ends without it, and comes back.
+        awaited("a head", lambda: several.ready("head") == 1, 180)
+        several.wait_ready()
         go_on(heard, 30)
     assert heard.lost == []
 

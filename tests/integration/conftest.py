@@ -44,7 +44,10 @@ class Stack:
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The replica processes of a deployment."""
         app = "expert" if deployment == "Expert" else "trivium"
-        title = f"ray::ServeReplica:{app}:{deployment}"
+        return self.processes(f"ray::ServeReplica:{app}:{deployment}")
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The stack's processes that call themselves so."""
         tree = psutil.Process(self.process.pid).children(recursive=True)
         found = []
         for process in tree:
