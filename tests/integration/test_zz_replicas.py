@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -75,7 +76,10 @@ def serve(http: httpx.Client) -> Any:
     """What Ray's dashboard says of Serve; nothing while nobody answers it."""
     addresses = RunFile(STATE / "run.json").addresses()
     assert addresses is not None
-    answer = http.get(f"http://{addresses.dashboard}/api/serve/applications/")
+    token = (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip()
+    url = f"http://{addresses.dashboard}/api/serve/applications/"
+    answer = http.get(url, headers={"authorization": f"Bearer {token}"})
+    assert answer.status_code not in (401, 403)
     return answer.json() if answer.status_code == 200 else {}
 
 
