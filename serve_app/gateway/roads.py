@@ -62,11 +62,9 @@ class RemoteRouter:
             ((decision, unsure),) = await self._remote.call("decide", context, [(context, asked)])
         else:
             decision, unsure = await self._first.call(context, asked)
-        if not unsure:
+        if not unsure or purse is None:
             return decision
         try:
-            if purse is None:
-                return await self._again(context, asked, decision)
             async with purse.paying([self._model], "route", question(asked)) as bill:
                 decision = await self._again(context, asked, decision)
                 bill.note(Delta(usage=decision.usage))

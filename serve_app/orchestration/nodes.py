@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from langgraph.runtime import Runtime
 
@@ -89,7 +90,8 @@ class Nodes:
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one that the question must take, or the router's.
 
-        The policy's pins hold for both; where there are none, a road that is named needs no router.
+        The policy's pins hold for both. Where there are none, a road that is named needs no router,
+        but for the knowledge road: when an answer was true matters there, whoever chose it.
 
         Raises:
             RoadBarred: The one that it must take is.
@@ -105,6 +107,7 @@ class Nodes:
                 barred=decision.barred,
                 intended=decision.intended,
                 latency_ms=decision.latency_ms,
+                **(_of_time(decision) if named is Route.KNOWLEDGE else {}),
             )
         run.decision = decision
         if named and named in decision.barred:
@@ -120,17 +123,23 @@ class Nodes:
 
     async def _routed(self, run: Run, question: Question) -> Decision:
         """What the router says, where it has to be asked."""
-        named = question.named
+        named, unpinned = question.named, None
         try:
             if named and not await self._router.may_bar(run.context):
-                return replace(_pinned(named, "nothing is pinned"), intended=())
-            decision = await self._router.decide(run.context, question.messages, run.purse)
+                unpinned = replace(_pinned(named, "nothing is pinned"), intended=())
+                if named is not Route.KNOWLEDGE:
+                    return unpinned
+            # A road that is named needs no second opinion.
+            purse = None if named else run.purse
+            decision = await self._router.decide(run.context, question.messages, purse)
         except TriviumError as error:
             # Nobody can say whether it needs facts, so it is looked up first: what the base has
             # nothing on goes to the expert. Nothing leaves the house.
-            if question.named is Route.FRONTIER:
+            if named is Route.FRONTIER:
                 raise
             run.degraded.append(reason("router", error))
+            if unpinned:
+                return unpinned
             decision = replace(
                 _pinned(Route.KNOWLEDGE, "the router is not reachable"),
                 stage="fallback",
@@ -352,6 +361,11 @@ def _barred(road: Route, question: Question) -> RoadBarred:
 def _pinned(route: Route, reason: str) -> Decision:
     scores = {road: float(road is route) for road in Route}
     return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
+
+
+def _of_time(decision: Decision) -> dict[str, Any]:
+    """What a decision says of how soon the answer changes."""
+    return {"volatility": decision.volatility, "volatile": decision.volatile}
 
 
 def _note(run: Run, through: Through, text: str, finish_reason: FinishReason) -> None:

@@ -32,7 +32,8 @@ class Router(Protocol):
     async def decide(
         self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
     ) -> Decision:
-        """Where a question goes; a model that is asked for it is paid by `purse`."""
+        """Where a question goes; a model that is asked for it is paid by `purse`, if there is one:
+        without, none is asked."""
         ...
 
     async def may_bar(self, context: RequestContext) -> bool:

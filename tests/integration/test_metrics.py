@@ -26,9 +26,11 @@ def samples() -> Iterator[tuple[str, dict[str, str], float]]:
     )
     for group in announced.json():
         for target in group["targets"]:
-            for family in text_string_to_metric_families(
-                httpx.get(f"http://{target}/metrics", timeout=20).text
-            ):
+            try:
+                told = httpx.get(f"http://{target}/metrics", timeout=20).text
+            except httpx.ConnectError:
+                continue  # announced, and not there yet: who asks looks again
+            for family in text_string_to_metric_families(told):
                 for sample in family.samples:
                     yield sample.name, dict(sample.labels), sample.value
 

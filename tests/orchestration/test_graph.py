@@ -377,8 +377,23 @@ async def test_road_that_is_named_needs_no_router_where_nothing_is_pinned(road: 
     house = House(router=FixedRouter(DOWN, is_open=True), knowledge=FixedKnowledge([RETURNS]))
     answer = await ask(house, question(pinned=road))
     assert (answer.decision.route, answer.decision.stage) == (road, "pinned")
-    assert answer.degraded == ()
-    assert house.router.asked == []
+    # Of the knowledge road it is asked how soon the answer changes; nobody knows that now.
+    asked = road is Route.KNOWLEDGE
+    assert answer.degraded == (("router-service-unavailable",) if asked else ())
+    assert len(house.router.asked) == asked
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_the_knowledge_road_by_name_prefers_what_is_new(is_open: bool) -> None:
+    changes = decision(Route.FRONTIER, volatility=0.9)
+    knowledge = FixedKnowledge([RETURNS])
+    house = House(router=FixedRouter(changes, is_open=is_open), knowledge=knowledge)
+    answer = await ask(
+        house, question("What was the revenue in the last hour?", pinned=Route.KNOWLEDGE)
+    )
+    assert (answer.decision.route, answer.decision.volatility) == (Route.KNOWLEDGE, 0.9)
+    assert knowledge.searches[0].recent
+    assert knowledge.searches[0].since is not None
 
 
 async def test_road_that_a_pin_forbids_does_not_stand_in_for_a_named_one() -> None:

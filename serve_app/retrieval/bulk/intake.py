@@ -270,6 +270,10 @@ class Intake:
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:
     """Do something again that can be repeated, as long as Milvus or the registry is not there, or
     somebody else has one of the documents."""
+
+    async def once() -> T:  # tenacity awaits no other kind of function
+        return await work()
+
     pause, longest = _PAUSES_S
     again = AsyncRetrying(
         stop=stop_after_delay(_PATIENCE_S),
@@ -278,7 +282,7 @@ async def patiently(work: Callable[[], Awaitable[T]]) -> T:
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
-    return await again(work)
+    return await again(once)
 
 
 def _account(item: Item) -> Outcome:
