@@ -275,10 +275,10 @@ async def test_what_a_run_that_died_has_claimed_is_waited_for(
 async def test_killed_runs_are_finished_by_the_same_command(
     uri: str, base: Base, collection: str, folder: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL at five random points; then the collection equals that of an undisturbed run."""
+    """SIGKILL at three random points; then the collection equals that of an undisturbed run."""
     many = tmp_path / "many"
     many.mkdir()
-    for i in range(130):  # enough for Ray to have a part in it, and for five runs not to finish
+    for i in range(130):  # enough for Ray to have a part in it, and for three runs not to finish
         text = "\n".join(f"# Part {j}\n{' '.join(random.choices(WORDS, k=9))}" for j in range(20))
         (many / f"doc{i:02}.md").write_text(text)
     # Milvus Lite's file has one owner at a time: these runs get one of their own.
@@ -286,7 +286,7 @@ async def test_killed_runs_are_finished_by_the_same_command(
     whole, killed = f"{collection}_whole", f"{collection}_killed"
     await asyncio.to_thread(finished, target, whole, many)
     # After so many rows of each run's own, and then anywhere in the next batch.
-    points = [(rows, random.uniform(0, 0.5)) for rows in random.sample((0, 0, 1, 1, 257), 5)]
+    points = [(rows, random.uniform(0, 0.5)) for rows in random.sample((0, 1, 257), 3)]
     print("killed at (rows, seconds)", points)
     hit = [await asyncio.to_thread(killed_at, target, killed, many, *point) for point in points]
     assert any(hit)
