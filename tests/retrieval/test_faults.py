@@ -90,8 +90,6 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
         assert "Traceback" not in err
         with pytest.raises(Unavailable):
             await retriever.search("default", "default", SearchQuery("tent", 3))
-        code, _, err = await finished(started(milvus_server, folder))
-        assert (code, "the knowledge base is not reachable" in err) == (1, True)
     finally:
         await asyncio.to_thread(milvus.start)  # other tests need it too
     await store.close()
