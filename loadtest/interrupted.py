@@ -41,7 +41,7 @@ from serve_app.retrieval.scanning import intervals
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import Settings, load
 
-_STARTED_S = 5.0  # before that a command has only loaded its modules
+_STARTED_S = {"ingest": 15.0, "reindex": 5.0}  # before that it has loaded modules, and Ray
 _LEASE_S = 20.0  # for so long a reindex waits for one before it that has died (`catalogue`)
 _OWN = 500  # documents that are put one by one before a reindex
 _PAUSE_S = 0.05  # between two changes
@@ -83,18 +83,21 @@ def killed_often(
     kills: int,
     draw: random.Random,
     console: Console,
+    *,
+    starts_s: float,
     waits_s: float = 0.0,
 ) -> list[float]:
     """Kill a command that takes so long alone; after how many seconds, each time.
 
     Args:
+        starts_s: What it takes before its work begins.
         waits_s: How long it waits for the one before that was killed.
     """
     points: list[float] = []
     # What one has done the next need not do: so all together come about as far as its end.
-    share = 2 * max(seconds - _STARTED_S, _STARTED_S) / kills
+    share = 2 * max(seconds - starts_s, starts_s) / kills
     while len(points) < kills:
-        point = _STARTED_S + draw.uniform(0.0, share) + (waits_s if points else 0.0)
+        point = starts_s + draw.uniform(0.0, share) + (waits_s if points else 0.0)
         if not killed(command, point):
             console.print(f"it ended before {point:.1f} s: {len(points)} kills")
             break
@@ -208,7 +211,9 @@ def ingests(
     report, seconds = whole(command("undisturbed"))
     console.print(f"undisturbed: {seconds:.0f} s, {json.dumps(report)}")
     draw = random.Random(options.seed)
-    points = killed_often(command("killed"), seconds, options.kills, draw, console)
+    points = killed_often(
+        command("killed"), seconds, options.kills, draw, console, starts_s=_STARTED_S["ingest"]
+    )
     last, taken = whole(command("killed"))
     wanted = asyncio.run(content(settings, "undisturbed"))
     found = asyncio.run(content(settings, "killed"))
@@ -237,7 +242,11 @@ def reindexes(options: argparse.Namespace, config: Path, console: Console) -> di
     changes = Changes(settings, "killed", asyncio.run(content(settings, "killed")), draw)
     asyncio.run(changes.some(threading.Event(), _OWN))
     with changes.going_on():
-        points = killed_often(command("killed"), seconds, options.kills, draw, console, _LEASE_S)
+        points = killed_often(
+            *(command("killed"), seconds, options.kills, draw, console),
+            starts_s=_STARTED_S["reindex"],
+            waits_s=_LEASE_S,
+        )
         _, taken = whole(command("killed"))
     found = asyncio.run(content(settings, "killed"))
     wanted = changes.wanted
