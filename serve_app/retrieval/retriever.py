@@ -282,12 +282,14 @@ class Retriever:
             stored = await self._registry.documents.stored(collection, key)
             tries -= 1
             # One that has been replaced meanwhile is read once more, as it is now.
-            if stored is not None and (stored.entry.version == copy.version or not tries):
-                kept = stored.original if stored.entry.version == copy.version else None
-                facts = stored.entry.facts
+            if stored is not None and stored.entry.version == copy.version:
+                kept, facts = stored.original, stored.entry.facts
                 return StoredDocument(
                     chunks, None if kept is None else Original.of(kept), facts.source, facts.url
                 )
+            # What is said of another version may be for others alone.
+            if not tries:
+                return StoredDocument(chunks)
 
     async def _read(
         self, source: Index, reader: Reader, key: str
