@@ -180,7 +180,9 @@ class Mender:
     ) -> Mended:
         """Write documents, those that still are what they were."""
         facts = [each.facts for each in entries.values()]
-        async with self._writer.claimed(collection.name, facts, "copy", skip_busy=True) as held:
+        async with self._writer.claimed(
+            collection.name, facts, "copy", skip_busy=True, rewrites=target.name
+        ) as held:
             now = [
                 each.before
                 for each in held.claims

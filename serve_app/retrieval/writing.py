@@ -236,11 +236,13 @@ class Writer:
         intent: Intent | None,
         *,
         skip_busy: bool = False,
+        rewrites: str | None = None,
     ) -> AsyncIterator[Held]:
         """Have documents for oneself. Whoever fails inside leaves them to be mended.
 
         Args:
             skip_busy: Take those that nobody else has, and wait for none.
+            rewrites: As of the registry's `claim_free`.
 
         Raises:
             Unavailable: Somebody else has one of them, for longer than is waited.
@@ -250,7 +252,7 @@ class Writer:
             held = Held(
                 token,
                 await self._registry.documents.claim_free(
-                    collection, wanted, token, _LEASE_S, intent
+                    collection, wanted, token, _LEASE_S, intent, rewrites
                 ),
             )
         else:

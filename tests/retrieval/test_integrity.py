@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,29 @@ async def test_a_writer_that_dies_leaves_the_old_version_or_the_new(
         base.registry.documents._clock = clock
     assert await texts(base, collection, name) in (["old one", "old two"], ["new"])
     assert await is_sound(base, collection)
+
+
+async def test_rows_half_rewritten_by_the_dead_are_written_again(
+    base: Base, collection: str
+) -> None:
+    def version(name: str, year: int) -> Document:
+        return doc(name, name, series="s", effective_from=f"{year}-01-01")
+
+    for calls in range(6, 26):
+        tenant = f"t{calls}"
+        await replica(base).ingest(collection, tenant, [version("new", 2020)])
+        dying = Retriever(*mortal(base.store, base.registry, calls), Models(), 40, Rules())
+        with contextlib.suppress(Killed):
+            await dying.ingest(collection, tenant, [version("old", 2010)])  # puts "new" off
+        ahead = partial(lambda now: now() + 60, base.registry.documents._clock)
+        clock, base.registry.documents._clock = base.registry.documents._clock, ahead
+        try:
+            with contextlib.suppress(NotFound):
+                await replica(base).delete(collection, tenant, "old")  # and back again
+            await replica(base).mend()
+        finally:
+            base.registry.documents._clock = clock
+        assert await is_sound(base, collection), calls
 
 
 @pytest.mark.timeout(25)  # nobody waits for a collection that is no more

@@ -25,6 +25,7 @@ from serve_app.retrieval.registry.entries import (
 T = TypeVar("T")
 
 _PART = 500  # rows that one statement names
+_NEVER = -(2**62)  # seconds; no row says so
 
 documents, copies = tables.documents.c, tables.copies.c
 
@@ -312,6 +313,16 @@ def write_copies(connection: Connection, by_index: Mapping[str, Sequence[Copy]])
                     for each in made
                 ],
             )
+
+
+def distrust(connection: Connection, index: str, keys: Sequence[str]) -> None:
+    """Let an index be behind with documents: what their rows say is not known."""
+    for part in parts(keys):
+        connection.execute(
+            update(tables.copies)
+            .where(copies.index_name == index, copies.key.in_(part))
+            .values(since=_NEVER)
+        )
 
 
 def _keep(

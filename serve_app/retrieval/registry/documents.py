@@ -29,7 +29,6 @@ from serve_app.retrieval.registry.entries import (
 )
 from serve_app.retrieval.registry.rights import readable
 
-_NEVER = -(2**62)  # seconds; no row says so
 _REDATED = 200  # documents in one transaction
 
 documents, copies = tables.documents.c, tables.copies.c
@@ -82,14 +81,25 @@ class Documents:
         token: str,
         seconds: float,
         intent: Intent | None,
+        rewrites: str | None = None,
     ) -> list[Claim]:
-        """The same for those of registered documents that no other writer has."""
+        """The same for those of registered documents that no other writer has.
+
+        Args:
+            rewrites: An index where their rows are to be written over: it is behind with them
+                until that is done, whatever becomes of the writer.
+        """
         now = self._clock()
-        return await self._database.write(
-            lambda it: claims.take(
-                it, collection, wanted, token, now, seconds, intent, skip_busy=True
+
+        def work(connection: Connection) -> list[Claim]:
+            made = claims.take(
+                connection, collection, wanted, token, now, seconds, intent, skip_busy=True
             )
-        )
+            if rewrites is not None:
+                claims.distrust(connection, rewrites, [each.key for each in made])
+            return made
+
+        return await self._database.write(work)
 
     async def renew(self, token: str, seconds: float) -> None:
         """Keep what is claimed for so long from now on."""
@@ -182,16 +192,7 @@ class Documents:
 
     async def distrust(self, index: str, keys: Sequence[str]) -> None:
         """Rows of copies are not what they should be: the index is behind with those documents."""
-
-        def work(connection: Connection) -> None:
-            for part in claims.parts(keys):
-                connection.execute(
-                    update(tables.copies)
-                    .where(copies.index_name == index, copies.key.in_(part))
-                    .values(since=_NEVER)
-                )
-
-        await self._database.write(work)
+        await self._database.write(lambda it: claims.distrust(it, index, keys))
 
     async def lose(self, collection: str, token: str, keys: Sequence[str], problem: str) -> None:
         """Claimed documents have no rows left: they have to be ingested again.
