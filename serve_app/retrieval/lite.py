@@ -8,13 +8,18 @@ Relevance Framework: BM25 and Beyond", 2009), and with `share_statistics` so doe
 
 Its filters compare as Python does, where `True == 1`. The server tells the two apart, and with
 `tell_truth_from_numbers` so does Lite.
+
+It serves calls in several threads, and neither writes nor reads of a collection wait for a flush of
+it: rows are lost for good between two memory tables, or are missing to who reads meanwhile. With
+`one_call_at_a_time` they wait.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,6 +27,8 @@ from milvus_lite.engine.collection import Collection
 from milvus_lite.index import sparse_factory
 from milvus_lite.index.sparse_inverted import SparseInvertedIndex
 from milvus_lite.search.filter.eval import python_backend
+
+_CALLS = ("insert", "upsert", "delete", "flush", "query", "get", "search", "close")
 
 _segments: ContextVar[Sequence[SparseInvertedIndex]] = ContextVar("of the collection searched")
 
@@ -59,6 +66,32 @@ def share_statistics() -> None:
 def tell_truth_from_numbers() -> None:
     """Let `==` in every filter of Milvus Lite in this process hold `true` for no number."""
     python_backend._CMP_OPS["=="] = _same
+
+
+@functools.cache
+def one_call_at_a_time() -> None:
+    """Let no two calls on one collection of Milvus Lite in this process overlap.
+
+    To be done before a collection is opened. What Lite does in the background has a lock already.
+    """
+    make = Collection.__init__
+
+    def made(self: Any, *args: Any, **rest: Any) -> None:
+        self._calls = threading.RLock()
+        make(self, *args, **rest)
+
+    Collection.__init__ = made
+    for name in _CALLS:
+        setattr(Collection, name, _alone(getattr(Collection, name)))
+
+
+def _alone(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def alone(self: Any, *args: Any, **rest: Any) -> Any:
+        with self._calls:
+            return call(self, *args, **rest)
+
+    return alone
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -34,6 +34,7 @@ _BAD_PARAMETERS = range(1100, 1200)
 _BAD_FIELDS = range(1700, 1800)
 _UNEXPECTED = (1, 65535)  # which 2.3 says of anything: its words have to tell
 _REFUSED = re.compile(r"cannot parse expression|exceeds? (the )?max length|illegal|invalid param")
+_READS = 3  # of one call
 # What pymilvus itself finds wrong with a call.
 _NEVER_RIGHT = (
     DataNotMatchException,
@@ -84,6 +85,7 @@ class Milvus:
 
             lite.share_statistics()
             lite.tell_truth_from_numbers()
+            lite.one_call_at_a_time()
             _make_folder(Path(uri).parent)
         if ca:
             _check_certificates(ca)
@@ -108,19 +110,22 @@ class Milvus:
             await self.client.load_collection(name, timeout=self.timeout_s)
 
     async def read(self, name: str, read: Callable[[], Awaitable[Any]]) -> Any:
-        """Read from an index; once more where Milvus has restarted or dropped the connection.
+        """Read from an index; again where Milvus has restarted, dropped the connection or tripped
+        over rows that it was taking in (2.3 does so under writes).
 
         Raises:
             Unavailable: Milvus does not answer.
             KnowledgeRefused: It will not have what it is asked.
         """
         with translated():
-            try:
-                return await read()
-            except MilvusException as error:
-                if error.code not in (_NOT_CONNECTED, _NOT_LOADED):
-                    raise
-            await self.load(name)
+            for _ in range(_READS - 1):
+                try:
+                    return await read()
+                except MilvusException as error:
+                    if error.code in (_NOT_CONNECTED, _NOT_LOADED):
+                        await self.load(name)
+                    elif error.code not in _UNEXPECTED or _is_permanent(error):
+                        raise
             return await read()
 
     @contextlib.contextmanager

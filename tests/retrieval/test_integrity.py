@@ -114,6 +114,21 @@ class HeldModels(Models):
         return self.held
 
 
+async def test_what_many_write_at_once_is_there_at_once(base: Base, collection: str) -> None:
+    said = [f"part {i}" for i in range(20)]
+
+    async def work(number: int) -> None:
+        for name in (f"d{number}-{turn}" for turn in range(4)):
+            await replica(base).ingest(collection, "t", [doc(name, *said)])
+            assert await texts(base, collection, name) == said
+            if number % 2:
+                await replica(base).delete(collection, "t", name)
+
+    await asyncio.gather(*map(work, range(8)))
+    assert len(await content(base, collection)) == 4 * 4 * len(said)
+    assert await is_sound(base, collection)
+
+
 async def test_a_reindex_keeps_what_is_deleted_and_updated_meanwhile(
     base: Base, collection: str
 ) -> None:
@@ -244,6 +259,38 @@ async def test_rows_half_rewritten_by_the_dead_are_written_again(
         finally:
             base.registry.documents._clock = clock
         assert await is_sound(base, collection), calls
+
+
+@pytest.mark.parametrize("calls", (5, 6))
+async def test_an_index_half_dropped_is_in_nobodys_way(
+    base: Base, collection: str, calls: int
+) -> None:
+    def dying(calls: int) -> Base:
+        return Base(*mortal(base.store, base.registry, calls))
+
+    name = f"{collection}{calls}"
+    await replica(base).ingest(name, "t", [doc("a", "one two three four five six")])
+    with contextlib.suppress(Killed):
+        await reindex(dying(12), name)
+    documents, collections = base.registry.documents, base.registry.collections
+    clock, ahead = documents._clock, lambda: time.time() + 60
+    documents._clock = collections._clock = ahead
+    try:
+        with contextlib.suppress(Killed):
+            await dying(calls).reindexing(Models()).abort(name)
+        with contextlib.suppress(Killed):
+            await replica(dying(8)).ingest(name, "t", [doc("b", "text")])
+    finally:
+        documents._clock = collections._clock = clock
+    documents._clock = collections._clock = lambda: time.time() + 120
+    try:
+        await replica(base).mend()
+        assert await documents.abandoned(name) == {}
+        await base.catalogue.prune(name, 0.0)
+    finally:
+        documents._clock = collections._clock = clock
+    assert [i.name for i, _ in await base.store.made(name)] == [index_name(name, 1)]
+    assert await is_sound(base, name)
 
 
 @pytest.mark.timeout(25)  # nobody waits for a collection that is no more
