@@ -134,6 +134,12 @@ class Catalogue:
         await self._store.make(index)
         return index
 
+    async def drop(self, index: Index) -> None:
+        """Drop an index that is out of force; one that is half dropped, `prune` finds."""
+        await self._registry.collections.condemn(index.name)
+        await self._store.drop(index.name)
+        await self._registry.collections.forget_index(index.name)
+
     async def remove(self, name: str, only_of: str | None = None) -> bool:
         """Remove a collection with all its indexes and documents.
 
@@ -159,8 +165,7 @@ class Catalogue:
         async with self.held(name):
             due = await self._registry.collections.droppable(name, grace_s)
             for index in due:
-                await self._store.drop(index.name)
-                await self._registry.collections.forget_index(index.name)
+                await self.drop(index)
         while await self._registry.documents.forget_deleted(name, time.time() - grace_s):
             pass
         return [index.name for index in due]

@@ -157,5 +157,4 @@ class Reindexing:
         assert collection.in_force is not None
         if index.version < collection.in_force.version:
             return
-        await self._store.drop(index.name)
-        await self._registry.collections.forget_index(index.name)
+        await self._catalogue.drop(index)

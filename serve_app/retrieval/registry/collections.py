@@ -274,7 +274,7 @@ class Collections:
         return await self._database.write(work)
 
     async def droppable(self, name: str, grace_s: float) -> list[Index]:
-        """Indexes that are out of force for longer than that, or were never finished.
+        """Indexes that are out of force for longer than that, were never finished, or half dropped.
 
         To be asked by who holds the collection: an index that is being made is not finished.
         """
@@ -284,13 +284,18 @@ class Collections:
             if found is None:
                 return []
             unfinished = select(tables.indexes).where(
-                indexes.collection == name, indexes.state == "making"
+                indexes.collection == name, indexes.state != "ready"
             )
             left = [_index(row, found.owner) for row in connection.execute(unfinished)]
             now = self._clock()
             return left + [each for each, when in found.retired.items() if when + grace_s < now]
 
         return await self._database.read(work)
+
+    async def condemn(self, index: str) -> None:
+        """Nobody reads, writes or goes back to an index from now on: it is about to be dropped."""
+        gone = update(tables.indexes).where(indexes.name == index).values(state="dropping")
+        await self._database.write(lambda it: it.execute(gone))
 
     async def forget_index(self, index: str) -> None:
         """Remove an index that is no more, with what it held."""
