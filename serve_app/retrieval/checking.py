@@ -270,8 +270,9 @@ def _kinds(copy: Copy | None, rows: Sequence[Place], *, known: bool) -> Iterable
         yield "missing", len(missing)
     if more := there.keys() - rightful:
         yield ("duplicate" if known else "orphan"), len(more)
-    dates = (copy.since, copy.until)
-    if old := [k for k in rightful & there.keys() if (there[k].since, there[k].until) != dates]:
+    if copy.says is None:
+        return  # an active index is behind with it; in one that is retired nobody relies on it
+    if old := [k for k in rightful & there.keys() if (there[k].since, there[k].until) != copy.says]:
         yield "outdated", len(old)
 
 

@@ -13,6 +13,7 @@ from serve_app.retrieval.registry import series, tables
 from serve_app.retrieval.registry.again import read_again
 from serve_app.retrieval.registry.behind import is_behind, joined
 from serve_app.retrieval.registry.entries import (
+    UNKNOWN,
     Claim,
     Committed,
     Copy,
@@ -25,7 +26,6 @@ from serve_app.retrieval.registry.entries import (
 T = TypeVar("T")
 
 _PART = 500  # rows that one statement names
-_NEVER = -(2**62)  # seconds; no row says so
 
 documents, copies = tables.documents.c, tables.copies.c
 
@@ -321,7 +321,7 @@ def distrust(connection: Connection, index: str, keys: Sequence[str]) -> None:
         connection.execute(
             update(tables.copies)
             .where(copies.index_name == index, copies.key.in_(part))
-            .values(since=_NEVER)
+            .values(since=UNKNOWN)
         )
 
 

@@ -13,6 +13,7 @@ Intent = Literal["put", "delete", "copy"]
 # Milvus's names have no hyphen, and those of collections no capital.
 _HYPHEN = "X"
 
+UNKNOWN = -(2**62)  # seconds; the first moment of a document whose rows may say anything
 FOR_EVER = 2**53  # seconds; the last moment of a document that no other one of its series follows
 
 
@@ -109,7 +110,8 @@ class Copy:
     """A document in one index.
 
     Attributes:
-        since, until: What its rows say of when it is in force.
+        since, until: What its rows say of when it is in force; `since` is `UNKNOWN` of rows that
+            somebody was writing over.
         chunks, tokens: How many rows it has, and how many tokens they have together.
     """
 
@@ -120,6 +122,11 @@ class Copy:
     until: int
     chunks: int
     tokens: int
+
+    @property
+    def says(self) -> tuple[int, int] | None:
+        """What its rows say of when it is in force, where that is known."""
+        return None if self.since == UNKNOWN else (self.since, self.until)
 
 
 @dataclass(frozen=True, slots=True)
