@@ -157,8 +157,12 @@ class Mender:
         return dict(zip(documents, split, strict=True)), done
 
     async def _rows(self, source: Index, entries: Sequence[Entry]) -> dict[str, list[Stored]]:
-        """All rows of documents in an index, in order, by key; without those that lack one."""
-        copies = await self._registry.documents.copies(source.name, [each.key for each in entries])
+        """All rows of documents as they are in an index, in order, by key; without those that
+        lack one."""
+        version = {each.key: each.version for each in entries}
+        there = await self._registry.documents.copies(source.name, list(version))
+        # One that is out of force may hold an older version.
+        copies = {key: each for key, each in there.items() if each.version == version[key]}
         keys = [
             key for each in copies.values() for key in row_ids(each.key, each.version, each.chunks)
         ]
