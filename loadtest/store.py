@@ -183,19 +183,21 @@ class World:
             self.may.clear()
 
     async def settle(self, *, repair: bool) -> None:
-        """What the dead have left is mended, as a retriever does, or as `check --repair` does."""
+        """What the dead have left is mended, as a retriever does, or first by `check --repair`."""
         if repair:
             with contextlib.suppress(NotFound):
                 report = await self.parts()[1].check(self.collection, repair=True)
                 assert not report.lost, report
-        while (await self.registry.documents.abandoned(self.collection)).get(self.collection):
-            await self.retriever().mend()
         self.settled = True
         await self.compare(repaired=repair)
 
     async def compare(self, *, repaired: bool = False) -> None:
-        """What is in is what may be in, in every place where it can be seen."""
+        """What is in is what may be in, in every place where it can be seen, once a retriever has
+        mended what there is to mend."""
         retriever = self.retriever()
+        # Nobody waits for long for another writer of what a write has put into another light.
+        while (await self.registry.documents.abandoned(self.collection)).get(self.collection):
+            await retriever.mend()
         now: dict[Name, Content | None] = {}
         for name, may in self.may.items():
             words = await self._words(retriever, name)
@@ -406,6 +408,7 @@ def run(uri: str, address: str, steps: int, each: int, seed: int | None = None) 
         deadline=None,
         database=None,
         derandomize=False,
+        print_blob=True,
         suppress_health_check=list(HealthCheck),
         phases=[hypothesis.Phase.generate],
     )
