@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,16 +204,18 @@ def logged(store: Store) -> list[float]:
     return [entry["seconds"] for entry in state["log_history"]]
 
 
-def test_training_goes_on_from_an_adapter(tiny: Path, data: Data, tmp_path: Path) -> None:
-    def trained(output: Path, *more: str) -> Any:
-        process = started(command(tiny, data, output, *more))
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        return json.loads(out)
-
-    first = trained(tmp_path / "first")
-    second = trained(tmp_path / "second", "--from", str(tmp_path / "first"))
-    assert second["losses"]["valid_before"] == pytest.approx(first["losses"]["valid_after"])
+def test_training_goes_on_from_an_adapter(
+    tiny: Path, data: Data, whole: Path, tmp_path: Path
+) -> None:
+    first = shutil.copytree(whole, tmp_path / "first")
+    record = planned(tiny, data, tmp_path / "whole").recipe.record()
+    (first / "recipe.json").write_text(json.dumps(record), encoding="utf-8")
+    process = started(command(tiny, data, tmp_path / "second", "--from", str(first)))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    second = json.loads(out)
+    *_, reached = [entry["valid_loss"] for entry in losses(whole) if "valid_loss" in entry]
+    assert second["losses"]["valid_before"] == pytest.approx(reached)
     assert second["losses"]["valid_after"] < second["losses"]["valid_before"]
     assert len(second["start"]) == 64
 
