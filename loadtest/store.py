@@ -199,39 +199,49 @@ class World:
         while (await self.registry.documents.abandoned(self.collection)).get(self.collection):
             await retriever.mend()
         now: dict[Name, Content | None] = {}
-        for name, may in self.may.items():
-            words = await self._words(retriever, name)
+        # At once: each waits until a server has all that was written.
+        read = await asyncio.gather(*(self._words(retriever, name) for name in self.may))
+        for (name, may), words in zip(self.may.items(), read, strict=True):
             fits = [each for each in may if (each.words if each else None) == words]
             assert fits, f"{name}: {words}, but may be {may}"
             now[name] = fits[0]
             if len({each.time for each in fits if each}) == 1 or fits == [None]:
                 self.may[name] = {fits[0]}
-        for tenant in TENANTS:
-            listed = await self._listed(retriever, tenant)
-            assert listed == sorted(n for (t, n), each in now.items() if t == tenant and each)
+        await asyncio.gather(
+            *(self._listing(retriever, now, tenant) for tenant in TENANTS), self._check(repaired)
+        )
+        if all(len(each) == 1 for each in self.may.values()):
+            await asyncio.gather(*(self._search(retriever, now, tenant) for tenant in TENANTS))
+
+    async def _listing(
+        self, retriever: Retriever, now: Mapping[Name, Content | None], tenant: str
+    ) -> None:
+        listed = await self._listed(retriever, tenant)
+        assert listed == sorted(n for (t, n), each in now.items() if t == tenant and each)
+
+    async def _check(self, repaired: bool) -> None:
         with contextlib.suppress(NotFound):
             report = await self.parts()[1].check(self.collection)
             # Of an index that was never finished, and of a name in Milvus, only `check` sees.
             assert not report.counts.keys() - ({} if repaired else {"stray"}), report
-        if all(len(each) == 1 for each in self.may.values()):
-            await self._search(retriever, now)
 
-    async def _search(self, retriever: Retriever, now: Mapping[Name, Content | None]) -> None:
+    async def _search(
+        self, retriever: Retriever, now: Mapping[Name, Content | None], tenant: str
+    ) -> None:
         """A search finds all that is in force, and nothing else."""
-        for tenant in TENANTS:
-            wanted = _in_force({n: each for (t, n), each in now.items() if t == tenant and each})
-            try:
-                query = SearchQuery("Title tent", 200, "dense")
-                hits = await retriever.search(self.collection, tenant, query)
-                whole = await retriever.whole(self.collection, tenant, 10**6)
-            except NotFound:
-                assert not wanted
-                continue
-            for found in (hits, whole or []):
-                words: dict[str, list[str]] = {}
-                for each in sorted(found, key=lambda hit: int(hit.id.rpartition("#")[2])):
-                    words.setdefault(each.document_id, []).extend(each.text.split())
-                assert words == {name: each.words for name, each in wanted.items()}
+        wanted = _in_force({n: each for (t, n), each in now.items() if t == tenant and each})
+        try:
+            query = SearchQuery("Title tent", 200, "dense")
+            hits = await retriever.search(self.collection, tenant, query)
+            whole = await retriever.whole(self.collection, tenant, 10**6)
+        except NotFound:
+            assert not wanted
+            return
+        for found in (hits, whole or []):
+            words: dict[str, list[str]] = {}
+            for each in sorted(found, key=lambda hit: int(hit.id.rpartition("#")[2])):
+                words.setdefault(each.document_id, []).extend(each.text.split())
+            assert words == {name: each.words for name, each in wanted.items()}
 
     async def _act(self, retriever: Retriever, acts: Sequence[Act]) -> bool:
         """Whether it did what it was to do: nothing can be deleted that is not there."""
