@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -113,10 +113,33 @@ class RequestContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """What a road was held to be worth for one query.
+
+    Attributes:
+        success: Probability that its answer is right.
+        worth_usd: What a right answer is worth here.
+        cost_usd: What an answer costs.
+    """
+
+    success: float
+    worth_usd: float
+    cost_usd: float
+
+    @property
+    def value_usd(self) -> float:
+        """What the router makes as large as it can."""
+        return self.success * self.worth_usd - self.cost_usd
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Where a query goes, and why.
 
     Attributes:
+        terms: What each road was held to be worth; of those that no pin forbids the best is
+            `route`. Empty where nothing was weighed.
+        versions: Of what decided, by name: `heads` and `policy`.
         scores: Probability that each road is the query's own; they sum to 1.
         volatility: Probability that the true answer changes with time or live data.
         complexity: Probability that a small model fails where a frontier model succeeds.
@@ -145,9 +168,23 @@ class Decision:
     read: float = 1.0
     volatile: bool = False
     barred: tuple[Route, ...] = ()
+    terms: Mapping[Route, Term] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     intended: tuple[str, ...] | None = None
     latency_ms: float = 0.0
     usage: Usage | None = None
+
+    @property
+    def version(self) -> str:
+        """Of all that decided, in one line."""
+        return ", ".join(f"{name}={version}" for name, version in self.versions.items())
+
+    def record(self) -> dict[str, Any]:
+        """As plain data, with every term of the value that was made as large as can be."""
+        terms = {
+            road: {**asdict(term), "value_usd": term.value_usd} for road, term in self.terms.items()
+        }
+        return {**asdict(self), "terms": terms}
 
 
 EVERY_GROUP = "*"  # of a key that reads all documents of its tenant

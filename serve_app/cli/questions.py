@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,18 +140,21 @@ def route(
     if as_json:
         print(json.dumps(made))
         return
-    table = Table(
-        "road",
-        "score",
-        title=f"{made['route']}: {made['reason']}",
-        title_justify="left",
-    )
+    _show_decision(made)
+
+
+def _show_decision(made: Mapping[str, Any]) -> None:
+    columns = ("road", "score", "P(right)", "worth $", "cost $", "value $")
+    table = Table(*columns, title=f"{made['route']}: {made['reason']}", title_justify="left")
     for road, score in sorted(made["scores"].items(), key=lambda item: -item[1]):
-        table.add_row(f"[bold]{road}[/bold]" if road == made["route"] else road, f"{score:.3f}")
+        term = made["terms"].get(road, {})
+        terms = [f"{v:.3f}" if n == "success" else f"{v:.5f}" for n, v in term.items()]
+        table.add_row(road, f"{score:.3f}", *terms, style="bold" * (road == made["route"]))
     out.print(table)
+    versions = "".join(f" · {name} {version}" for name, version in made["versions"].items())
     out.print(
         f"volatility {made['volatility']:.2f} · complexity {made['complexity']:.2f} · "
-        f"stage {made['stage']} · {made['latency_ms']:.1f} ms"
+        f"stage {made['stage']} · {made['latency_ms']:.1f} ms{versions}"
     )
 
 
@@ -163,7 +166,7 @@ def decide_file(source: Path, target: Path, router: SemanticRouter, tenant: str)
         with work.open("w", encoding="utf-8") as lines:
             for name, turns in track(asked, "deciding", console=errors, transient=True):
                 (made,) = router.decide([turns], [tenant])
-                row = {"id": name, **dataclasses.asdict(made)}
+                row = {"id": name, **made.record()}
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         work.replace(target)
     except OSError as error:

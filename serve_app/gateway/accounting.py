@@ -157,6 +157,7 @@ def _row(
         "status": outcome,
         "route": decision.route.value if decision else None,
         "confidence": decision.confidence if decision else None,
+        "router_version": (decision.version or None) if decision else None,
         "model": last.model if last else None,
         "adapter": str(last.adapter) if last and last.adapter else None,
         "degraded": ",".join(run.degraded) if run else "",

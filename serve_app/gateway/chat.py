@@ -181,6 +181,8 @@ def _facts(
             "confidence": f"{decision.confidence:.3f}",
             "router-ms": f"{decision.latency_ms:.2f}",
         }
+        if decision.versions:
+            facts["router-version"] = decision.version
     if model:
         facts["model"] = model
     for name, told in (("degraded", degraded), ("adapted", adapted)):

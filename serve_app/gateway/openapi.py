@@ -69,10 +69,19 @@ class ChatCompletion(BaseModel):
     usage: TokenUsage
 
 
+class RouteTerm(BaseModel):
+    success: float
+    worth_usd: float
+    cost_usd: float
+    value_usd: float
+
+
 class RouteDecision(BaseModel):
     object: Literal["route.decision"]
     route: str
     scores: dict[str, float]
+    terms: dict[str, RouteTerm]
+    versions: dict[str, str]
     volatility: float
     complexity: float
     confidence: float

@@ -134,8 +134,8 @@ def usage(counted: Usage, cost: Cost) -> dict[str, Any]:
 
 
 def decision(made: Decision) -> dict[str, Any]:
-    """`POST /v1/route`: the decision alone, with its scores."""
-    return {"object": "route.decision", **dataclasses.asdict(made)}
+    """`POST /v1/route`: the decision alone."""
+    return {"object": "route.decision", **made.record()}
 
 
 def chunk(found: Chunk, collection: str) -> dict[str, Any]:

@@ -42,6 +42,7 @@ answers = Table(
     Column("asked_model", _NAME, nullable=False),
     Column("route", String(16)),
     Column("confidence", Float),
+    Column("router_version", String(80)),
     Column("model", _NAME),
     Column("adapter", _NAME),
     Column("degraded", Text, nullable=False, default=""),

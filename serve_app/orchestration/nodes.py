@@ -107,6 +107,7 @@ class Nodes:
                 barred=decision.barred,
                 intended=decision.intended,
                 latency_ms=decision.latency_ms,
+                versions=decision.versions,
                 **(_of_time(decision) if named is Route.KNOWLEDGE else {}),
             )
         run.decision = decision

@@ -182,3 +182,5 @@ def _describe(span: Span, decision: Decision) -> None:
     span.set_attribute("trivium.route", decision.route.value)
     span.set_attribute("trivium.router.confidence", decision.confidence)
     span.set_attribute("trivium.router.stage", decision.stage)
+    for name, version in decision.versions.items():
+        span.set_attribute(f"trivium.router.{name}", version)

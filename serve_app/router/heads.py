@@ -11,6 +11,7 @@ the question before it, and "now as a table" does not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,7 @@ class Heads:
         roads: The road of each intent.
         scope: Slope and offset of the in-scope logit over the best intent's.
         card: What they were trained on, and how well they do.
+        version: The same for the same file; empty before there is one.
     """
 
     intents: tuple[str, ...]
@@ -110,6 +112,7 @@ class Heads:
     volatility: Linear
     complexity: Linear
     card: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
 
     def signals(
         self,
@@ -211,6 +214,7 @@ class Heads:
                 volatility=_linear(tensors, "volatility"),
                 complexity=_linear(tensors, "complexity"),
                 card=json.loads(about["card"]),
+                version=hashlib.sha256(path.read_bytes()).hexdigest()[:12],
             )
             heads._check(tensors)
         except (OSError, SafetensorError, ValueError, KeyError, IndexError) as error:

@@ -7,16 +7,18 @@ what belongs to another; pins take roads away. Of those that are left, the best 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from serve_app.domain import Decision, Route
+from serve_app.domain import Decision, Route, Term
 from serve_app.errors import SettingsError
 from serve_app.pins import Pin, Pins
 from serve_app.plain_data import yaml_file
@@ -109,6 +111,11 @@ class Policy(_Part):
                     "which the heads do not know; declare it under router.intents, or mend the name"
                 )
 
+    @cached_property
+    def version(self) -> str:
+        """The same for the same policy, wherever it was read from."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
     @property
     def all_pins(self) -> Pins:
         """The pins alone, as other parts of the house have them."""
@@ -181,15 +188,16 @@ class Policy(_Part):
         worth = own.value_usd or self.value_usd
         # Nobody knows that what cannot be read is worth nothing.
         worth *= signals.in_scope + 1 - signals.read
-        values = {
-            road: worth * self._success(road, shares) - self.roads[road].cost_usd for road in _ROADS
+        terms = {
+            road: Term(self._success(road, shares), worth, self.roads[road].cost_usd)
+            for road in _ROADS
         }
-        best = max(_ROADS, key=lambda road: values[road])
+        best = max(_ROADS, key=lambda road: terms[road].value_usd)
         pins = [pin for pin in self.pins_of(tenant) if pin.holds(matched, intended)]
         allowed = [r for r in _ROADS if not any(r in pin.never for pin in pins)]
         # Pins that together forbid every road leave the cheapest: it is in the house.
         allowed = allowed or [min(_ROADS, key=lambda road: self.roads[road].cost_usd)]
-        route = max(allowed, key=lambda road: values[road])
+        route = max(allowed, key=lambda road: terms[road].value_usd)
         if route is best:
             reason = self._reason(route, shares, signals)
         else:
@@ -208,6 +216,7 @@ class Policy(_Part):
             stage=stage,
             reason=reason,
             barred=tuple(road for road in _ROADS if road not in allowed),
+            terms=terms,
             intended=intended,
             latency_ms=latency_ms,
         )
@@ -230,7 +239,7 @@ class Policy(_Part):
             stage=made.stage,
             latency_ms=made.latency_ms,
         )
-        return replace(chosen, usage=made.usage)
+        return replace(chosen, usage=made.usage, versions=made.versions)
 
     def _success(self, road: Route, shares: Mapping[Route, float]) -> float:
         return sum(share * self.roads[road].success[kind] for kind, share in shares.items())

@@ -34,8 +34,9 @@ class SemanticRouter:
             self.policy.decide(each, self.heads, tenant, self.matched(turns, tenant))
             for each, tenant, turns in zip(signals, tenants, asked, strict=True)
         ]
+        versions = {"heads": self.heads.version, "policy": self.policy.version}
         elapsed_ms = (time.perf_counter() - started) * 1000
-        return [replace(each, latency_ms=elapsed_ms) for each in made]
+        return [replace(each, latency_ms=elapsed_ms, versions=versions) for each in made]
 
     def reconsider(self, made: Decision, asked: Turns, tenant: str) -> Decision:
         """The decision with the intents of every turn of the user in it, for pins on them."""
