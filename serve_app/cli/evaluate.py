@@ -61,10 +61,12 @@ def evaluate_router(
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
-    """Measure the router: accuracy, F1, AUC, calibration, confusion, cost-quality, latency.
+    """Measure the router: accuracy, F1, AUC, calibration, cost and quality, flips, latency.
 
-    Baselines stand in the same table: the most frequent label, prompt length, and TF-IDF with
-    logistic regression (cross-validated on these very rows, which flatters it).
+    Baselines stand in the same table: the most frequent label, prompt length, TF-IDF with logistic
+    regression and, for recorded outcomes, k nearest neighbours (both cross-validated on these very
+    rows, which flatters them), each model alone, a random mix of the two at the same cost, and an
+    oracle. In brackets: 95 % intervals.
 
     [bold]Example:[/bold] trivium evaluate router -d tests/data/router_questions.jsonl
     """
@@ -201,6 +203,12 @@ def _show_retrieval(report: retrieval.Report) -> None:
         out.print(f"[yellow]note[/yellow] {escape(note)}")
 
 
+def _score(value: float | None, ends: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
+
+
 def _show_router(report: router.Report) -> None:
     for section in report.sections:
         names = list(dict.fromkeys(name for scores in section.scores.values() for name in scores))
@@ -208,10 +216,13 @@ def _show_router(report: router.Report) -> None:
             "", *names, title=f"{section.name}, {section.rows} rows", title_justify="left"
         )
         for method, scores in section.scores.items():
-            cells = [f"{scores[name]:.3f}" if name in scores else "" for name in names]
+            ends = section.intervals.get(method, {})
+            cells = [_score(scores.get(name), ends.get(name)) for name in names]
             style = "bold" if method == "router" else ""
             table.add_row(method, *cells, style=style)
         out.print(table)
+        for note in section.notes:
+            out.print(f"[dim]{escape(note)}[/dim]")
         if section.confusion:
             confusion = Table("true \\ chosen", *section.confusion)
             for name, counts in section.confusion.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -73,6 +75,21 @@ def paired_p(left: Vector, right: Vector, rounds: int = 10_000, seed: int = 0) -
     # Not quite `>=`: the same sum in another order differs in its last digits.
     as_large = np.sum(chance >= np.abs(differences.sum()) * (1 - 1e-12))
     return float((as_large + 1) / (rounds + 1))
+
+
+def interval(
+    statistic: Callable[[npt.NDArray[np.int64]], float], rows: int, draws: int = 300, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a statistic (Efron, 1979).
+
+    Args:
+        statistic: Of the rows whose numbers it is given, each as often as it was drawn; NaN where
+            they have none.
+    """
+    rng = np.random.default_rng(seed)
+    found = [statistic(rng.integers(0, rows, rows)) for _ in range(draws)]
+    low, high = np.nanpercentile(found, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def ratio_interval(

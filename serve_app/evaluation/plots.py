@@ -33,7 +33,8 @@ def draw(report: Report, path: Path) -> None:
             axis.scatter(probabilities, frequencies, s=sizes)
             axis.plot(probabilities, frequencies)
             axis.set(xlabel="probability given", ylabel="how often it was so")
-            axis.set_title(f"{section.name}: ECE {section.scores['router']['ece']:.3f}")
+            [error] = [scores["ece"] for scores in section.scores.values() if "ece" in scores]
+            axis.set_title(f"{section.name}: ECE {error:.3f}")
         elif section.curves:
             for name, (calls, recovered) in section.curves.items():
                 apgr = section.scores[name]["apgr"]

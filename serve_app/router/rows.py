@@ -8,6 +8,7 @@ JSONL, a row a line, with `query` or `messages` and any of the labels
     complex     0 to 1: how likely a small model fails where a frontier model succeeds
     weak_correct, strong_correct        the two models' outcomes, 0 to 1
     score, cost_usd                     outcomes and costs by model (RouterBench)
+    weak_usd, strong_usd                what the two models' answers cost
 
 A head learns from the rows that carry its label. Other fields are ignored. Feedback is rows too:
 
@@ -19,6 +20,7 @@ What was good confirms its road, what was bad says nothing of any road unless a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ class Row:
         source: Where it comes from; a label that goes along with the source is a confound.
         intent: The intent, or the road's own name.
         weak: Share of right answers of a small model; `strong`: of a frontier model.
+        costs: What their answers cost, in dollars.
     """
 
     turns: Turns
@@ -51,6 +54,7 @@ class Row:
     complex: float | None = None
     weak: float | None = None
     strong: float | None = None
+    costs: tuple[float, float] | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -112,6 +116,7 @@ def _row(path: Path, number: int, data: Mapping[str, Any]) -> Row:
             complex=_share(data, "complex"),
             weak=weak,
             strong=strong,
+            costs=_costs(data),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}:{number}: {_reason(error)}") from None
@@ -142,6 +147,20 @@ def _outcomes(data: Mapping[str, Any]) -> tuple[float | None, float | None]:
     if isinstance(scores, dict) and WEAK in scores and STRONG in scores:
         return float(scores[WEAK]), float(scores[STRONG])
     return _share(data, "weak_correct"), _share(data, "strong_correct")
+
+
+def _costs(data: Mapping[str, Any]) -> tuple[float, float] | None:
+    by_model = data.get("cost_usd")
+    if isinstance(by_model, dict):
+        weak, strong = by_model.get(WEAK), by_model.get(STRONG)
+    else:
+        weak, strong = data.get("weak_usd"), data.get("strong_usd")
+    if weak is None or strong is None:
+        return None
+    for each in (weak, strong):
+        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each < math.inf:
+            raise ValueError("costs must be dollars, 0 or more")
+    return float(weak), float(strong)
 
 
 def _share(data: Mapping[str, Any], name: str) -> float | None:

@@ -56,6 +56,9 @@ def test_trained_heads_decide_a_file(run: Run, rows: Path, tmp_path: Path) -> No
     assert third["route"] in set(Route)
     for name in ("volatility", "complexity", "in_scope", "confidence", "latency_ms"):
         assert isinstance(first[name], float)
+    best = max(first["terms"].values(), key=lambda term: term["value_usd"])
+    assert best == first["terms"][first["route"]]
+    assert {len(version) for version in first["versions"].values()} == {12}
     assert {"stage", "reason"} <= set(first)
 
 
@@ -73,21 +76,32 @@ def test_report_has_baselines_calibration_and_a_picture(run: Run, tmp_path: Path
     assert picture.stat().st_size > 10_000
 
 
-def test_outcomes_give_cost_quality_figures(run: Run, tmp_path: Path) -> None:
+def test_outcomes_give_cost_quality_figures_and_flips(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "outcomes.jsonl"
+    paid = {"weak_usd": 0.001, "strong_usd": 0.011}
     hard = "If 3 pumps fill 2 tanks in 4 hours and 1 leaks a third, how long do 5 pumps take?"
     path.write_text(
         "\n".join(
-            json.dumps({"query": query, "weak_correct": weak, "strong_correct": 1})
+            json.dumps({"query": query, "weak_correct": weak, "strong_correct": 1, **paid})
             for query, weak in [(hard, 0), ("What is a tent?", 1)] * 10
         ),
         encoding="utf-8",
     )
     report = json.loads(run("evaluate", "router", "-d", str(path), "--json").out)
-    scores = report["sections"][0]["scores"]
-    assert scores["router"]["apgr"] == pytest.approx(0.75)
+    gap, cost, flips = report["sections"]
+    scores = gap["scores"]
+    low, high = gap["intervals"]["router"]["apgr"]
+    assert low < scores["router"]["apgr"] < high
+    assert scores["router"]["apgr"] == pytest.approx(0.75) == scores["oracle"]["apgr"]
     assert scores["random"]["apgr"] == pytest.approx(0.5)
     assert scores["router"]["cpt80"] == pytest.approx(0.4)
+    # Half of the calls at 1 and half at 11 dollars a thousand; a mix at that cost has .75 right.
+    assert cost["scores"]["router"] == pytest.approx(
+        {"quality": 1.0, "usd_per_1000": 6.0, "strong_calls": 0.5, "above_mix": 0.25}
+    )
+    assert cost["scores"]["frontier"]["usd_per_1000"] == pytest.approx(11.0)
+    assert cost["intervals"]["router"]["above_mix"][0] > 0
+    assert flips["scores"]["lower case"]["flips"] <= 0.5
 
 
 def test_table_is_readable(run: Run) -> None:

@@ -261,7 +261,7 @@ async def test_rows_half_rewritten_by_the_dead_are_written_again(
         assert await is_sound(base, collection), calls
 
 
-@pytest.mark.parametrize("calls", (5, 6))
+@pytest.mark.parametrize("calls", [5, 6])
 async def test_an_index_half_dropped_is_in_nobodys_way(
     base: Base, collection: str, calls: int
 ) -> None:
