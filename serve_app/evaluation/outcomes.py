@@ -127,7 +127,6 @@ def _costs(scores: Mapping[str, Vector], weak: Vector, strong: Vector, costs: Ve
         if name != "router":
             ways[name] = _top(score, int(taken.sum()))
     ways["oracle"] = (strong > weak).astype(float)
-    cheap, dear = costs.sum(0)
     table: Table = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     for name, way in ways.items():
@@ -144,7 +143,7 @@ def _costs(scores: Mapping[str, Vector], weak: Vector, strong: Vector, costs: Ve
         intervals[name] = {
             "quality": metrics.interval(lambda d, r=right: float(r[d].mean()), len(weak))  # type: ignore[misc]
         }
-        if cheap < paid.sum() < dear:
+        if 0 < way.mean() < 1:
             everything = np.arange(len(weak))
             table[name]["above_mix"] = ahead(everything)
             intervals[name]["above_mix"] = metrics.interval(ahead, len(weak))
