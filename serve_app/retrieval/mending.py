@@ -121,14 +121,8 @@ class Mender:
                 done = await documents.commit(collection.name, held.token, {}, deleted)
                 held.is_committed = True
                 held.obsolete = done.obsolete
-            # Of other versions than the one in force, whether or not their rows are gone already.
-            copies = await documents.copies_everywhere(collection.name, list(before))
-            left = [
-                each
-                for each in copies
-                if before[each.key].state != "in" or each.version != before[each.key].version
-            ]
-            held.obsolete = [*held.obsolete, *left]
+            left = await self._writer.out_of_force(collection.name, list(before))
+            held.obsolete = tuple({*held.obsolete, *left})
             removed = await self._writer.clean(collection, held)
         return Mended(removed=removed)
 

@@ -197,6 +197,10 @@ class Writer:
         Returns:
             How many rows.
         """
+        died = [each.before.facts for each in held.claims if each.before.claim]
+        if died:
+            left = await self.out_of_force(collection.name, [facts.key for facts in died])
+            held.obsolete = tuple({*held.obsolete, *left})
         by_index: dict[str, list[str]] = {}
         for each in held.obsolete:
             keys = row_ids(each.key, each.version, each.chunks)
@@ -209,8 +213,16 @@ class Writer:
                 if any(each.name == index for each in (*now.active, *now.retired)):
                     raise  # else it was dropped meanwhile
         removed = sum(map(len, by_index.values()))
-        left = [each.before.facts for each in held.claims if each.before.claim]
-        return removed + (await self.sweep(collection, left) if left else 0)
+        return removed + (await self.sweep(collection, died) if died else 0)
+
+    async def out_of_force(self, collection: str, keys: Sequence[str]) -> list[Obsolete]:
+        """Copies of documents that are not of the version in force, in whichever index; whether or
+        not their rows are gone already."""
+        documents = self._registry.documents
+        now = await documents.entries(collection, keys)
+        in_force = {(key, each.version) for key, each in now.items() if each.state == "in"}
+        copies = await documents.copies_everywhere(collection, keys)
+        return [each for each in copies if (each.key, each.version) not in in_force]
 
     async def sweep(self, collection: Collection, of: Sequence[Facts]) -> int:
         """Remove every row of documents that no copy in the registry stands for; returns how many.

@@ -261,6 +261,26 @@ async def test_rows_half_rewritten_by_the_dead_are_written_again(
         assert await is_sound(base, collection), calls
 
 
+async def test_a_reindex_finishes_what_dead_writers_have_left(base: Base, collection: str) -> None:
+    points = range(6, 20)
+    for calls in points:
+        await replica(base).ingest(collection, f"t{calls}", [doc("a", "old")])
+    await reindex(base, collection)  # the index before it is kept, and holds the old versions too
+    for calls in points:
+        dying = Retriever(*mortal(base.store, base.registry, calls), Models(), 40, Rules())
+        with contextlib.suppress(Killed):
+            await dying.ingest(collection, f"t{calls}", [doc("a", "new")])
+    documents = base.registry.documents
+    ahead = partial(lambda now: now() + 60, documents._clock)
+    clock, documents._clock = documents._clock, ahead
+    try:
+        await reindex(base, collection)
+        await replica(base).mend()
+    finally:
+        documents._clock = clock
+    assert await is_sound(base, collection)
+
+
 @pytest.mark.parametrize("calls", [5, 6])
 async def test_an_index_half_dropped_is_in_nobodys_way(
     base: Base, collection: str, calls: int
