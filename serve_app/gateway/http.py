@@ -39,6 +39,7 @@ from serve_app.gateway.schema import (
     RouteRequest,
     adapter,
     resolve,
+    spelled,
 )
 from serve_app.ledger.book import Book
 from serve_app.ledger.database import Database
@@ -140,6 +141,7 @@ def create_app(services: Services) -> FastAPI:
 
     @app.get("/v1/models/{model:rest}", responses=ok(openapi.Model, "The model."))
     async def model(model: str, caller: Caller) -> dict[str, Any]:
+        model = spelled(model)
         resolve(model)
         if named := adapter(model):
             found = await services.adapters.find(*named)
@@ -195,6 +197,7 @@ _EXPOSED = [  # what scripts of other origins may read, beside the body
             "route",
             "confidence",
             "router-ms",
+            "router-version",
             "model",
             "cost-usd",
             "baseline-usd",

@@ -34,7 +34,7 @@ MODELS: dict[str, Route | None] = {
     **{f"trivium/{route.value}": route for route in Route},
 }
 
-_ADAPTER = "trivium/expert:"
+_OWNER, _ADAPTER = "trivium/", "trivium/expert:"
 
 # OpenAI parameters that no road honours yet, with the values that ask for nothing special.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -107,6 +107,12 @@ def _stop(value: Any) -> Any:
     return value or None
 
 
+def spelled(model: str) -> str:
+    """A model's name with the slash in it: some SDKs take what stands before one for a provider's
+    name, so that `trivium-auto` is `trivium/auto` too."""
+    return model.replace("trivium-", _OWNER, 1) if model.startswith("trivium-") else model
+
+
 class ChatCompletionRequest(Body):
     """`POST /v1/chat/completions`, the subset of OpenAI's that some road honours.
 
@@ -121,7 +127,7 @@ class ChatCompletionRequest(Body):
         }
     )
 
-    model: str = "trivium/auto"
+    model: Annotated[str, AfterValidator(spelled)] = "trivium/auto"
     messages: list[WireMessage] = Field(min_length=1, max_length=512)
     stream: bool = False
     stream_options: StreamOptions | None = None

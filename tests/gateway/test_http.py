@@ -264,6 +264,21 @@ async def test_models_can_be_listed_and_fetched() -> None:
     refusal(await send(House(), "GET", "/v1/models/gpt"), 404, "model_not_found")
 
 
+async def test_a_model_may_be_named_without_a_slash() -> None:
+    house = House()
+    for name in ("trivium-knowledge", "trivium/knowledge"):
+        answer = await send(house, "POST", CHAT, json={"messages": TURNS, "model": name})
+        assert (answer.status_code, answer.headers["x-trivium-route"]) == (200, "knowledge")
+        assert answer.json()["model"] == "trivium/knowledge"
+    one = (await send(house, "GET", "/v1/models/trivium-expert")).json()
+    assert one["id"] == "trivium/expert"
+    refusal(
+        await send(house, "POST", CHAT, json={"messages": TURNS, "model": "trivium-gpt"}),
+        404,
+        "model_not_found",
+    )
+
+
 async def test_declared_body_above_the_bound_is_refused() -> None:
     house = House(gateway={"max_body_bytes": 1024})
     response = await send(house, "POST", CHAT, content=b"x" * 1025)
