@@ -15,8 +15,10 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
+from serve_app.retrieval.search_text import parted
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|\n+")
+# East Asian stops end a sentence without a blank, unless a bracket or quotation mark closes after.
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|(?<=[。！？])(?![」』”’）])\s*|\n+")
 _WORD = re.compile(r"[^\W_]+(?:[.,:'-][^\W_]+)*")
 _STOP = frozenset(
     "a an and are as at be been by can did do does for from had has have how i if in is it its "
@@ -38,9 +40,11 @@ def sentences(text: str) -> list[str]:
 
 
 def words(text: str) -> set[str]:
-    """Content words and numbers, lower case, plural `s` removed."""
-    found = (match.group().lower() for match in _WORD.finditer(text))
-    return {_stem(word) for word in found if word not in _STOP}
+    """Content words and numbers, lower case, plural `s` removed; of scripts that put no blanks
+    between words, pairs of letters."""
+    rest, pairs = (text, []) if text.isascii() else parted(text)
+    found = (match.group().lower() for match in _WORD.finditer(rest))
+    return {_stem(word) for word in found if word not in _STOP}.union(pairs)
 
 
 def relevant(chunks: Sequence[Chunk], threshold: float) -> list[Chunk]:

@@ -48,6 +48,16 @@ def unspaced(text: str) -> int:
     return 0 if text.isascii() else sum(len(run) for run in _OF_UNSPACED.findall(text))
 
 
+def parted(text: str) -> tuple[str, list[str]]:
+    """A text without what puts no blanks between words, and pairs of letters of that, in order."""
+    pairs: list[str] = []
+    for run in _IN_PAIRS.findall(text):
+        # No tokenizer agrees with another on marks.
+        letters = [each for each in run if not unicodedata.category(each).startswith("M")]
+        pairs += map("".join, itertools.pairwise(letters)) if len(letters) > 1 else letters
+    return (_IN_PAIRS.sub(" ", text) if pairs else text), pairs
+
+
 def searchable(text: str, most_bytes: int = MAX_BYTES) -> str:
     """A text or query and, where there are any, other words for it, as many as fit."""
     room = most_bytes - len(text.encode()) - len(_SEPARATOR.encode())
@@ -70,13 +80,9 @@ def _terms(text: str) -> list[str]:
         plain = unicodedata.normalize("NFKC", _MARKS.sub(r"\1", word))
         if plain != word:
             terms.append(plain)
-        runs = _IN_PAIRS.findall(plain)
-        if runs:  # what stands between them is a word too: the figure of an article
-            terms += " ".join(_IN_PAIRS.split(plain)).split()
-        for run in runs:
-            # No tokenizer agrees with another on marks.
-            letters = [each for each in run if not unicodedata.category(each).startswith("M")]
-            terms += map("".join, itertools.pairwise(letters)) if len(letters) > 1 else letters
+        between, pairs = parted(plain)
+        if pairs:  # what stands between them is a word too: the figure of an article
+            terms += [*between.split(), *pairs]
     return terms
 
 
