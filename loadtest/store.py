@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -328,8 +330,9 @@ SEVERAL = st.lists(ACTS, min_size=1, max_size=4)
 
 
 class Machine(RuleBasedStateMachine):
-    """Steps in any order. `base` and `loop` are set by who runs it."""
+    """Steps in any order. `base`, `loop` and the collections' `name` are set by who runs it."""
 
+    name: str
     base: tuple[MilvusStore, Registry, Clock]
     loop: asyncio.AbstractEventLoop
     numbers: ClassVar = itertools.count()
@@ -338,7 +341,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         store, registry, clock = self.base
-        self.world = World(store, registry, f"stateful{next(self.numbers)}", clock)
+        self.world = World(store, registry, f"{self.name}{next(self.numbers)}", clock)
 
     @initialize(acts=SEVERAL)
     def begin(self, acts: list[list[Act]]) -> None:
@@ -394,11 +397,19 @@ class Machine(RuleBasedStateMachine):
         self.loop.run_until_complete(what)
 
 
-def run(uri: str, address: str, steps: int, each: int, seed: int | None = None) -> Counter[str]:
+def run(
+    uri: str,
+    address: str,
+    steps: int,
+    each: int,
+    seed: int | None = None,
+    name: str = "stateful",
+) -> Counter[str]:
     """Drive a store for about so many steps, so many of them on each collection.
 
     Args:
         address: Of the registry.
+        name: Of the collections, before their numbers.
 
     Returns:
         How many steps of each kind there were.
@@ -410,7 +421,7 @@ def run(uri: str, address: str, steps: int, each: int, seed: int | None = None) 
     clock = Clock()
     store = MilvusStore(uri, "", timeout_s=60)
     registry = Registry(address, clock=clock)
-    made = {"base": (store, registry, clock), "loop": loop, "steps": Counter()}
+    made = {"base": (store, registry, clock), "loop": loop, "steps": Counter(), "name": name}
     machine: type[Machine] = type("Driven", (Machine,), made)
     settings = hypothesis.settings(
         max_examples=max(1, steps // each),
@@ -433,6 +444,16 @@ def run(uri: str, address: str, steps: int, each: int, seed: int | None = None) 
     return machine.steps
 
 
+def _shared(uri: str, registries: Sequence[str], options: argparse.Namespace) -> Counter[str]:
+    """Steps on a server, which makes whoever is alone wait: by several processes at once."""
+    jobs, steps = range(options.jobs), options.steps // options.jobs
+    seeds = [None if options.seed is None else options.seed + job for job in jobs]
+    names = [f"stateful{job}x" for job in jobs]
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as processes:
+        given = (registries, itertools.repeat(steps), itertools.repeat(options.each), seeds, names)
+        return sum(processes.map(partial(run, uri), *given), Counter())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=10_000)
@@ -440,22 +461,25 @@ def main() -> None:
     parser.add_argument("--on", choices=("lite", "server"), default="lite")
     parser.add_argument("--registry", help="postgresql://…, empty; default: a SQLite file")
     parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes that share the steps on a server"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
+    if options.jobs > 1 and (options.on == "lite" or options.registry):
+        parser.error("--jobs goes with --on server and a SQLite registry for each of them")
     with tempfile.TemporaryDirectory(prefix="trivium-store-") as name:
         folder, started = Path(name), time.monotonic()
-        drive: Callable[[str], Counter[str]] = partial(
-            run,
-            address=options.registry or str(folder / "registry.db"),
-            steps=options.steps,
-            each=options.each,
-            seed=options.seed,
-        )
+        # A clock that is ahead in one process makes others' claims look old: each has its own.
+        registries = [
+            options.registry or str(folder / f"registry{job}.db") for job in range(options.jobs)
+        ]
         if options.on == "lite":
-            done = drive(str(folder / "milvus.db"))
+            milvus = str(folder / "milvus.db")
+            done = run(milvus, registries[0], options.steps, options.each, options.seed)
         else:
             with servers.milvus(folder / "milvus") as server:
-                done = drive(f"http://127.0.0.1:{server.listen_port}")
+                done = _shared(f"http://127.0.0.1:{server.listen_port}", registries, options)
         seconds = time.monotonic() - started
     if options.json:
         print(json.dumps({"on": options.on, "steps": done.total(), "seconds": seconds, **done}))
