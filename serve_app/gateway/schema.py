@@ -46,16 +46,20 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "n": (None, 1),
+    "reasoning_effort": (None,),
+    "top_logprobs": (None, 0),
+    "web_search_options": (None,),
+}
+# Those that hint at how to serve a request, which is answered rightly without: clients send them to
+# every server. They are left out, and said to be where they ask for something.
+_HINTS: dict[str, tuple[Any, ...]] = {
     "prediction": (None,),
     "prompt_cache_key": (None,),
     "prompt_cache_retention": (None,),
-    "reasoning_effort": (None,),
     "safety_identifier": (None,),
     "service_tier": (None, "auto", "default"),
     "store": (None, False),
-    "top_logprobs": (None, 0),
     "verbosity": (None, "medium"),
-    "web_search_options": (None,),
 }
 
 _SAMPLING = (
@@ -147,6 +151,13 @@ class ChatCompletionRequest(Body):
     parallel_tool_calls: bool | None = None
     user: str | None = Field(default=None, max_length=512)
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    prediction: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    service_tier: Any = None
+    store: Any = None
+    verbosity: Any = None
     collection: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
 
     @model_validator(mode="before")
@@ -191,6 +202,7 @@ class ChatCompletionRequest(Body):
             pinned=resolve(self.model),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             options=self._options(),
+            adapted=tuple(n for n, quiet in _HINTS.items() if getattr(self, n) not in quiet),
         )
         if question.only_frontier and question.pinned not in (None, Route.FRONTIER):
             raise UnsupportedParameter(

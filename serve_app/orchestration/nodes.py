@@ -98,6 +98,7 @@ class Nodes:
             TriviumError: It is the frontier, and the router cannot be asked whether it is barred.
         """
         run, question = runtime.context, state["question"]
+        run.adapted.update(dict.fromkeys(question.adapted))
         named = question.named
         why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
         decision = await self._routed(run, question)

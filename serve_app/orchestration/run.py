@@ -175,6 +175,7 @@ class Question:
         max_tokens: The caller's bound on the answer; `None` leaves it to the road.
         options: Sampling parameters under their OpenAI names.
         adapter: The expert's adapter that the caller named.
+        adapted: Parameters of the caller's that no road takes, and that an answer can do without.
     """
 
     messages: tuple[Message, ...]
@@ -183,6 +184,7 @@ class Question:
     max_tokens: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     adapter: Adapter | None = None
+    adapted: tuple[str, ...] = ()
 
     @property
     def only_frontier(self) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,7 +146,6 @@ def test_replayed_assistant_message_is_taken_as_the_sdk_returned_it() -> None:
         ("logprobs", True),
         ("top_logprobs", 3),
         ("logit_bias", {"1": 2}),
-        ("store", True),
         ("reasoning_effort", "high"),
         ("modalities", ["audio"]),
     ],
@@ -162,6 +162,22 @@ def test_what_no_road_honours_is_refused_by_name(name: str, value: Any) -> None:
 )
 def test_what_asks_for_nothing_special_is_dropped(name: str, value: Any) -> None:
     assert asked(**{name: value}) == asked()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("store", True),
+        ("verbosity", "low"),
+        ("prompt_cache_key", "k"),
+        ("prediction", {"type": "content", "content": "x"}),
+        ("service_tier", "flex"),
+        ("safety_identifier", "someone"),
+    ],
+)
+def test_a_hint_is_left_out_and_said_to_be(name: str, value: Any) -> None:
+    assert asked(**{name: value}) == replace(asked(), adapted=(name,))
+    assert asked(**{name: None}) == asked()
 
 
 def test_two_rival_bounds_are_refused() -> None:
