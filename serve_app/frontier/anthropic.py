@@ -83,6 +83,8 @@ class AnthropicProvider:
             theirs: options.pop(ours) for ours, theirs in self._NAMES.items() if ours in options
         }
         form = options.pop("response_format", None)
+        effort = options.pop("reasoning_effort", None)
+        output = {**_structured(form), **({"effort": effort} if effort else {})}
         tools = _tools(options)
         request: dict[str, Any] = {
             "extra_headers": headers(generation),
@@ -90,7 +92,7 @@ class AnthropicProvider:
             "max_tokens": generation.max_tokens,
             "messages": _turns(generation.messages),
             **(_with_json(tools) if form and form["type"] == "json_object" else tools),
-            **_structured(form),
+            **({"output_config": output} if output else {}),
         }
         system = [m.content for m in generation.messages if m.role in ("system", "developer")]
         if system:
@@ -223,7 +225,7 @@ def _structured(form: Mapping[str, Any] | None) -> dict[str, Any]:
     """OpenAI's `response_format` with a schema."""
     match form:
         case {"type": "json_schema", "json_schema": {"schema": schema}}:
-            return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+            return {"format": {"type": "json_schema", "schema": schema}}
     return {}
 
 

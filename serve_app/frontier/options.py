@@ -23,6 +23,7 @@ _TABLE: Mapping[str, tuple[How, How, How]] = {
     "seed": ("passed", "dropped", "dropped"),
     "presence_penalty": ("passed", "dropped", "dropped"),
     "frequency_penalty": ("passed", "dropped", "dropped"),
+    "reasoning_effort": ("passed", "passed", "bounded"),
     "stop": ("passed", "emulated", "passed"),
     "response_format": ("passed", "passed", "passed"),
     "tools": ("passed", "passed", "passed"),
@@ -33,11 +34,15 @@ TABLE: Mapping[str, Mapping[Protocol, How]] = {
     name: dict(zip(_PROTOCOLS, how, strict=True)) for name, how in _TABLE.items()
 }
 
-# Wishes about sampling. A model that refuses one is asked without it.
-WISHES = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+# Wishes about how an answer comes about. A model that refuses one is asked without it.
+WISHES = (
+    *("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"),
+    "reasoning_effort",
+)
 BOUND = "max_completion_tokens"
 
 _RANGES: Mapping[tuple[Protocol, str], tuple[float, float]] = {("anthropic", "temperature"): (0, 1)}
+_LEAST_EFFORT = {"none": "low", "minimal": "low"}  # of Anthropic's models that have it
 _LEAST_TOKENS: Mapping[Protocol, int] = {"openai-responses": 16}
 _REMEMBERED = 1000
 _IN_JSON = "Answer with one JSON object."
@@ -87,9 +92,8 @@ class Fitting:
                 case "passed":
                     pass
                 case "bounded":
-                    least, most = _RANGES[self.protocol, name]
-                    if not least <= value <= most:
-                        options[name] = min(max(value, least), most)
+                    options[name] = self._bounded(name, value)
+                    if options[name] != value:
                         adapted.append(name)
                 case "dropped":
                     del options[name]
@@ -115,6 +119,12 @@ class Fitting:
         if len(self.refused) >= _REMEMBERED:
             self.refused.clear()
         self.refused.add(_asked(param, value))
+
+    def _bounded(self, name: str, value: Any) -> Any:
+        if name == "reasoning_effort":
+            return _LEAST_EFFORT.get(value, value)
+        least, most = _RANGES[self.protocol, name]
+        return min(max(value, least), most)
 
     def _how(self, name: str, value: Any, options: Mapping[str, Any], *, refused: bool) -> How:
         how = TABLE.get(name, {}).get(self.protocol, "passed")

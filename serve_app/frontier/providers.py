@@ -235,6 +235,8 @@ _PARAMS = {
     BOUND: BOUND,
     "text": "response_format",
     "output_config": "response_format",
+    "effort": "reasoning_effort",
+    "reasoning": "reasoning_effort",
     "stop_sequences": "stop",
     "input": "messages",
     "system": "messages",
@@ -252,10 +254,11 @@ def _param(error: Any) -> str | None:
     body = getattr(error, "body", None)
     told = body.get("error", body) if isinstance(body, Mapping) else {}
     if isinstance(param := told.get("param") if isinstance(told, Mapping) else None, str):
-        return _PARAMS.get(re.split(r"[.\[]", param, maxsplit=1)[0])
+        first, *rest = re.split(r"[.\[]", param)
+        return _PARAMS.get("effort" if rest[:1] == ["effort"] else first)
     said = told.get("message") if isinstance(told, Mapping) else None
     names = _NAMED.findall(said[:500]) if isinstance(said, str) else []
-    wishes = [name for name in names if name in WISHES]
+    wishes = [name for name in names if _PARAMS.get(name) in WISHES]
     return next((_PARAMS[name] for name in (*wishes, *names) if name in _PARAMS), None)
 
 

@@ -55,6 +55,8 @@ class ResponsesProvider:
     def _request(self, generation: Generation) -> dict[str, Any]:
         options = dict(generation.options)
         form = options.pop("response_format", None)
+        if effort := options.pop("reasoning_effort", None):
+            options["reasoning"] = {"effort": effort}
         if tools := options.pop("tools", None):
             options["tools"] = [_tool(each["function"]) for each in tools]
         if isinstance(choice := options.get("tool_choice"), dict):

@@ -46,7 +46,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "moderation": (None,),
     "n": (None, 1),
-    "reasoning_effort": (None,),
     "top_logprobs": (None, 0),
     "web_search_options": (None,),
 }
@@ -69,6 +68,7 @@ _SAMPLING = (
     "seed",
     "presence_penalty",
     "frequency_penalty",
+    "reasoning_effort",
     "response_format",
 )
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
@@ -145,6 +145,9 @@ class ChatCompletionRequest(Body):
     seed: Whole | None = Field(default=None, ge=-(2**63), lt=2**63)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
+        None
+    )
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: ToolChoice | None = None

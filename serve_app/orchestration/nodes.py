@@ -43,6 +43,7 @@ from serve_app.orchestration.state import State, reason
 from serve_app.telemetry import tracing
 
 BOUND = "max_completion_tokens"
+EFFORT = "reasoning_effort"
 _ONLY_FRONTIER = "tools and pictures go to the frontier alone"
 
 
@@ -269,6 +270,13 @@ class Nodes:
             return unanswered(run, question, detours.NOT_NOW)
         raise told
 
+    def _wishes(self, run: Run, road: Route, question: Question) -> dict[str, Any]:
+        """What the caller set, as a road takes it."""
+        wishes = dict(question.options)
+        if road is Route.EXPERT and wishes.pop(EFFORT, None):
+            run.adapted[EFFORT] = None  # it answers at once
+        return wishes
+
     def _bound(self, run: Run, road: Route, wanted: int) -> int:
         """How many tokens an answer may have. A bound of the caller's above ours is said."""
         most = self._most.get(road, self._models[road][1])
@@ -298,7 +306,7 @@ class Nodes:
             max_tokens=self._bound(run, road, question.max_tokens or usual),
             options={
                 **instructions.options,
-                **question.options,
+                **self._wishes(run, road, question),
                 **(through.options if through else {}),
             },
             adapter=release,

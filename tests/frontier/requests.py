@@ -54,7 +54,10 @@ def takes_no(name: str) -> Take:
 
     def take(body: dict[str, Any]) -> Wrong | None:
         said = f"Unsupported parameter: '{name}' is not supported with this model."
-        return Wrong(name, said) if name in body else None
+        found: Any = body
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        return Wrong(name, said) if found is not None else None
 
     return take
 

@@ -46,6 +46,7 @@ OPTIONS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31),
         "presence_penalty": st.floats(-2, 2),
         "frequency_penalty": st.floats(-2, 2),
+        "reasoning_effort": st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh"]),
         "stop": st.lists(st.sampled_from(["END", "\n", " ", "llo"]), min_size=1, max_size=4),
         "response_format": st.sampled_from(
             [
@@ -109,9 +110,14 @@ async def test_a_model_that_takes_a_parameter_no_more_is_asked_without(
         "seed": 1,
         "presence_penalty": 1,
         "frequency_penalty": 1,
+        "reasoning_effort": "high",
         "stop": ["l"],
     }
-    theirs = "stop_sequences" if (kind, name) == ("anthropic", "stop") else name
+    theirs = {
+        ("anthropic", "stop"): "stop_sequences",
+        ("anthropic", "reasoning_effort"): "output_config.effort",
+        ("openai-responses", "reasoning_effort"): "reasoning.effort",
+    }.get((kind, name), name)
     asked = Generation(ASK.messages, 32, {name: options[name]})
     wire = Wire()
     requests = 0
@@ -127,7 +133,7 @@ async def test_a_model_that_takes_a_parameter_no_more_is_asked_without(
             # A wish is left out, and that is said; what the answer must keep is kept by us.
             assert adapted(deltas) == ((name,) if name in WISHES else ())
             assert text(deltas) == ("Héllo" if name in WISHES else "Hé")
-    assert theirs not in wire.body
+    assert theirs.partition(".")[0] not in wire.body
     assert requests <= 3  # refused once, at most
 
 
@@ -185,6 +191,7 @@ async def test_what_cannot_be_adapted_is_refused_by_name(kind: Kind) -> None:
         ("anthropic", {"temperature": 0.1, "top_p": 0.9}, {"temperature": 0.1, "top_p": None}),
         ("openai", {"seed": 7, "presence_penalty": 1}, {"seed": 7, "presence_penalty": 1}),
         ("openai-responses", {"seed": 7}, {"seed": None}),
+        ("openai", {"reasoning_effort": "high"}, {"reasoning_effort": "high"}),
     ],
 )
 async def test_what_is_adapted_is_said(
@@ -193,6 +200,23 @@ async def test_what_is_adapted_is_said(
     deltas, body = await heard(kind, Generation(ASK.messages, 32, options))
     assert {name: body.get(name) for name in expected} == expected
     assert set(adapted(deltas)) == {name for name in options if body.get(name) != options[name]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "effort", "expected", "said"),
+    [
+        ("openai-responses", "minimal", {"reasoning": {"effort": "minimal"}}, ()),
+        ("anthropic", "high", {"output_config": {"effort": "high"}}, ()),
+        ("anthropic", "none", {"output_config": {"effort": "low"}}, ("reasoning_effort",)),
+    ],
+)
+async def test_effort_reaches_each_provider_in_its_own_words(
+    kind: Kind, effort: str, expected: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    asked = Generation(ASK.messages, 32, {"reasoning_effort": effort})
+    deltas, body = await heard(kind, asked)
+    assert {name: body[name] for name in expected} == expected
+    assert adapted(deltas) == said
 
 
 @BOTH

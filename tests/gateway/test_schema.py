@@ -146,7 +146,6 @@ def test_replayed_assistant_message_is_taken_as_the_sdk_returned_it() -> None:
         ("logprobs", True),
         ("top_logprobs", 3),
         ("logit_bias", {"1": 2}),
-        ("reasoning_effort", "high"),
         ("modalities", ["audio"]),
     ],
 )

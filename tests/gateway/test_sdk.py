@@ -227,6 +227,27 @@ async def test_what_was_adapted_is_said() -> None:
             assert raw.headers["x-trivium-adapted"] == "max_completion_tokens, seed"
 
 
+async def test_hints_and_effort_are_never_refused() -> None:
+    house = House()
+    async with sdk_of(house) as client:
+        for road, left in (
+            ("expert", "prompt_cache_key, service_tier, store, reasoning_effort"),
+            ("frontier", "prompt_cache_key, service_tier, store"),
+        ):
+            raw = await client.chat.completions.with_raw_response.create(
+                model=f"trivium/{road}",
+                messages=TURNS,
+                store=True,
+                service_tier="flex",
+                prompt_cache_key="k",
+                reasoning_effort="high",
+            )
+            assert raw.headers["x-trivium-adapted"] == left
+    (asked,) = house.frontier.asked
+    assert asked.options["reasoning_effort"] == "high"
+    assert "reasoning_effort" not in house.expert.asked[-1].options
+
+
 async def test_facts_that_cannot_be_looked_up_are_503_with_a_time_to_ask_again() -> None:
     house = House(
         knowledge=FixedKnowledge(Unavailable("down")),
