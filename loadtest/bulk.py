@@ -122,7 +122,7 @@ def runs(folder: Path, config: Path, count: int, kind: str, console: Console) ->
     return found
 
 
-async def searches(settings: Settings, count: int, rounds: int) -> dict[str, Any]:
+async def searches(settings: Settings, count: int, rounds: int, console: Console) -> dict[str, Any]:
     """p50 and p95 of a search, beside the same call on pymilvus, one at a time, in turns."""
     from pymilvus import AsyncMilvusClient
 
@@ -149,7 +149,9 @@ async def searches(settings: Settings, count: int, rounds: int) -> dict[str, Any
 
     try:
         taken = await _in_turns({"bare pymilvus": bare, "retriever": ours}, count, rounds)
+        console.print("search", json.dumps(taken))
         single = await _single(retriever, ours, count, rounds)
+        console.print("beside 8 clients", json.dumps(single))
     finally:
         await client.close()
         await store.close()
@@ -235,6 +237,7 @@ def configured(folder: Path, uri: str) -> Path:
     """A settings file for a knowledge base of its own."""
     retrieval = {
         "milvus_uri": uri,
+        "registry": str(folder / "registry.db"),
         "embedding_model": str(corpus.static_model(folder)),
         "timeout_s": 120,
     }
@@ -247,10 +250,12 @@ def configured(folder: Path, uri: str) -> Path:
 def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
     with servers.milvus(folder / "milvus") as server:
         config = configured(folder, f"http://127.0.0.1:{server.listen_port}")
-        found = {"runs": runs(folder, config, options.documents, options.kind, console)}
+        found: dict[str, Any] = {"runs": {}}
+        if not options.search:
+            found["runs"] = runs(folder, config, options.documents, options.kind, console)
         settings = load(config).resolved(Path.cwd())
         with console.status("searching"):
-            found |= asyncio.run(searches(settings, options.documents, options.rounds))
+            found |= asyncio.run(searches(settings, options.documents, options.rounds, console))
         with console.status("checking every chunk"):
             found["check"] = check(config)
     return found
@@ -262,6 +267,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["files", "jsonl"], default="files")
     parser.add_argument("--rounds", type=int, default=300, help="searches, and single writes")
     parser.add_argument("--folder", type=Path, help="keep everything there; default: a passing one")
+    parser.add_argument("--search", action="store_true", help="only what --folder holds already")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     console = Console(stderr=True)

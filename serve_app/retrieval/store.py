@@ -335,17 +335,19 @@ class MilvusStore:
         all_: bool = False,
         where: str = "",
     ) -> list[dict[str, Any]]:
-        """Rows by their keys; with `all_`, others' latest writes are waited for if one is missing.
+        """Rows by their keys, which name a version: one that is there says what it ever will.
 
+        If one is missing, this store's latest writes are waited for, or with `all_` everybody's.
         To wait for those always would cost a server some hundred milliseconds.
         """
         found: list[dict[str, Any]] = []
         for start in range(0, len(keys), _PAGE):
             part = list(keys[start : start + _PAGE])
             named = f"id in {json.dumps(part)}{where and f' and {where}'}"
-            rows = await self._query(index.name, named, fields, self._consistency(index.name))
-            if all_ and len(rows) < len(part):
-                rows = await self._query(index.name, named, fields, "Strong")
+            rows = await self._query(index.name, named, fields, "Eventually")
+            if len(rows) < len(part):
+                sure = "Strong" if all_ else self._consistency(index.name)
+                rows = await self._query(index.name, named, fields, sure)
             found += rows
         return found
 
