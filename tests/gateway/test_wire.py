@@ -65,7 +65,7 @@ WHOLE: list[tuple[type[Wire], dict[str, Any]]] = [
             "presence_penalty": 1,
             "frequency_penalty": 1,
             "reasoning_effort": "low",
-            "prediction": {"type": "content", "content": "p"},
+            "prediction": "p",
             "prompt_cache_key": "k",
             "prompt_cache_retention": "24h",
             "safety_identifier": "i",
