@@ -206,12 +206,8 @@ class Writer:
             keys = row_ids(each.key, each.version, each.chunks)
             by_index.setdefault(each.index, []).extend(keys)
         for index, keys in by_index.items():
-            try:
+            async with self._unless_dropped(collection.name, index):
                 await self._store.remove(index, keys)
-            except TriviumError:
-                now = await self._collection(collection.name)
-                if any(each.name == index for each in (*now.active, *now.retired)):
-                    raise  # else it was dropped meanwhile
         removed = sum(map(len, by_index.values()))
         return removed + (await self.sweep(collection, died) if died else 0)
 
@@ -235,10 +231,21 @@ class Writer:
         for index in {*collection.active, *collection.retired}:
             copies = await self._registry.documents.copies(index.name, keys)
             rightful = {key for each in copies.values() for key in _keys(each)}
-            there = {each.id for each in await self._store.places(index.name, names)}
-            await self._store.remove(index.name, sorted(there - rightful))
-            removed += len(there - rightful)
+            async with self._unless_dropped(collection.name, index.name):
+                there = {each.id for each in await self._store.places(index.name, names)}
+                await self._store.remove(index.name, sorted(there - rightful))
+                removed += len(there - rightful)
         return removed
+
+    @contextlib.asynccontextmanager
+    async def _unless_dropped(self, collection: str, index: str) -> AsyncIterator[None]:
+        """What is asked of an index that is dropped meanwhile need not be done any more."""
+        try:
+            yield
+        except TriviumError:
+            now = await self._collection(collection)
+            if any(each.name == index for each in (*now.active, *now.retired)):
+                raise
 
     @contextlib.asynccontextmanager
     async def claimed(

@@ -22,6 +22,7 @@ from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts, index_name, milvus_name
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
+from serve_app.retrieval.writing import Writer
 from tests.retrieval.bases import Base, content
 
 pytestmark = [
@@ -279,6 +280,17 @@ async def test_a_reindex_finishes_what_dead_writers_have_left(base: Base, collec
     finally:
         documents._clock = clock
     assert await is_sound(base, collection)
+
+
+async def test_an_index_that_is_dropped_meanwhile_need_not_be_swept(
+    base: Base, collection: str
+) -> None:
+    await replica(base).ingest(collection, "t", [doc("a", "text")])
+    await reindex(base, collection)
+    seen = await base.catalogue.collection(collection)
+    assert await base.catalogue.prune(collection, 0) == [index_name(collection, 1)]
+    assert await Writer(base.store, base.registry).sweep(seen, [Facts("t", "a")]) == 0
+    assert await texts(base, collection, "a") == ["text"]
 
 
 @pytest.mark.parametrize("calls", [5, 6])
