@@ -20,6 +20,7 @@ from serve_app.domain import Delta, Generation, RequestContext, Route
 from serve_app.errors import RoadBarred, SettingsError, Unavailable
 from serve_app.frontier.masking import Masked
 from serve_app.frontier.pictures import Pictures
+from serve_app.frontier.providers import not_configured
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.pins import Pins, carried, matched
 from serve_app.settings import FrontierSettings, from_args
@@ -106,6 +107,8 @@ class FrontierServer:
         }
         name = f"chat {now.settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
+            if not any(each.provider for each in now.settings.upstreams):
+                raise not_configured()  # before the work of masking what goes nowhere
             ask = partial(now.upstreams.generate, deadline=context.deadline)
             deltas = Masked(ask, now.settings.mask).generate(generation)
             async with aclosing(coalesce(deltas)) as merged:

@@ -131,13 +131,18 @@ class FittedProvider:
                     return
 
 
+def not_configured() -> TriviumError:
+    """Our error where there is no provider."""
+    return FrontierNotConfigured(
+        "no frontier provider is configured; set frontier.provider, frontier.model and its key"
+    )
+
+
 class NoProvider:
     """No key, no frontier: says so, and lets the graph choose another road."""
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Delta]:
-        raise FrontierNotConfigured(
-            "no frontier provider is configured; set frontier.provider, frontier.model and its key"
-        )
+        raise not_configured()
         yield Delta()  # makes this an async generator
 
     async def aclose(self) -> None:
