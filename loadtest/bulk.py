@@ -250,9 +250,7 @@ def configured(folder: Path, uri: str) -> Path:
 def measure(options: argparse.Namespace, folder: Path, console: Console) -> dict[str, Any]:
     with servers.milvus(folder / "milvus") as server:
         config = configured(folder, f"http://127.0.0.1:{server.listen_port}")
-        found: dict[str, Any] = {"runs": {}}
-        if not options.search:
-            found["runs"] = runs(folder, config, options.documents, options.kind, console)
+        found = {"runs": runs(folder, config, options.documents, options.kind, console)}
         settings = load(config).resolved(Path.cwd())
         with console.status("searching"):
             found |= asyncio.run(searches(settings, options.documents, options.rounds, console))
@@ -267,7 +265,6 @@ def main() -> None:
     parser.add_argument("--kind", choices=["files", "jsonl"], default="files")
     parser.add_argument("--rounds", type=int, default=300, help="searches, and single writes")
     parser.add_argument("--folder", type=Path, help="keep everything there; default: a passing one")
-    parser.add_argument("--search", action="store_true", help="only what --folder holds already")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     console = Console(stderr=True)

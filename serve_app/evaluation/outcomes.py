@@ -127,6 +127,7 @@ def _costs(scores: Mapping[str, Vector], weak: Vector, strong: Vector, costs: Ve
         if name != "router":
             ways[name] = _top(score, int(taken.sum()))
     ways["oracle"] = (strong > weak).astype(float)
+    cheap, dear = costs.sum(0)
     table: Table = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     for name, way in ways.items():
@@ -143,7 +144,7 @@ def _costs(scores: Mapping[str, Vector], weak: Vector, strong: Vector, costs: Ve
         intervals[name] = {
             "quality": metrics.interval(lambda d, r=right: float(r[d].mean()), len(weak))  # type: ignore[misc]
         }
-        if 0 < way.mean() < 1:
+        if 0 < way.mean() < 1 and dear > cheap:
             everything = np.arange(len(weak))
             table[name]["above_mix"] = ahead(everything)
             intervals[name]["above_mix"] = metrics.interval(ahead, len(weak))
@@ -160,8 +161,11 @@ def _costs(scores: Mapping[str, Vector], weak: Vector, strong: Vector, costs: Ve
 
 
 def _ahead(right: Vector, paid: Vector, weak: Vector, strong: Vector, costs: Vector) -> float:
-    """Quality above that of calls to the strong model in random order, at the same cost."""
+    """Quality above that of calls to the strong model in random order, at the same cost; NaN where
+    the strong model costs no more."""
     cheap, dear = costs.sum(0)
+    if dear <= cheap:
+        return float("nan")
     share = (paid.sum() - cheap) / (dear - cheap)
     return float(right.mean() - (weak.mean() + share * (strong.mean() - weak.mean())))
 

@@ -98,6 +98,8 @@ class FrontierServer:
         self, now: _InForce, context: RequestContext, generation: Generation
     ) -> AsyncGenerator[Delta]:
         await _check(now.pins, context, generation)
+        if not any(each.provider for each in now.settings.upstreams):
+            raise not_configured()  # before pictures are fetched and texts masked that go nowhere
         generation = await now.pictures.as_data(generation, context.deadline)
         attributes = {
             "gen_ai.operation.name": "chat",
@@ -107,8 +109,6 @@ class FrontierServer:
         }
         name = f"chat {now.settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
-            if not any(each.provider for each in now.settings.upstreams):
-                raise not_configured()  # before the work of masking what goes nowhere
             ask = partial(now.upstreams.generate, deadline=context.deadline)
             deltas = Masked(ask, now.settings.mask).generate(generation)
             async with aclosing(coalesce(deltas)) as merged:

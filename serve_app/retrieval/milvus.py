@@ -34,6 +34,8 @@ _BAD_PARAMETERS = range(1100, 1200)
 _BAD_FIELDS = range(1700, 1800)
 _UNEXPECTED = (1, 65535)  # which 2.3 says of anything: its words have to tell
 _REFUSED = re.compile(r"cannot parse expression|exceeds? (the )?max length|illegal|invalid param")
+# What 2.3 says where a search meets rows that are being taken in; other failures may take long.
+_TRIPPED = re.compile(r"fail(ed)? to (search|query).*service internal error", re.I | re.S)
 _READS = 3  # of one call
 # What pymilvus itself finds wrong with a call.
 _NEVER_RIGHT = (
@@ -124,7 +126,7 @@ class Milvus:
                 except MilvusException as error:
                     if error.code in (_NOT_CONNECTED, _NOT_LOADED):
                         await self.load(name)
-                    elif error.code not in _UNEXPECTED or _is_permanent(error):
+                    elif error.code not in _UNEXPECTED or not _TRIPPED.search(error.message):
                         raise
             return await read()
 

@@ -335,7 +335,7 @@ class MilvusStore:
         all_: bool = False,
         where: str = "",
     ) -> list[dict[str, Any]]:
-        """Rows by their keys, which name a version: one that is there says what it ever will.
+        """Rows by their keys, which name a version: text and vector of one never change.
 
         If one is missing, this store's latest writes are waited for, or with `all_` everybody's.
         To wait for those always would cost a server some hundred milliseconds.

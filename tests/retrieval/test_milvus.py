@@ -7,7 +7,7 @@ from pymilvus import MilvusException
 from pymilvus.exceptions import ParamError
 
 from serve_app.errors import KnowledgeRefused, TriviumError, Unavailable
-from serve_app.retrieval.milvus import translated
+from serve_app.retrieval.milvus import Milvus, translated
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,26 @@ def test_what_would_come_again_is_not_said_to_pass(
 def test_an_index_that_is_not_there_is_named_as_such() -> None:
     with pytest.raises(Unavailable, match="trivium collections check"), translated():
         raise MilvusException(100, "collection not found")
+
+
+@pytest.mark.parametrize(
+    ("said", "reads"),
+    [
+        ("failed to search/query delegator 1: fail to Query: service internal error", 3),
+        ("etcdserver: request timed out", 1),
+    ],
+)
+async def test_a_read_that_trips_over_a_write_is_read_again_and_no_other(
+    said: str, reads: int
+) -> None:
+    milvus = Milvus("http://127.0.0.1:1", "", timeout_s=1)
+    asked: list[str] = []
+
+    async def read() -> str:
+        asked.append(said)
+        raise MilvusException(65535, said)
+
+    with pytest.raises(Unavailable):
+        await milvus.read("index", read)
+    assert len(asked) == reads
+    await milvus.close()
