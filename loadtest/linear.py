@@ -29,7 +29,7 @@ from serve_app.orchestration.messages import told
 from serve_app.pins import Pin, carried, find
 from serve_app.retrieval import formats, index
 from serve_app.retrieval.embedder import Tokens
-from serve_app.retrieval.search_text import normalised, searchable
+from serve_app.search_text import normalised, searchable
 from serve_app.settings import MaskSettings
 
 SIZES = (16_000, 32_000, 64_000, 128_000)

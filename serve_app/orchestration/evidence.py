@@ -15,7 +15,7 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
-from serve_app.retrieval.search_text import parted
+from serve_app.search_text import parted
 
 # East Asian stops end a sentence without a blank, unless a bracket or quotation mark closes after.
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|(?<=[。！？])(?![」』”’）])\s*|\n+")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app.retrieval.blocks import Part, sections
-from serve_app.retrieval.search_text import MAX_BYTES, unspaced
+from serve_app.search_text import MAX_BYTES, unspaced
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _UNSPACED_END = re.compile(r"(?<=[。！？｡．])")

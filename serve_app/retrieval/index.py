@@ -18,7 +18,7 @@ from serve_app.domain import Chunk, Document
 from serve_app.errors import UnprocessableDocument
 from serve_app.retrieval import admission, blocks, chunking
 from serve_app.retrieval.registry.entries import Facts, document_key
-from serve_app.retrieval.search_text import normalised
+from serve_app.search_text import normalised
 
 _HEADINGS = blocks.BETWEEN
 

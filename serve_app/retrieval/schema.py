@@ -16,7 +16,7 @@ from serve_app.retrieval.admission import MOST_GROUPS
 from serve_app.retrieval.index import Place, Row, Stored
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import Copy, Facts, document_key
-from serve_app.retrieval.search_text import MAX_BYTES, searchable, shown
+from serve_app.search_text import MAX_BYTES, searchable, shown
 from serve_app.settings.sections import VectorIndex
 
 Field = Literal["dense", "sparse"]

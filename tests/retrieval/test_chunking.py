@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from serve_app.retrieval import chunking
 from serve_app.retrieval.chunking import Piece
-from serve_app.retrieval.search_text import MAX_BYTES
+from serve_app.search_text import MAX_BYTES
 
 _LINES = st.lists(
     st.one_of(
