@@ -32,6 +32,7 @@ from serve_app.retrieval.registry.collections import Collections
 from serve_app.retrieval.registry.documents import Documents
 from serve_app.retrieval.registry.meetings import Meetings
 from serve_app.retrieval.registry.runs import Runs
+from serve_app.retrieval.registry.sketches import Sketches
 from serve_app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class Registry:
         documents: Documents and their copies in indexes.
         runs: Files, as bulk runs list and read them.
         meetings: Documents, as bulk runs meet them in files.
+        sketches: What collections speak of.
 
     Args:
         clock: Unix seconds.
@@ -113,6 +115,7 @@ class Registry:
         self.documents = Documents(self._database, clock)
         self.runs = Runs(self._database, clock)
         self.meetings = Meetings(self._database, clock)
+        self.sketches = Sketches(self._database, clock)
 
     @classmethod
     def of(cls, settings: Settings) -> Registry:

@@ -365,6 +365,8 @@ class Collections:
             select(files.url).where(files.collection == name).distinct(),
             lambda urls: delete(tables.files).where(files.collection == name, files.url.in_(urls)),
         )
+        drawn = delete(tables.sketches).where(tables.sketches.c.collection == name)
+        await self._database.write(lambda it: it.execute(drawn))
         await self._database.write(
             lambda it: it.execute(delete(tables.collections).where(collections.name == name))
         )

@@ -214,3 +214,19 @@ sources = Table(
     Column("held_by", _TOKEN),
     Column("held_until", Float, nullable=False, default=0.0),
 )
+
+# One row for each tenant's part of a collection that was ever sketched. `content` is none where the
+# tenant has nothing in it any more. `drawn_to` is the latest change that is in it; `stale` counts
+# documents of which it still holds what they were.
+sketches = Table(
+    "sketches",
+    metadata,
+    Column("collection", _COLLECTION, primary_key=True),
+    Column("tenant", Words, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("content", LargeBinary),
+    Column("drawn_to", Float, nullable=False),
+    Column("stale", Integer, nullable=False),
+    # The one process that draws it.
+    Column("held_until", Float, nullable=False, default=0.0),
+)

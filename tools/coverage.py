@@ -1,0 +1,166 @@
+"""Makes the model of whether a knowledge base speaks of a question, and measures it on bases that
+it has not seen.
+
+    python -m tools.coverage --data ../shared/data
+
+Bases are the passages of `rag/answering`; the questions of the same rows are covered by them, and
+timeless questions about anything (EverGreenQA) and those of the other bases are not. Each base is
+left out once: the figures printed are those of the model that was fitted without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from serve_app.models import prepare, router_encoder
+from serve_app.router.coverage import SHIPPED, Coverage, vectors
+from serve_app.router.encoder import Encoder, Floats
+from serve_app.settings import Settings
+from serve_app.sketches import Sketch, words
+
+# Those whose licence lets what is learned from them be shipped.
+BASES = ("squadshifts_new_wiki", "policyqa", "pubmedqa", "tatqa")
+_QUESTIONS = 300  # of each base, with all passages of their rows
+_OTHERS = 100  # of the questions of each other base
+_CENTRES = 256
+_COMMON = 4  # questions that a word must have to be listed
+_TEXTS = 256
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A knowledge base and questions that it speaks of."""
+
+    sketch: Sketch
+    questions: list[str]
+    vectors: Floats
+
+
+def encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    parts = range(0, len(texts), _TEXTS)
+    return np.concatenate([vectors(encoder.encode(texts[at : at + _TEXTS])) for at in parts])
+
+
+def read_base(encoder: Encoder, path: Path) -> Base:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    rows = [row for row in rows if row["answerable"] and row.get("kind") != "gold-passage-removed"]
+    random.Random(1).shuffle(rows)  # noqa: S311  # the same every time
+    rows = rows[:_QUESTIONS]
+    documents: dict[str, str] = {}
+    for row in rows:
+        for each in row["passages"]:
+            text = f"{each['title']}\n{each['text']}"
+            documents[text[:200]] = text
+    parts = ((name, [text]) for name, text in documents.items())
+    sketch = Sketch.empty().with_texts(parts, lambda texts: encoded(encoder, texts))
+    questions = [row["question"] for row in rows]
+    return Base(sketch, questions, encoded(encoder, questions))
+
+
+def background(encoder: Encoder, questions: Sequence[str]) -> Coverage:
+    """A model without weights: what questions about anything are like."""
+    have = Counter(word for text in questions for word in words(text).tolist())
+    common = {word: count for word, count in have.items() if count >= _COMMON}
+    listed = sorted(common)
+    rarities = [math.log(len(questions) / common[word]) for word in listed]
+    centres = KMeans(_CENTRES, n_init=1, random_state=0).fit(encoded(encoder, questions))
+    lengths = np.linalg.norm(centres.cluster_centers_, axis=1, keepdims=True)
+    return Coverage(
+        np.zeros(4, np.float32),
+        np.asarray(centres.cluster_centers_ / lengths, dtype=np.float32),
+        np.array(listed, np.uint32),
+        np.array(rarities, np.float32),
+        math.log(len(questions) / 2),
+    )
+
+
+def features(
+    model: Coverage, name: str, bases: dict[str, Base], others: Base
+) -> tuple[Floats, Labels]:
+    """Of a base: questions that it speaks of (1), about anything (0), of other bases (2)."""
+    base, rows, kinds = bases[name], [], []
+    asked = [(1, base, len(base.questions)), (0, others, len(others.questions))]
+    asked += [(2, each, _OTHERS) for other, each in bases.items() if other != name]
+    for kind, of, most in asked:
+        for text, vector in list(zip(of.questions, of.vectors, strict=True))[:most]:
+            rows.append(model.features(base.sketch, text, vector))
+            kinds.append(kind)
+    return np.stack(rows), np.array(kinds)
+
+
+def fitted(model: Coverage, tables: Sequence[tuple[Floats, Labels]]) -> Coverage:
+    """The model with its weights: every base, and both answers of each, count the same."""
+    rows = np.concatenate([table for table, _ in tables])
+    covered = np.concatenate([kinds == 1 for _, kinds in tables])
+    weights = np.concatenate([np.where(k == 1, 1 / sum(k == 1), 1 / sum(k != 1)) for _, k in tables])
+    found = LogisticRegression(C=10.0, max_iter=2000)
+    found.fit(rows, covered, sample_weight=weights / weights.mean())
+    made = [*found.coef_[0], found.intercept_[0]]
+    return replace(model, weights=np.array(made, np.float32))
+
+
+def scores(model: Coverage, table: Floats, kinds: Labels) -> dict[str, float]:
+    logits = table @ model.weights[:-1] + model.weights[-1]
+    return {
+        "auc": float(roc_auc_score(kinds == 1, logits)),
+        "covered": float((logits[kinds == 1] > 0).mean()),
+        "about anything": float((logits[kinds == 0] > 0).mean()),
+        "of other bases": float((logits[kinds == 2] > 0).mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the public sets")
+    parser.add_argument("--output", type=Path, default=SHIPPED)
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    options = parser.parse_args()
+    settings = Settings()
+    if not router_encoder(settings).is_dir():
+        prepare(settings, "router encoder")
+    encoder = Encoder(router_encoder(settings), max_tokens=settings.router.max_tokens, threads=2)
+    path = options.data / "volatility/evergreenqa_train.jsonl"
+    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    # What questions are like is learned from one half, what is not covered from the other.
+    model = background(encoder, [row["query"] for row in rows[::2]])
+    timeless = [row["query"] for row in rows[1::2] if not row["volatile"]]
+    others = Base(Sketch.empty(), timeless, encoded(encoder, timeless))
+    bases = {
+        name: read_base(encoder, options.data / f"rag/answering/{name}/train.jsonl.gz")
+        for name in BASES
+    }
+    tables = {name: features(model, name, bases, others) for name in bases}
+    found = {}
+    for name in bases:
+        without = fitted(model, [table for other, table in tables.items() if other != name])
+        found[name] = {"texts": bases[name].sketch.texts, **scores(without, *tables[name])}
+    fitted(model, list(tables.values())).save(options.output)
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name, each in found.items():
+        told = ", ".join(f"{key} {value:.3f}" for key, value in each.items())
+        sys.stdout.write(f"{name}: {told}\n")
+
+
+if __name__ == "__main__":
+    main()
