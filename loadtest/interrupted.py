@@ -16,13 +16,14 @@ import argparse
 import asyncio
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ from serve_app.retrieval.scanning import intervals
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import Settings, load
 
-_STARTED_S = {"ingest": 15.0, "reindex": 5.0}  # before that it has loaded modules, and Ray
-_LEASE_S = 20.0  # for so long a reindex waits for one before it that has died (`catalogue`)
+_LOOK_S = 0.02  # between two looks at how far it is
+_MOMENT_S = 2.0
 _OWN = 500  # documents that are put one by one before a reindex
 _PAUSE_S = 0.05  # between two changes
 
@@ -62,48 +63,51 @@ def whole(command: list[str]) -> tuple[dict[str, Any], float]:
     return json.loads(done.stdout), time.monotonic() - started
 
 
-def killed(command: list[str], after_s: float) -> bool:
-    """Start a command and kill it, and all that it has started; false where it ended before."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after_s)
-        return False
-    family = [psutil.Process(process.pid)]
-    family += family[0].children(recursive=True)
-    for each in family:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
-    process.wait()
-    return True
-
-
 def killed_often(
     command: list[str],
-    seconds: float,
-    kills: int,
+    done: Callable[[], int],
+    points: Sequence[int],
     draw: random.Random,
     console: Console,
-    *,
-    starts_s: float,
-    waits_s: float = 0.0,
-) -> list[float]:
-    """Kill a command that takes so long alone; after how many seconds, each time.
+) -> list[int]:
+    """Start a command again and again, and kill it with all that it has started, each time when so
+    much is done and a moment later. How much was done then, of those that did not end before.
 
     Args:
-        starts_s: What it takes before its work begins.
-        waits_s: How long it waits for the one before that was killed.
+        done: How far the work has come, whoever did it.
+        points: Ascending.
     """
-    points: list[float] = []
-    # What one has done the next need not do: so all together come about as far as its end.
-    share = 2 * max(seconds - starts_s, starts_s) / kills
-    while len(points) < kills:
-        point = starts_s + draw.uniform(0.0, share) + (waits_s if points else 0.0)
-        if not killed(command, point):
-            console.print(f"it ended before {point:.1f} s: {len(points)} kills")
+    reached: list[int] = []
+    for point in points:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and done() < point:
+            time.sleep(_LOOK_S)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(0.0, _MOMENT_S))
+            console.print(f"it ended before {point} were done: {len(reached)} kills")
             break
-        points.append(round(point, 1))
-        console.print(f"killed after {point:.1f} s")
-    return points
+        family = [psutil.Process(process.pid)]
+        family += family[0].children(recursive=True)
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+        reached.append(done())
+        console.print(f"killed when {reached[-1]} were done")
+    return reached
+
+
+def counted(registry: Path, statement: str) -> Callable[[], int]:
+    """What a statement counts in a registry; 0 as long as there is none."""
+
+    def count() -> int:
+        try:
+            with closing(sqlite3.connect(f"file:{registry}?mode=ro", uri=True, timeout=30)) as it:
+                return int(it.execute(statement).fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+    return count
 
 
 async def content(settings: Settings, collection: str) -> Words:
@@ -194,9 +198,20 @@ class Changes:
 
 
 def check(config: Path, collection: str) -> dict[str, Any]:
+    """What `check --repair` has found, and the exit status of a check after it.
+
+    Of an index that was begun and never used nobody but a check knows.
+    """
     command = trivium("collections", "check", collection, config=config)
+    mended = subprocess.run([*command, "--repair"], capture_output=True, text=True, check=False)
+    (said,) = json.loads(mended.stdout or "[{}]")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {"exit": done.returncode, "said": json.loads(done.stdout or "[]")}
+    return {"found": said.get("counts"), "lost": said.get("lost"), "exit": done.returncode}
+
+
+def points(draw: random.Random, kills: int, most: int) -> list[int]:
+    """Random, ascending, within all the work."""
+    return sorted(draw.randrange(most) for _ in range(kills))
 
 
 def ingests(
@@ -211,9 +226,10 @@ def ingests(
     report, seconds = whole(command("undisturbed"))
     console.print(f"undisturbed: {seconds:.0f} s, {json.dumps(report)}")
     draw = random.Random(options.seed)
-    points = killed_often(
-        command("killed"), seconds, options.kills, draw, console, starts_s=_STARTED_S["ingest"]
-    )
+    inside = "SELECT count(*) FROM documents WHERE collection = 'killed' AND state = 'in'"
+    done = counted(Path(settings.retrieval.registry_address), inside)
+    chosen = points(draw, options.kills, options.documents)
+    reached = killed_often(command("killed"), done, chosen, draw, console)
     last, taken = whole(command("killed"))
     wanted = asyncio.run(content(settings, "undisturbed"))
     found = asyncio.run(content(settings, "killed"))
@@ -221,7 +237,7 @@ def ingests(
         "documents": len(wanted),
         "chunks": report["chunks"],
         "undisturbed_s": round(seconds, 1),
-        "killed_after_s": points,
+        "killed_at": reached,
         "last_run": {"embedded": last["embedded"], "s": round(taken, 1)},
         "equal": wanted == found,
         "check": check(config, "killed"),
@@ -241,18 +257,20 @@ def reindexes(options: argparse.Namespace, config: Path, console: Console) -> di
     draw = random.Random(options.seed + 1)
     changes = Changes(settings, "killed", asyncio.run(content(settings, "killed")), draw)
     asyncio.run(changes.some(threading.Event(), _OWN))
+    copied = (
+        "SELECT count(*) FROM copies WHERE index_name = "
+        "(SELECT filling FROM collections WHERE name = 'killed')"
+    )
+    done = counted(Path(settings.retrieval.registry_address), copied)
+    chosen = points(draw, options.kills, options.documents)
     with changes.going_on():
-        points = killed_often(
-            *(command("killed"), seconds, options.kills, draw, console),
-            starts_s=_STARTED_S["reindex"],
-            waits_s=_LEASE_S,
-        )
+        reached = killed_often(command("killed"), done, chosen, draw, console)
         _, taken = whole(command("killed"))
     found = asyncio.run(content(settings, "killed"))
     wanted = changes.wanted
     return {
         "undisturbed_s": round(seconds, 1),
-        "killed_after_s": points,
+        "killed_at": reached,
         "last_run_s": round(taken, 1),
         "changes": changes.done,
         "documents": len(found),
