@@ -405,7 +405,7 @@ def run(
     seed: int | None = None,
     name: str = "stateful",
 ) -> Counter[str]:
-    """Drive a store for about so many steps, so many of them on each collection.
+    """Drive a store for so many steps or a few more, so many of them on each collection at most.
 
     Args:
         address: Of the registry.
@@ -424,7 +424,6 @@ def run(
     made = {"base": (store, registry, clock), "loop": loop, "steps": Counter(), "name": name}
     machine: type[Machine] = type("Driven", (Machine,), made)
     settings = hypothesis.settings(
-        max_examples=max(1, steps // each),
         stateful_step_count=each,
         deadline=None,
         database=None,
@@ -436,7 +435,10 @@ def run(
     try:
         if seed is not None:
             hypothesis.seed(seed)(machine)
-        run_state_machine_as_test(machine, settings=settings)
+        # Hypothesis ends some examples early.
+        while (left := steps - machine.steps.total()) > 0:
+            more = hypothesis.settings(settings, max_examples=-(-left // each))
+            run_state_machine_as_test(machine, settings=more)
     finally:
         loop.run_until_complete(store.close())
         loop.run_until_complete(registry.close())
