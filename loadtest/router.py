@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from rich.table import Table
 
 from serve_app import models
 from serve_app.cli import local
+from serve_app.cli.bases import of_files
+from serve_app.router.coverage import Base, Coverage
 from serve_app.router.encoder import Encoder
 from serve_app.router.heads import SHIPPED, Heads
-from serve_app.router.policy import DEFAULT, load_policy
 from serve_app.router.rows import Row, read_rows
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
@@ -67,6 +69,12 @@ def settings() -> Settings:
     return Settings().resolved(Path.cwd())
 
 
+def handbook(own: Settings) -> Base:
+    """The demo's knowledge base, as a replica has it."""
+    encoder = Encoder(models.router_encoder(own), max_tokens=own.router.max_tokens, threads=1)
+    return of_files(["configs/demo/handbook"], own.retrieval.chunk_tokens, encoder, Coverage.load())
+
+
 def trivium(rows: list[Row]) -> Choose:
     """The shipped heads for the demo; heads trained on the rows for anything else."""
     from serve_app.router.training import train
@@ -78,7 +86,9 @@ def trivium(rows: list[Row]) -> Choose:
     on_roads = {row.intent for row in rows} <= set(heads.intents)
     if not on_roads:
         heads = train(encoder, rows, heads, roads={}, card={})
-    router = SemanticRouter(encoder, heads, load_policy(DEFAULT))
+    coverage = Coverage.load()
+    bases = {("", "default"): handbook(own)}
+    router = SemanticRouter.of(own, encoder, heads, coverage, bases)
 
     def choose(query: str) -> str:
         (made,) = router.decide([Turns(query)], ["default"])
@@ -190,7 +200,24 @@ def through_serve(data: Path | None) -> dict[str, Any]:
     class Nobody:
         """Stands where the expert would: stage 2 is off."""
 
+    class Retriever:
+        """Stands where the retriever would: every tenant has the demo's handbook."""
+
+        def __init__(self, sketch: bytes) -> None:
+            self.sketch = sketch
+
+        async def sketches(
+            self, context: RequestContext, collection: str, tenants: Sequence[str]
+        ) -> dict[str, tuple[int, bytes]]:
+            return dict.fromkeys(tenants, (1, self.sketch))
+
+        async def sketches_changed(
+            self, context: RequestContext, since: float
+        ) -> tuple[float, list[tuple[str, str]]]:
+            return 0.0, []
+
     own = settings()
+    sketch = handbook(own).sketch.to_bytes()
     with local.cluster(own, purpose="bench"):
         router = serve.deployment(
             RouterServer,
@@ -203,15 +230,18 @@ def through_serve(data: Path | None) -> dict[str, Any]:
         ).bind(
             own.router,
             models.router_encoder(own),
-            models.router_heads(own),
+            partial(models.ready_heads, {}),
             serve.deployment(Nobody).bind(),
+            serve.deployment(Retriever).bind(sketch),
             None,
         )
         serve.run(router, name="bench", route_prefix=None)
 
         async def load(queries: Sequence[str], callers: int) -> tuple[list[float], float]:
             handle = serve.get_app_handle("bench")
-            decider = RemoteRouter(Remote(handle, "router", 10), 2, own.router.max_batch_size, "")
+            decider = RemoteRouter(
+                Remote(handle, "router", 10), 2, own.router.max_batch_size, "", "default"
+            )
             taken: list[float] = []
             end = time.perf_counter() + SECONDS
 

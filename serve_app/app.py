@@ -1,7 +1,7 @@
 """Who talks to whom, on one page: two Serve applications.
 
     trivium                                                     expert
-    Gateway ──▶ Router      which road? (in doubt it asks Expert)
+    Gateway ──▶ Router      which road? (Retriever tells it what is known; in doubt it asks Expert)
        ├────────────────────────────────────────────────────────▶ Expert      vLLM
        ├──────▶ Retriever   Milvus
        └──────▶ Frontier    OpenAI, Anthropic, …
@@ -80,7 +80,10 @@ def trivium(args: Mapping[str, Any]) -> Application:
     traces = settings.telemetry.otlp_traces_endpoint
     the_expert: DeploymentHandle[Any] = DeploymentHandle("Expert", app_name="expert")
     retriever = serve.deployment(RetrieverServer, name="Retriever", **_STEADY).bind(
-        {"retrieval": args.get("retrieval", {})}, models.embedding_models(), traces
+        {"retrieval": args.get("retrieval", {})},
+        models.embedding_models(),
+        partial(models.sketching, dict(args)),
+        traces,
     )
     frontier = serve.deployment(FrontierServer, name="Frontier", **_STEADY).bind(pins, traces)
     router = serve.deployment(
@@ -93,6 +96,7 @@ def trivium(args: Mapping[str, Any]) -> Application:
         models.router_encoder(settings),
         partial(models.ready_heads, dict(args)),
         the_expert,
+        retriever,
         traces,
     )
     gateway = serve.deployment(GatewayServer, name="Gateway", **_STEADY)

@@ -139,11 +139,15 @@ class Decision:
     Attributes:
         terms: What each road was held to be worth; of those that no pin forbids the best is
             `route`. Empty where nothing was weighed.
-        versions: Of what decided, by name: `heads` and `policy`.
-        scores: Probability that each road is the query's own; they sum to 1.
+        versions: Of what decided, by name: `heads`, `policy`, `outcomes`, `coverage` and `sketch`.
+        scores: Probability that the query is the expert's work, a question, or the frontier's
+            work; they sum to 1.
         volatility: Probability that the true answer changes with time or live data.
         complexity: Probability that a small model fails where a frontier model succeeds.
-        confidence: Probability that `route` is the query's own road.
+        coverage: Probability that the tenant's knowledge base speaks of it; `None`: nobody could
+            tell.
+        kinds: Probability of each kind that the outcomes of roads are known for; they sum to 1.
+        confidence: Probability that the answer of `route` is right.
         fit: For each declared intent, the probability that this is its task.
         in_scope: Probability that the query belongs to any declared intent.
         read: Share of the query's letters in scripts that the router's encoder can read.
@@ -152,6 +156,7 @@ class Decision:
             `fallback` (nobody could decide).
         barred: Roads that a pin of the policy forbids; none of them may stand in either.
         intended: Names of the pins whose intents some turn of the user has; `None`: nobody looked.
+        tokens: Of the conversation, about.
         latency_ms: Time inside the router replica, queueing for the batch included.
         usage: What stage 2 took of the expert's model; `None` where it was not asked.
     """
@@ -163,6 +168,8 @@ class Decision:
     confidence: float
     stage: str
     reason: str
+    coverage: float | None = None
+    kinds: Mapping[str, float] = field(default_factory=dict)
     fit: Mapping[str, float] = field(default_factory=dict)
     in_scope: float = 1.0
     read: float = 1.0
@@ -171,8 +178,14 @@ class Decision:
     terms: Mapping[Route, Term] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     intended: tuple[str, ...] | None = None
+    tokens: int = 0
     latency_ms: float = 0.0
     usage: Usage | None = None
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether evidence may help, whoever answers."""
+        return self.volatile or (self.coverage or 0.0) >= 0.5
 
     @property
     def version(self) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.errors import SettingsError
-from serve_app.router import encoder, export, heads
+from serve_app.router import coverage, encoder, export, heads
 from serve_app.settings import BUNDLED, Settings, from_args
+from serve_app.sketches import Embed
 
 DEMO_MODEL = "smollm2-135m-instruct"
 
@@ -77,6 +78,20 @@ def ready_heads(args: Mapping[str, Any]) -> Path:
     if not found.is_file():
         prepare(settings, "router heads")
     return found
+
+
+def sketching(args: Mapping[str, Any]) -> Embed:
+    """What makes the vectors of sketches: the router's encoder, made here where it lacks.
+
+    Args:
+        args: Settings as plain data, which hold no secrets.
+    """
+    settings = from_args(args)
+    folder = router_encoder(settings)
+    if not folder.is_dir():
+        prepare(settings, "router encoder")
+    made = encoder.Encoder(folder, max_tokens=settings.router.max_tokens, threads=1)
+    return lambda texts: coverage.vectors(made.encode(texts))
 
 
 def embedding_models() -> dict[str, str]:

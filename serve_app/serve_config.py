@@ -21,12 +21,13 @@ from serve_app import models
 from serve_app.ledger.prices import PriceTable
 from serve_app.plain_data import yaml_file
 from serve_app.router.fetching import digest_of, fetch
+from serve_app.router.outcomes import load_outcomes
 from serve_app.router.policy import load_policy
 from serve_app.settings import Scaling, Settings
 
 Plain = dict[str, Any]
 
-_ENCODER = ("examples", "intents", "max_tokens", "threads")
+_ENCODER = ("examples", "intents", "max_tokens", "threads", "sketch_bytes")
 _NOT_TRAINED: dict[str, Any] = {"examples": [], "intents": {}}
 _STORE = (
     *("milvus_uri", "milvus_ca", "registry", "vector_index"),
@@ -46,7 +47,11 @@ def checked(settings: Settings) -> Settings:
     prices = PriceTable.load(ledger.prices, ledger.machines)
     for model in settings.models_used:
         prices.require(model)
-    more: Plain = {"policy": _content(router.policy)}
+    load_outcomes(router.outcomes)
+    more: Plain = {
+        "policy": _content(router.policy),
+        "outcomes": _content(router.outcomes),
+    }
     if router.examples or router.heads:
         # Those trained here are a file like any other once they are.
         more |= {"heads": router.heads or str(models.router_heads(settings))}
@@ -106,9 +111,14 @@ def _trivium(settings: Settings, plain: Plain) -> list[Plain]:
         "expert": _omit(_live(plain, "expert"), "environment"),
         "retrieval": retrieval,
     }
+    prices = _pick(gateway["ledger"], "prices", "machines", "baseline_model")
+    if settings.frontier.provider:
+        # Its key is not everywhere, so a router is told of no provider.
+        prices["baseline_model"] = settings.frontier.model
+    model = _pick(gateway["expert"], "model")
     configs = (
         ("Gateway", settings.gateway.scaling, gateway),
-        ("Router", settings.router.scaling, {"router": router}),
+        ("Router", settings.router.scaling, {"router": router, "ledger": prices, "expert": model}),
         ("Retriever", settings.retrieval.scaling, {"retrieval": retrieval}),
         (
             "Frontier",

@@ -98,9 +98,7 @@ class Sketch:
             self.texts + texts, hashes[kept], summed[kept], joined[kept], sampled, vectors
         )
 
-    def _sampled(
-        self, new: dict[int, str], embed: Embed
-    ) -> tuple[Hashes, npt.NDArray[np.float16]]:
+    def _sampled(self, new: dict[int, str], embed: Embed) -> tuple[Hashes, npt.NDArray[np.float16]]:
         old = dict(zip(self.sampled.tolist(), self.vectors, strict=True))
         chosen = sorted({*old, *new})[:SAMPLES]
         if fresh := [number for number in chosen if number not in old]:

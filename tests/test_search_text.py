@@ -13,8 +13,8 @@ from loadtest.words import Models
 from serve_app.domain import Document, SearchQuery
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
-from serve_app.search_text import MAX_BYTES, normalised, searchable, shown
 from serve_app.retrieval.store import MilvusStore
+from serve_app.search_text import MAX_BYTES, normalised, searchable, shown
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from serve_app.models import prepare, router_encoder
-from serve_app.router.coverage import SHIPPED, Coverage, vectors
+from serve_app.router.coverage import SHIPPED, USUAL, Background, Coverage, nearest, vectors
 from serve_app.router.encoder import Encoder, Floats
 from serve_app.settings import Settings
 from serve_app.sketches import Sketch, words
@@ -38,7 +38,7 @@ from serve_app.sketches import Sketch, words
 BASES = ("squadshifts_new_wiki", "policyqa", "pubmedqa", "tatqa")
 _QUESTIONS = 300  # of each base, with all passages of their rows
 _OTHERS = 100  # of the questions of each other base
-_CENTRES = 256
+_KEPT = 256  # questions about anything
 _COMMON = 4  # questions that a word must have to be listed
 _TEXTS = 256
 
@@ -76,17 +76,21 @@ def read_base(encoder: Encoder, path: Path) -> Base:
     return Base(sketch, questions, encoded(encoder, questions))
 
 
-def background(encoder: Encoder, questions: Sequence[str]) -> Coverage:
+def unfitted(encoder: Encoder, questions: Sequence[str]) -> Coverage:
     """A model without weights: what questions about anything are like."""
     have = Counter(word for text in questions for word in words(text).tolist())
     common = {word: count for word, count in have.items() if count >= _COMMON}
     listed = sorted(common)
     rarities = [math.log(len(questions) / common[word]) for word in listed]
-    centres = KMeans(_CENTRES, n_init=1, random_state=0).fit(encoded(encoder, questions))
-    lengths = np.linalg.norm(centres.cluster_centers_, axis=1, keepdims=True)
+    everything = encoded(encoder, questions)
+    centres = KMeans(_KEPT, n_init=1, random_state=0).fit(everything).cluster_centers_
+    kept = np.unique((centres @ everything.T).argmax(1))
+    vectors = everything[kept]
+    # The nearest to each is itself.
+    near = [(nearest(vectors, each, USUAL + 1) * (USUAL + 1) - 1.0) / USUAL for each in vectors]
     return Coverage(
         np.zeros(4, np.float32),
-        np.asarray(centres.cluster_centers_ / lengths, dtype=np.float32),
+        Background(vectors, [words(questions[i]) for i in kept], np.array(near, np.float32)),
         np.array(listed, np.uint32),
         np.array(rarities, np.float32),
         math.log(len(questions) / 2),
@@ -102,7 +106,8 @@ def features(
     asked += [(2, each, _OTHERS) for other, each in bases.items() if other != name]
     for kind, of, most in asked:
         for text, vector in list(zip(of.questions, of.vectors, strict=True))[:most]:
-            rows.append(model.features(base.sketch, text, vector))
+            near = nearest(model.background.vectors, vector, USUAL)
+            rows.append(model.features(base.sketch, words(text), vector, near))
             kinds.append(kind)
     return np.stack(rows), np.array(kinds)
 
@@ -111,15 +116,17 @@ def fitted(model: Coverage, tables: Sequence[tuple[Floats, Labels]]) -> Coverage
     """The model with its weights: every base, and both answers of each, count the same."""
     rows = np.concatenate([table for table, _ in tables])
     covered = np.concatenate([kinds == 1 for _, kinds in tables])
-    weights = np.concatenate([np.where(k == 1, 1 / sum(k == 1), 1 / sum(k != 1)) for _, k in tables])
+    weights = np.concatenate(
+        [np.where(k == 1, 1 / sum(k == 1), 1 / sum(k != 1)) for _, k in tables]
+    )
     found = LogisticRegression(C=10.0, max_iter=2000)
     found.fit(rows, covered, sample_weight=weights / weights.mean())
     made = [*found.coef_[0], found.intercept_[0]]
     return replace(model, weights=np.array(made, np.float32))
 
 
-def scores(model: Coverage, table: Floats, kinds: Labels) -> dict[str, float]:
-    logits = table @ model.weights[:-1] + model.weights[-1]
+def scores(model: Coverage, sketch: Sketch, table: Floats, kinds: Labels) -> dict[str, float]:
+    logits = table @ model.weights[:-1] + model.weights[-1] - model.base(sketch, 1).even
     return {
         "auc": float(roc_auc_score(kinds == 1, logits)),
         "covered": float((logits[kinds == 1] > 0).mean()),
@@ -141,7 +148,7 @@ def main() -> None:
     path = options.data / "volatility/evergreenqa_train.jsonl"
     rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     # What questions are like is learned from one half, what is not covered from the other.
-    model = background(encoder, [row["query"] for row in rows[::2]])
+    model = unfitted(encoder, [row["query"] for row in rows[::2]])
     timeless = [row["query"] for row in rows[1::2] if not row["volatile"]]
     others = Base(Sketch.empty(), timeless, encoded(encoder, timeless))
     bases = {
@@ -152,7 +159,10 @@ def main() -> None:
     found = {}
     for name in bases:
         without = fitted(model, [table for other, table in tables.items() if other != name])
-        found[name] = {"texts": bases[name].sketch.texts, **scores(without, *tables[name])}
+        found[name] = {
+            "texts": bases[name].sketch.texts,
+            **scores(without, bases[name].sketch, *tables[name]),
+        }
     fitted(model, list(tables.values())).save(options.output)
     if options.json:
         print(json.dumps(found))

@@ -47,6 +47,14 @@ HeadsFile = Annotated[
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Router policy; default: that of the settings.")
 ]
+OutcomesFile = Annotated[
+    Path | None,
+    typer.Option("--outcomes", help="What is known of the roads; default: that of the settings."),
+]
+BaseFiles = Annotated[
+    list[str],
+    typer.Option("--base", help="Files of the knowledge base; repeat for more. Default: none."),
+]
 
 
 @evaluate.command("router")
@@ -54,6 +62,8 @@ def evaluate_router(
     data: Annotated[Path, typer.Option("--data", "-d", help="Labelled rows, JSONL.")],
     heads: HeadsFile = None,
     policy: PolicyFile = None,
+    outcomes: OutcomesFile = None,
+    base: BaseFiles = [],  # noqa: B006  # Typer copies it
     plot: Annotated[
         Path | None,
         typer.Option(help="Write reliability and cost-quality curves here (.png, .svg)."),
@@ -73,7 +83,7 @@ def evaluate_router(
     from serve_app.evaluation.router import evaluate as measure
 
     rows = read_rows(data)
-    router = offline_router(config, heads, policy)
+    router = offline_router(config, heads, policy, outcomes, base)
     with errors.status(f"deciding {len(rows)} queries"):
         report = measure(router, rows)
     if not report.sections:

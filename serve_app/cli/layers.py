@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from serve_app import models
 from serve_app.cli import steps
+from serve_app.cli.bases import of_files
 from serve_app.cli.client import Json
 from serve_app.cli.console import errors, out
 from serve_app.domain import Route
 from serve_app.errors import SettingsError
+from serve_app.router.coverage import Coverage
 from serve_app.router.fetching import fetch
 from serve_app.router.heads import OUT_OF_SCOPE, SHIPPED, Heads
-from serve_app.router.policy import load_policy
 from serve_app.router.rows import Row, read_rows
 from serve_app.router.semantic import SemanticRouter
 from serve_app.settings import Settings, load
@@ -121,18 +123,32 @@ def train_router(
     )
 
 
-def offline_router(config: Path, heads: Path | None, policy: Path | None) -> SemanticRouter:
-    """The router in this process, without a cluster; prepares what is missing."""
+def offline_router(
+    config: Path,
+    heads: Path | None,
+    policy: Path | None,
+    outcomes: Path | None = None,
+    base: Sequence[str] = (),
+    tenant: str = "default",
+) -> SemanticRouter:
+    """The router in this process, without a cluster; prepares what is missing.
+
+    Args:
+        base: Files that the tenant's knowledge base would be made of; none: it has none.
+    """
     settings: Settings = load(config if config.is_file() else None).resolved(Path.cwd())
     if heads is not None:
         settings = settings.model_copy(update={"router": settings.router.with_heads(heads)})
-    loaded = load_policy(policy or settings.router.policy)
+    own = {"policy": policy, "outcomes": outcomes}
+    update = {name: path for name, path in own.items() if path is not None}
+    router = settings.router.model_copy(update=update)
+    settings = settings.model_copy(update={"router": router})
     encoder = steps.encoder(settings, threads=1)
     steps.prepare(settings, [s for s in models.missing(settings) if s == "router heads"])
-    router = settings.router
     trained = fetch(router.heads or str(models.router_heads(settings)), router.heads_sha256)
-    loaded.require(trained)
-    return SemanticRouter(encoder, trained, loaded)
+    coverage = Coverage.load()
+    known = of_files(base, settings.retrieval.chunk_tokens, encoder, coverage)
+    return SemanticRouter.of(settings, encoder, trained, coverage, {("", tenant): known})
 
 
 def _labels(rows: list[Row]) -> dict[str, Any]:

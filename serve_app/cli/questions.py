@@ -115,6 +115,19 @@ def route(
         Path | None,
         typer.Option(help="Router policy; default: the settings'.", rich_help_panel="Offline"),
     ] = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(
+            help="What is known of the roads; default: the settings'.", rich_help_panel="Offline"
+        ),
+    ] = None,
+    base: Annotated[
+        list[str],
+        typer.Option(
+            help="Files of the knowledge base; repeat for more. Default: none.",
+            rich_help_panel="Offline",
+        ),
+    ] = [],  # noqa: B006  # Typer copies it
     tenant: Annotated[
         str, typer.Option(help="Whose pins hold.", rich_help_panel="Offline")
     ] = "default",
@@ -133,7 +146,8 @@ def route(
     if input_ is not None and output is not None:
         if question is not None:
             raise InvalidRequest("give a question, or --input and --output")
-        decide_file(input_, output, offline_router(config, heads, policy), tenant)
+        router = offline_router(config, heads, policy, outcomes, base, tenant)
+        decide_file(input_, output, router, tenant)
         return
     with Client(url, api_key) as client:
         made = client.request("POST", "/v1/route", {"query": _text(question)})
@@ -152,8 +166,12 @@ def _show_decision(made: Mapping[str, Any]) -> None:
         table.add_row(road, f"{score:.3f}", *terms, style="bold" * (road == made["route"]))
     out.print(table)
     versions = "".join(f" · {name} {version}" for name, version in made["versions"].items())
+    coverage = "unknown" if made["coverage"] is None else f"{made['coverage']:.2f}"
+    kinds = " · ".join(f"{name} {share:.2f}" for name, share in made["kinds"].items())
+    out.print(kinds)
     out.print(
         f"volatility {made['volatility']:.2f} · complexity {made['complexity']:.2f} · "
+        f"coverage {coverage} · "
         f"stage {made['stage']} · {made['latency_ms']:.1f} ms{versions}"
     )
 

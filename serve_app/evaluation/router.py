@@ -50,7 +50,7 @@ def evaluate(router: SemanticRouter, rows: Sequence[Row], tenant: str = "default
     if len(intents) >= _FEWEST:
         sections += _intents(intents)
     if len(volatile) >= _FEWEST and 0 < sum(r.volatile or 0 for r, _ in volatile) < len(volatile):
-        sections.append(_volatility(volatile))
+        sections += [_volatility(volatile), _taken(volatile)]
     sections += outcomes.measure(
         router.encoder, [row for row, _ in graded], [made for _, made in graded], _FEWEST
     )
@@ -128,6 +128,26 @@ def _intents(pairs: Sequence[tuple[Row, Decision]]) -> list[Section]:
 def _volatility(pairs: Sequence[tuple[Row, Decision]]) -> Section:
     truth = np.array([float((row.volatile or 0) >= 0.5) for row, _ in pairs])
     return _binary("volatility", pairs, truth, [made.volatility for _, made in pairs])
+
+
+def _taken(pairs: Sequence[tuple[Row, Decision]]) -> Section:
+    """Where questions go whose answers change, and those whose answers do not."""
+    scores: Table = {}
+    for name, changes in (("static", False), ("changing", True)):
+        made = [made for row, made in pairs if ((row.volatile or 0) >= 0.5) is changes]
+        shares = {road.value: sum(m.route is road for m in made) / len(made) for road in Route}
+        looked_up = [m.route is Route.KNOWLEDGE or _with_evidence(m) for m in made]
+        scores[name] = {**shares, "looked up": sum(looked_up) / len(made)}
+    return Section(
+        "roads taken",
+        len(pairs),
+        scores,
+        notes=("looked up: by the knowledge road, or by the frontier before it answers",),
+    )
+
+
+def _with_evidence(made: Decision) -> bool:
+    return made.route is Route.FRONTIER and made.looks_up
 
 
 def _binary(

@@ -129,7 +129,9 @@ def create_app(services: Services) -> FastAPI:
         """The router's decision alone, with its scores."""
         messages = body.conversation
         async with metering.visit(request, caller, "chat") as visit:
-            made = await services.router.decide(visit.context, messages, visit.account)
+            made = await services.router.decide(
+                visit.context, messages, visit.account, body.collection or ""
+            )
         return responses.decision(made)
 
     @app.get("/v1/models", responses=ok(openapi.Models, "The models."))

@@ -84,6 +84,8 @@ class RouteDecision(BaseModel):
     versions: dict[str, str]
     volatility: float
     complexity: float
+    coverage: float | None
+    kinds: dict[str, float]
     confidence: float
     stage: str
     reason: str

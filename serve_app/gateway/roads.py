@@ -38,19 +38,27 @@ class RemoteRouter:
 
     Args:
         model: Which stage 2 asks.
+        collection: Where an answer would be looked up, where nobody names another.
     """
 
-    def __init__(self, remote: Remote, replicas: int, batch: int, model: str) -> None:
+    def __init__(
+        self, remote: Remote, replicas: int, batch: int, model: str, collection: str
+    ) -> None:
         self._remote = remote
         self._first = Together(remote, "decide", lanes=replicas, items=batch)
         self._model = model
+        self._collection = collection
         self._known: dict[str, tuple[float, tuple[Pin, ...]]] = {}  # by tenant: when, and which
 
     async def decide(
-        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+        self,
+        context: RequestContext,
+        messages: Sequence[Message],
+        purse: Purse | None,
+        collection: str = "",
     ) -> Decision:
         # Cut to what the router reads before it is sent. Pins are about all of it.
-        asked = turns(messages)
+        asked = replace(turns(messages), collection=collection or self._collection)
         if pins := await self._pins(context):
             all_turns = of_user(messages) if any(pin.intents for pin in pins) else ()
             found = await matched(pins, said(messages))

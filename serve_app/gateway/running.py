@@ -154,6 +154,7 @@ class Running:
             router.scaling.max_replicas,
             router.max_batch_size,
             settings.expert.model,
+            retriever.collection,
         )
         knowledge = RemoteKnowledge(Remote(self.peers.retriever, "knowledge", retriever.timeout_s))
         orchestrator = Orchestrator(

@@ -256,12 +256,16 @@ def adapter(model: str) -> tuple[str, int | None] | None:
 
 
 class RouteRequest(Body):
-    """`POST /v1/route`: a query, or a conversation."""
+    """`POST /v1/route`: a query, or a conversation.
+
+    `collection` is where an answer would be looked up.
+    """
 
     model_config = _like({"query": "What is our return window?"})
 
     query: str | None = Field(default=None, max_length=1_000_000)
     messages: list[WireMessage] | None = Field(default=None, min_length=1, max_length=512)
+    collection: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_-]{0,62}$")
 
     @property
     def conversation(self) -> tuple[Message, ...]:

@@ -7,11 +7,12 @@ from serve_app.orchestration.state import State
 
 
 def after_decide(state: State) -> str:
-    """Straight to the expert; to retrieval for facts, and for reasoning over what changes."""
+    """Straight to the expert; to retrieval for facts, and for reasoning over what changes or what
+    the knowledge base speaks of."""
     match state["road"]:
         case Route.KNOWLEDGE:
             return "rewrite"
-        case Route.FRONTIER if state["decision"].volatile and "chunks" not in state:
+        case Route.FRONTIER if state["decision"].looks_up and "chunks" not in state:
             return "rewrite"
         case Route.FRONTIER:
             return "frontier"

@@ -27,7 +27,7 @@ Fallbacks = Mapping[Route, tuple[Route, ...]]
 
 def needs_facts(decision: Decision) -> bool:
     """Whether the answer has to be looked up."""
-    return decision.route is Route.KNOWLEDGE or decision.volatile
+    return decision.route is Route.KNOWLEDGE or decision.looks_up
 
 
 def may_go_on(error: TriviumError, question: Question, failed: Route) -> bool:

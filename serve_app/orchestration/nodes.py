@@ -134,7 +134,9 @@ class Nodes:
                     return unpinned
             # A road that is named needs no second opinion.
             purse = None if named else run.purse
-            decision = await self._router.decide(run.context, question.messages, purse)
+            decision = await self._router.decide(
+                run.context, question.messages, purse, question.collection
+            )
         except TriviumError as error:
             # Nobody can say whether it needs facts, so it is looked up first: what the base has
             # nothing on goes to the expert. Nothing leaves the house.
@@ -166,7 +168,9 @@ class Nodes:
         if decision.stage != "pinned" or decision.route is not Route.FRONTIER:
             return detours.needs_facts(decision)
         try:
-            judged = await self._router.decide(run.context, question.messages, run.purse)
+            judged = await self._router.decide(
+                run.context, question.messages, run.purse, question.collection
+            )
         except TriviumError:
             return True
         self._noted(run, judged)

@@ -30,10 +30,15 @@ from serve_app.domain import (
 
 class Router(Protocol):
     async def decide(
-        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+        self,
+        context: RequestContext,
+        messages: Sequence[Message],
+        purse: Purse | None,
+        collection: str = "",
     ) -> Decision:
         """Where a question goes; a model that is asked for it is paid by `purse`, if there is one:
-        without, none is asked."""
+        without, none is asked. `collection` is where an answer would be looked up; empty: the one
+        of the settings."""
         ...
 
     async def may_bar(self, context: RequestContext) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
@@ -21,14 +21,17 @@ from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
+from serve_app.retrieval.sketching import Sketcher
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings, from_args
+from serve_app.sketches import Embed
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
 
 log = logging.getLogger(__name__)
 
 _MENDED_S = 10.0
+_SKETCHED_S = 1.0
 
 
 class RetrieverServer:
@@ -40,12 +43,14 @@ class RetrieverServer:
         fixed: Where the store is and which models there are (`{"retrieval": …}`), as long as the
             replica lives; the store's token comes from the environment.
         model_paths: Folders of embedding models, by their names in the settings.
+        sketching: Gives what makes a sketch's vectors: the router's encoder.
     """
 
     def __init__(
         self,
         fixed: Mapping[str, Any],
         model_paths: Mapping[str, str],
+        sketching: Callable[[], Embed],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
@@ -72,7 +77,8 @@ class RetrieverServer:
             _rules(settings),
             reranker,
         )
-        self._mending: asyncio.Task[None] | None = None
+        self._sketcher = Sketcher(self._store, self._registry, sketching())
+        self._working: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Take new settings (`{"retrieval": …}`), or go on with the old ones.
@@ -93,8 +99,8 @@ class RetrieverServer:
         self._store.be_patient(settings.timeout_s)
         self._retriever.chunk_tokens = settings.chunk_tokens
         self._retriever.rules = _rules(settings)
-        if self._mending is None:
-            self._mending = asyncio.create_task(self._mend())
+        if not self._working:
+            self._working = [asyncio.create_task(each()) for each in (self._mend, self._sketch)]
 
     async def search(
         self, context: RequestContext, collection: str, query: SearchQuery
@@ -179,6 +185,30 @@ class RetrieverServer:
             raise InvalidRequest(f"{method!r} is not for others to call on the store")
         async with asyncio.timeout(context.deadline - time.time()):
             return await getattr(self._store, method)(*args)
+
+    async def sketches(
+        self, context: RequestContext, collection: str, tenants: Sequence[str]
+    ) -> dict[str, tuple[int, bytes | None]]:
+        """What tenants' parts of a collection speak of: the version and content of each sketch."""
+        found = await self._registry.sketches.get(collection, tenants)
+        return {tenant: (each.version, each.content) for tenant, each in found.items()}
+
+    async def sketches_changed(
+        self, context: RequestContext, since: float
+    ) -> tuple[float, list[tuple[str, str]]]:
+        """As `Sketches.changed`."""
+        return await self._registry.sketches.changed(since)
+
+    async def _sketch(self) -> None:
+        """Keep the sketches in step, as long as this replica lives."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _SKETCHED_S)  # noqa: S311  # no secret
+            try:
+                await self._sketcher.step()
+            except TriviumError as error:
+                log.warning("sketches of the knowledge base are behind: %s", error)
+            except Exception:
+                log.exception("sketches of the knowledge base are behind")
 
     async def _mend(self) -> None:
         """Finish what replicas that died have left, as long as this one lives, and tell when the

@@ -37,10 +37,10 @@ from serve_app.retrieval.preparing import Embedder, Models, Preparation
 from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
-from serve_app.search_text import normalised, searchable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
 from serve_app.retrieval.writing import Writer
+from serve_app.search_text import normalised, searchable
 
 log = logging.getLogger(__name__)
 

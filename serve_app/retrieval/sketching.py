@@ -71,7 +71,8 @@ class Sketcher:
         sketch, stale = await self._sketched(due, collection.in_force, before)
         content = await asyncio.to_thread(sketch.to_bytes) if sketch.texts else None
         version = before.version + (content != before.content)
-        await self.registry.sketches.keep(due, Drawn(version, content, drawn_to, stale))
+        drawn = Drawn(version, content, drawn_to, stale)
+        await self.registry.sketches.keep(due, before, drawn)
         return True
 
     async def _sketched(self, due: Due, index: Index, before: Drawn) -> tuple[Sketch, int]:

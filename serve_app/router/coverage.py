@@ -3,14 +3,19 @@
 Three things tell it, weighed by a logistic regression that was fitted to questions and bases of
 several kinds (`tools/coverage.py`): how many of the question's words, by their rarity, stand in one
 block of the base; how many stand anywhere in it; and how much nearer the question is to the base's
-texts than to questions about anything at all.
+texts than to questions about anything at all. Bases differ in what questions about anything score
+on them: a wide one speaks a little of everything. So a score is read against that of such
+questions on the same base.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +27,13 @@ from serve_app.sketches import BLOCKS, Hashes, Sketch, words
 
 SHIPPED = Path(__file__).with_name("coverage.safetensors")
 FORMAT = "trivium-router-coverage/1"
-NEAREST = 5
+UNTOLD = 0.5  # where nobody can tell
+USUAL = 5  # questions about anything that one is compared with
 
-_UNSEEN = 0.5  # texts that a word stands in which stands in none
+# Half-way to where one in ten questions about anything would count as covered.
+_TOWARDS, _OF_ANYTHING = 0.5, 0.9
+_SENTENCE = 4  # words; no question of so many has none that is common
+_UNSEEN = 2.0  # texts that a word stands in which stands in none
 
 
 def vectors(encoded: Encoded) -> Floats:
@@ -33,12 +42,42 @@ def vectors(encoded: Encoded) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
+class Background:
+    """Questions about anything.
+
+    Attributes:
+        vectors: Of each, as `vectors` makes them.
+        words: Hashes of the words of each.
+        near: How near each is to the others.
+    """
+
+    vectors: Floats
+    words: Sequence[Hashes]
+    near: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What is known of a tenant's knowledge base.
+
+    Attributes:
+        sketch: Empty where there is nothing in it.
+        version: Of the sketch.
+        even: The score at which a question is as likely covered as not.
+    """
+
+    sketch: Sketch
+    version: int
+    even: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """The fitted model.
 
     Attributes:
         weights: Of the features of `features`, and the offset.
-        background: Vectors of questions about anything.
+        background: What a question is compared with, and a base's scores.
         hashes: Of words that many questions have, ascending.
         rarities: Of each: the logarithm of how few questions have it.
         unknown: The same of every other word.
@@ -46,26 +85,50 @@ class Coverage:
     """
 
     weights: Floats
-    background: Floats
+    background: Background
     hashes: Hashes
     rarities: Floats
     unknown: float
     version: str = ""
 
-    def of(self, sketch: Sketch, text: str, vector: Floats) -> float:
+    def base(self, sketch: Sketch, version: int) -> Base:
+        """A base by its sketch; takes some milliseconds."""
+        if not sketch.texts:
+            return Base(sketch, version)
+        asked = self.background
+        scores = [
+            self.score(self.features(sketch, *each))
+            for each in zip(asked.words, asked.vectors, asked.near, strict=True)
+        ]
+        return Base(sketch, version, _TOWARDS * float(np.quantile(scores, _OF_ANYTHING)))
+
+    def of(self, base: Base, text: str, vector: Floats) -> float:
         """Probability that the base speaks of it; 0 where there is nothing in the base.
 
         Args:
             vector: Of the text, as `vectors` makes them.
         """
-        if not sketch.texts:
+        if not base.sketch.texts:
             return 0.0
-        logit = float(self.features(sketch, text, vector) @ self.weights[:-1] + self.weights[-1])
-        return 1.0 / (1.0 + float(np.exp(-np.clip(logit, -30, 30))))
-
-    def features(self, sketch: Sketch, text: str, vector: Floats) -> Floats:
-        """What is weighed: words in one block, words anywhere (shares), nearness (cosines)."""
         asked = words(text)
+        near = nearest(self.background.vectors, vector, USUAL)
+        features = self.features(base.sketch, asked, vector, near)
+        if len(asked) >= _SENTENCE and features[1] < 0.5 and not self._has_common(asked):
+            return UNTOLD  # in another language than the base, perhaps
+        score = self.score(features) - base.even
+        return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
+
+    def score(self, features: Floats) -> float:
+        """Log-odds, before a base's own scores are taken into account."""
+        return float(features @ self.weights[:-1] + self.weights[-1])
+
+    def features(self, sketch: Sketch, asked: Hashes, vector: Floats, near: float) -> Floats:
+        """What is weighed: words in one block, words anywhere (shares), nearness (cosines).
+
+        Args:
+            asked: Hashes of the question's words.
+            near: How near the question is to those about anything.
+        """
         counts, blocks = _found(sketch, asked)
         rarity = np.minimum(
             np.log1p(sketch.texts / np.maximum(counts, _UNSEEN)), self._rarity(asked)
@@ -74,8 +137,11 @@ class Coverage:
         bits = np.unpackbits(blocks.view(np.uint8).reshape(len(asked), BLOCKS // 8), axis=1)
         together = float((rarity @ bits).max()) if len(asked) else 0.0
         anywhere = float(rarity[counts > 0].sum())
-        near = _nearest(sketch.vectors, vector) - _nearest(self.background, vector)
-        return np.array([together / total, anywhere / total, near], dtype=np.float32)
+        nearer = nearest(sketch.vectors, vector, 1) - near
+        return np.array([together / total, anywhere / total, nearer], dtype=np.float32)
+
+    def _has_common(self, asked: Hashes) -> bool:
+        return bool(np.isin(asked, self.hashes).any())
 
     def _rarity(self, asked: Hashes) -> Floats:
         at = np.searchsorted(self.hashes, asked).clip(max=len(self.hashes) - 1)
@@ -86,9 +152,13 @@ class Coverage:
         """Write a safetensors file."""
         from safetensors.numpy import save_file
 
-        tensors = {
+        about = self.background
+        tensors: dict[str, npt.NDArray[Any]] = {
             "weights": self.weights,
-            "background": self.background.astype(np.float16),
+            "background": about.vectors.astype(np.float16),
+            "words": np.concatenate(about.words),
+            "lengths": np.array([len(each) for each in about.words], np.uint32),
+            "near": about.near,
             "hashes": self.hashes,
             "rarities": self.rarities,
             "unknown": np.array([self.unknown], np.float32),
@@ -109,9 +179,14 @@ class Coverage:
                 if (found := (file.metadata() or {}).get("format")) != FORMAT:
                     raise ValueError(f"its format is {found!r}, not {FORMAT!r}")
                 read = {name: file.get_tensor(name) for name in list(file.keys())}
+            ends = np.cumsum(read["lengths"])[:-1]
             return cls(
                 read["weights"],
-                read["background"].astype(np.float32),
+                Background(
+                    read["background"].astype(np.float32),
+                    np.split(read["words"], ends),
+                    read["near"],
+                ),
                 read["hashes"],
                 read["rarities"],
                 float(read["unknown"][0]),
@@ -131,8 +206,8 @@ def _found(sketch: Sketch, asked: Hashes) -> tuple[Hashes, npt.NDArray[np.uint64
     )
 
 
-def _nearest(texts: npt.NDArray[np.floating], vector: Floats) -> float:
+def nearest(texts: npt.NDArray[np.floating], vector: Floats, count: int) -> float:
     """Mean cosine of the nearest few."""
-    cosines = texts.astype(np.float32) @ vector
-    few = min(NEAREST, len(cosines))
+    cosines = texts.astype(np.float32, copy=False) @ vector
+    few = min(count, len(cosines))
     return float(np.partition(cosines, -few)[-few:].mean())

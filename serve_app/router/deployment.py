@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,18 +24,20 @@ from serve_app.domain import Decision, RequestContext
 from serve_app.errors import SettingsError
 from serve_app.handles import Remote
 from serve_app.pins import Pin
+from serve_app.router.bases import Bases, Key
 from serve_app.router.classifier import GenerativeClassifier
+from serve_app.router.coverage import Coverage
 from serve_app.router.encoder import Encoder
 from serve_app.router.fetching import fetch
-from serve_app.router.policy import load_policy
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
-from serve_app.settings import RouterSettings, from_args
+from serve_app.settings import RouterSettings, Settings, from_args
 from serve_app.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
 _FETCH_S = 60.0
+_SKETCHES_S = 5.0
 
 Asked = tuple[Turns, str]
 
@@ -47,6 +49,7 @@ class RouterServer:
         fixed: Settings of the encoder, which hold as long as the replica lives.
         encoder: Folder of the encoder.
         heads: Gives the file of those that hold where the settings name none.
+        retriever: Tells what tenants' knowledge bases speak of.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class RouterServer:
         encoder: Path,
         heads: Callable[[], Path],
         expert: DeploymentHandle[Any],
+        retriever: DeploymentHandle[Any],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "router")
@@ -63,6 +67,10 @@ class RouterServer:
         self._encoder = Encoder(encoder, max_tokens=fixed.max_tokens, threads=fixed.threads)
         self._heads = heads()
         self._expert = expert
+        self._coverage = Coverage.load()
+        sketches = Sketches(Remote(retriever, "knowledge", _SKETCHES_S))
+        self._bases = Bases(sketches, self._coverage, fixed.sketch_bytes)
+        self._following: asyncio.Task[None] | None = None
         self._classifier: GenerativeClassifier | None = None
         self._router: SemanticRouter | None = None
 
@@ -73,9 +81,10 @@ class RouterServer:
             SettingsError: They are bad and there are no old ones.
         """
         try:
-            settings = from_args(config).router
+            everything = from_args(config)
+            settings = everything.router
             async with asyncio.timeout(_FETCH_S):
-                router = await self._made(settings)
+                router = await self._made(everything)
         except (SettingsError, TimeoutError):
             if self._router is None:
                 raise
@@ -85,13 +94,14 @@ class RouterServer:
         self._batched.set_batch_wait_timeout_s(settings.batch_wait_s)
         self._classifier = GenerativeClassifier(Remote(self._expert, "expert", settings.timeout_s))
         self._router = router
+        self._following = self._following or asyncio.create_task(self._bases.follow())
 
-    async def _made(self, settings: RouterSettings) -> SemanticRouter:
+    async def _made(self, everything: Settings) -> SemanticRouter:
         """A router that is warm."""
+        settings = everything.router
         place = settings.heads or str(self._heads)
         heads = await asyncio.to_thread(fetch, place, settings.heads_sha256)
-        router = SemanticRouter(self._encoder, heads, load_policy(settings.policy))
-        router.policy.require(router.heads)
+        router = SemanticRouter.of(everything, self._encoder, heads, self._coverage, self._bases)
         size = settings.max_batch_size
         warm = [Turns("warm up")] * size
         await asyncio.to_thread(router.decide, warm, ["default"] * size)
@@ -108,6 +118,7 @@ class RouterServer:
                 for number, (context, _) in enumerate(asked)
                 if context.trace
             }
+            await self._bases.ready({(turns.collection, c.tenant) for c, turns in asked})
             made: list[Decision] = await self._batched(
                 [(replace(turns, said=()), c.tenant) for c, turns in asked]
             )
@@ -174,7 +185,7 @@ class RouterServer:
         known = replace(first, stage="2", latency_ms=elapsed_ms, usage=opinion.usage)
         matched = self._router.matched(asked, context.tenant)
         return self._router.policy.again(
-            known, context.tenant, matched, first.intended or (), shares
+            known, self._router.known, context.tenant, matched, first.intended or (), shares
         )
 
 
@@ -184,3 +195,25 @@ def _describe(span: Span, decision: Decision) -> None:
     span.set_attribute("trivium.router.stage", decision.stage)
     for name, version in decision.versions.items():
         span.set_attribute(f"trivium.router.{name}", version)
+
+
+class Sketches:
+    """What the retriever says of knowledge bases."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def sketches(
+        self, collection: str, tenants: Collection[str]
+    ) -> Mapping[str, tuple[int, bytes | None]]:
+        found: Mapping[str, tuple[int, bytes | None]] = await self._remote.call(
+            "sketches", self._context(), collection, list(tenants)
+        )
+        return found
+
+    async def changed(self, since: float) -> tuple[float, Collection[Key]]:
+        now, changed = await self._remote.call("sketches_changed", self._context(), since)
+        return now, [(collection, tenant) for collection, tenant in changed]
+
+    def _context(self) -> RequestContext:
+        return RequestContext("router-sketches", time.time() + _SKETCHES_S)

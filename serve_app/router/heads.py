@@ -35,6 +35,9 @@ OUT_OF_SCOPE = "oos"
 FIT_LAYERS = (4, 5)
 VOLATILITY_LAYERS = (3, 4)
 
+# Of a query that nothing is known of.
+_VOLATILE, _COMPLEX = 0.25, 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Signals:
@@ -46,7 +49,8 @@ class Signals:
         volatility: Does the true answer change with time or live data?
         complexity: Does a small model fail where a frontier model succeeds?
         read: Share of the query that the encoder can read. Of the rest nothing is known: it adds to
-            no intent, and moves volatility and complexity towards one half.
+            no intent, and moves volatility and complexity towards what they are for most queries.
+        coverage: Does the tenant's knowledge base speak of it? `None` where nobody could tell.
     """
 
     fit: Mapping[str, float]
@@ -54,6 +58,7 @@ class Signals:
     volatility: float
     complexity: float
     read: float = 1.0
+    coverage: float | None = None
 
     def as_read(self, share: float) -> Signals:
         """The same when only a share of the query could be read."""
@@ -62,8 +67,8 @@ class Signals:
         return Signals(
             fit={intent: fit * share for intent, fit in self.fit.items()},
             in_scope=self.in_scope * share,
-            volatility=0.5 + (self.volatility - 0.5) * share,
-            complexity=0.5 + (self.complexity - 0.5) * share,
+            volatility=_VOLATILE + (self.volatility - _VOLATILE) * share,
+            complexity=_COMPLEX + (self.complexity - _COMPLEX) * share,
             read=share,
         )
 

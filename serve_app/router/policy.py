@@ -1,14 +1,14 @@
-"""From signals to a road: expected success times its worth, less expected cost.
+"""From what is known of a query to a road: expected success times its worth, less expected cost.
 
-The policy is data (`policy.yaml` beside this file is the default, and explains each key). Signals
-give the probability that each road is the query's own; a table says how often a road answers well
-what belongs to another; pins take roads away. Of those that are left, the best expected value wins.
+The policy is data (`policy.yaml` beside this file is the default, and explains each key): what a
+right answer is worth, and which roads some queries may not take. How likely each road is to succeed
+and what it costs come from `outcomes` and `prices`. Of the roads that no pin takes away, the best
+expected value wins.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,13 +16,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from serve_app.domain import Decision, Route, Term
+from serve_app.domain import Decision, Route
 from serve_app.errors import SettingsError
 from serve_app.pins import Pin, Pins
 from serve_app.plain_data import yaml_file
+from serve_app.router import reasons
 from serve_app.router.heads import Heads, Signals
+from serve_app.router.value import Known
 
 DEFAULT = Path(__file__).with_name("policy.yaml")
 
@@ -31,30 +33,6 @@ _ROADS = tuple(Route)
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Evidence(_Part):
-    """How a signal moves a road's log-odds, from 0 (no evidence) at a signal of one half."""
-
-    volatility: float = 0.0
-    complexity: float = 0.0
-
-
-class Road(_Part):
-    """A road's price and its strength on each kind of query."""
-
-    cost_usd: float = Field(ge=0)
-    success: dict[Route, float]
-    evidence: Evidence = Evidence()
-
-    @field_validator("success")
-    @classmethod
-    def _shares(cls, success: dict[Route, float]) -> dict[Route, float]:
-        if set(success) != set(Route):
-            raise ValueError(f"must name {', '.join(Route)}")
-        if not all(0 <= share <= 1 for share in success.values()):
-            raise ValueError("must be shares from 0 to 1")
-        return success
 
 
 class SecondStage(_Part):
@@ -77,15 +55,13 @@ class Policy(_Part):
 
     value_usd: float = Field(gt=0)
     volatile_above: float = Field(default=0.5, ge=0, le=1)
-    roads: dict[Route, Road]
+    live_frontier: bool = False
     pins: tuple[Pin, ...] = ()
     tenants: dict[str, Tenant] = {}
     second_stage: SecondStage = SecondStage()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if missing := set(Route) - set(self.roads):
-            raise ValueError(f"roads: {', '.join(sorted(missing))} is missing")
         for name, tenant in {"everybody": Tenant(), **self.tenants}.items():
             always = [p for p in (*self.pins, *tenant.pins) if not p.intents and not p.matches]
             if frozenset[Route]().union(*(pin.never for pin in always)) == set(Route):
@@ -140,66 +116,47 @@ class Policy(_Part):
     def decide(
         self,
         signals: Signals,
-        heads: Heads,
+        known: Known,
         tenant: str,
         matched: Collection[str] = (),
+        tokens: int = 0,
     ) -> Decision:
         """The road for these signals; `latency_ms` is left to the caller.
 
         Args:
             matched: Names of the pins whose expression is found in the conversation.
+            tokens: Of the conversation, about.
         """
+        shares = known.outcomes.shares(signals, known.roads)
         intended = self.intended(tenant, [signals])
-        shares = self.shares(signals, heads)
-        return self.choose(shares, signals, tenant, matched, intended)
-
-    def shares(self, signals: Signals, heads: Heads) -> dict[Route, float]:
-        """The probability that each road is the query's own; they sum to 1.
-
-        What the encoder cannot read is as likely any road's.
-        """
-        fit = dict.fromkeys(_ROADS, 1e-6 + (1 - signals.read) / len(_ROADS))
-        for intent, share in signals.fit.items():
-            fit[heads.roads[intent]] += share
-        powers = {
-            road: fit[road]
-            * math.exp(
-                rule.evidence.volatility * (signals.volatility - 0.5)
-                + rule.evidence.complexity * (signals.complexity - 0.5)
-            )
-            for road, rule in self.roads.items()
-        }
-        total = sum(powers.values())
-        return {road: powers[road] / total for road in _ROADS}
+        return self.choose(shares, signals, known, tenant, matched, intended, tokens)
 
     def choose(
         self,
         shares: Mapping[Route, float],
         signals: Signals,
+        known: Known,
         tenant: str,
         matched: Collection[str],
         intended: tuple[str, ...],
+        tokens: int,
         *,
         stage: str = "1",
         latency_ms: float = 0.0,
     ) -> Decision:
         """The road of best expected value among those that no pin forbids."""
         own = self.tenants.get(tenant, Tenant())
+        kinds = known.outcomes.kinds(shares, signals)
         worth = own.value_usd or self.value_usd
-        # Nobody knows that what cannot be read is worth nothing.
-        worth *= signals.in_scope + 1 - signals.read
-        terms = {
-            road: Term(self._success(road, shares), worth, self.roads[road].cost_usd)
-            for road in _ROADS
-        }
+        terms = known.terms(kinds, signals, worth, tokens, live_frontier=self.live_frontier)
         best = max(_ROADS, key=lambda road: terms[road].value_usd)
         pins = [pin for pin in self.pins_of(tenant) if pin.holds(matched, intended)]
         allowed = [r for r in _ROADS if not any(r in pin.never for pin in pins)]
         # Pins that together forbid every road leave the cheapest: it is in the house.
-        allowed = allowed or [min(_ROADS, key=lambda road: self.roads[road].cost_usd)]
+        allowed = allowed or [min(_ROADS, key=lambda road: terms[road].cost_usd)]
         route = max(allowed, key=lambda road: terms[road].value_usd)
         if route is best:
-            reason = self._reason(route, shares, signals)
+            reason = reasons.why(route, kinds, signals, terms)
         else:
             names = ", ".join(pin.name for pin in pins if best in pin.never)
             reason = f"{best.value} is barred ({names}); {route.value} is the next best"
@@ -208,22 +165,26 @@ class Policy(_Part):
             scores=dict(shares),
             volatility=signals.volatility,
             complexity=signals.complexity,
+            coverage=signals.coverage,
+            kinds=kinds,
             fit=dict(signals.fit),
             in_scope=signals.in_scope,
             read=signals.read,
             volatile=signals.volatility >= self.volatile_above,
-            confidence=shares[route],
+            confidence=terms[route].success,
             stage=stage,
             reason=reason,
             barred=tuple(road for road in _ROADS if road not in allowed),
             terms=terms,
             intended=intended,
+            tokens=tokens,
             latency_ms=latency_ms,
         )
 
     def again(
         self,
         made: Decision,
+        known: Known,
         tenant: str,
         matched: Collection[str],
         intended: tuple[str, ...],
@@ -232,39 +193,18 @@ class Policy(_Part):
         """A decision made anew, since more is known by now: of pins, or of the roads' shares."""
         chosen = self.choose(
             shares or {Route(road): share for road, share in made.scores.items()},
-            Signals(made.fit, made.in_scope, made.volatility, made.complexity, made.read),
+            Signals(
+                made.fit, made.in_scope, made.volatility, made.complexity, made.read, made.coverage
+            ),
+            known,
             tenant,
             matched,
             intended,
+            made.tokens,
             stage=made.stage,
             latency_ms=made.latency_ms,
         )
         return replace(chosen, usage=made.usage, versions=made.versions)
-
-    def _success(self, road: Route, shares: Mapping[Route, float]) -> float:
-        return sum(share * self.roads[road].success[kind] for kind, share in shares.items())
-
-    def _reason(self, route: Route, shares: Mapping[Route, float], signals: Signals) -> str:
-        if signals.read < 0.5:
-            return (
-                f"the router's encoder does not read this script ({signals.read:.0%} of the "
-                f"letters): {route.value} has the best expected value when nothing is known"
-            )
-        match route:
-            case _ if signals.in_scope < 0.5 and route is not max(shares, key=lambda r: shares[r]):
-                return f"belongs to nothing declared (in scope {signals.in_scope:.2f}): cheapest"
-            case Route.KNOWLEDGE if signals.volatility >= self.volatile_above:
-                text = f"the answer changes with time (volatility {signals.volatility:.2f})"
-            case Route.KNOWLEDGE:
-                text = "asks for a fact to look up"
-            case Route.FRONTIER:
-                text = f"needs several steps of reasoning (complexity {signals.complexity:.2f})"
-            case Route.EXPERT:
-                text = "work on the given text that the expert does well"
-        likely = max(shares, key=lambda road: shares[road])
-        if likely is not route:
-            return f"{text}, or {likely.value} ({shares[likely]:.2f}): worth its price in doubt"
-        return f"{text} ({shares[route]:.2f})"
 
 
 def load_policy(policy: Path | Mapping[str, Any] | None) -> Policy:

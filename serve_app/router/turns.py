@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from serve_app.domain import Message
+from serve_app.domain import Message, estimated_tokens
 
 _BOUND = 4096  # characters kept at each end of a text
 _EARLIER_TURNS = 2
@@ -44,12 +44,16 @@ class Turns:
         said: Every turn of the user, where there is a pin on intents, which holds for all of them.
         matched: Names of the pins whose expression is found somewhere in the conversation; `None`
             where nobody has looked at all of it, and these texts have to do.
+        tokens: Of the whole conversation, about; 0 where nobody has counted.
+        collection: In which an answer would be looked up.
     """
 
     last: str
     earlier: str = ""
     said: tuple[str, ...] = ()
     matched: frozenset[str] | None = None
+    tokens: int = 0
+    collection: str = ""
 
     @property
     def ask(self) -> str:
@@ -68,7 +72,11 @@ def turns(messages: Iterable[Message]) -> Turns:
         # What is agreed to is the work of the turn before.
         while meant > 1 and agrees(said[meant - 1], asked=True):
             meant -= 1
-    return Turns(said[meant - 1], "\n".join(said[max(0, meant - 1 - _EARLIER_TURNS) : meant - 1]))
+    return Turns(
+        said[meant - 1],
+        "\n".join(said[max(0, meant - 1 - _EARLIER_TURNS) : meant - 1]),
+        tokens=estimated_tokens(each.content for each in conversation),
+    )
 
 
 def agrees(text: str, *, asked: bool) -> bool:

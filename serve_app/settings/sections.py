@@ -62,6 +62,9 @@ class RouterSettings(Section):
         examples: Labelled rows (JSONL) to train this installation's own heads on.
         intents: Tasks beside the three roads; they need `examples` of the roads to stand out from.
         policy: A YAML file, or what it would hold; `None` takes the one that comes along.
+        outcomes: What is known of how well each road answers, as `trivium calibrate router` writes
+            it: a YAML file, or what it would hold; `None` takes the one that comes along.
+        sketch_bytes: Memory of a replica for what tenants' knowledge bases speak of.
     """
 
     heads: str | None = None
@@ -69,6 +72,8 @@ class RouterSettings(Section):
     examples: tuple[Path, ...] = ()
     intents: dict[str, Intent] = Field(default_factory=dict)
     policy: dict[str, Any] | Path | None = None
+    outcomes: dict[str, Any] | Path | None = None
+    sketch_bytes: int = Field(default=256 << 20, ge=1 << 20)
     max_tokens: int = Field(default=128, ge=8, le=512)
     threads: int = Field(default=1, ge=1)
     max_batch_size: int = Field(default=32, ge=1)
@@ -112,6 +117,9 @@ class RouterSettings(Section):
                 "examples": tuple(root / path for path in self.examples),
                 "intents": intents,
                 "policy": root / self.policy if isinstance(self.policy, Path) else self.policy,
+                "outcomes": root / self.outcomes
+                if isinstance(self.outcomes, Path)
+                else self.outcomes,
             }
         )
 

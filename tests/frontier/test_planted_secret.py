@@ -38,10 +38,12 @@ from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Question
 from serve_app.pins import Pin
 from serve_app.router.heads import SHIPPED, Heads, Signals
+from serve_app.router.outcomes import load_outcomes
 from serve_app.router.policy import DEFAULT, Policy, parse_policy
 from serve_app.router.policy import pins as pins_of
 from serve_app.router.turns import Turns
-from serve_app.settings import OrchestrationSettings
+from serve_app.router.value import Known, prices
+from serve_app.settings import OrchestrationSettings, Settings
 from tests.fixtures import (
     EXPERT,
     FRONTIER,
@@ -55,7 +57,7 @@ from tests.fixtures import (
 from tests.frontier.requests import Kind
 from tests.frontier.wire import KEY, Recorder
 
-HEADS = Heads.load(SHIPPED)
+KNOWN = Known(load_outcomes(None), prices(Settings()), Heads.load(SHIPPED).roads)
 KINDS: tuple[Kind, ...] = ("openai", "anthropic", "openai-responses")
 PIN = {"name": "projects", "never": ["frontier"], "matches": r"\bproject bluebird\b"}
 WAYS = (
@@ -173,7 +175,7 @@ class Deciding:
             signals = Signals(fit, 1.0, self.dice.random(), self.dice.random())
             # Half of the time it overlooks what was found: the door must not rely on it.
             matched = (turns.matched or frozenset()) if self.dice.random() < 0.5 else frozenset()
-            made.append((self.policy.decide(signals, HEADS, one.tenant, matched), False))
+            made.append((self.policy.decide(signals, KNOWN, one.tenant, matched), False))
         return made
 
 
@@ -188,7 +190,7 @@ class Roads:
         rules = OrchestrationSettings(without_evidence="frontier" if number % 2 else "say so")
         self.orchestrator = Orchestrator(
             Nodes(
-                RemoteRouter(Remote(deciding, "router", 5.0), 1, 8, EXPERT),
+                RemoteRouter(Remote(deciding, "router", 5.0), 1, 8, EXPERT, "default"),
                 self.expert,
                 door,
                 models={

@@ -122,7 +122,11 @@ class AsksTwice(FixedRouter):
     """Is never sure, so that the expert's model is asked too."""
 
     async def decide(
-        self, context: RequestContext, messages: Sequence[Message], purse: Purse | None
+        self,
+        context: RequestContext,
+        messages: Sequence[Message],
+        purse: Purse | None,
+        collection: str = "",
     ) -> Decision:
         assert purse is not None
         prompt = Generation(tuple(messages), max_tokens=8)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.domain import Message, RequestContext, Route
+from serve_app.domain import Message, RequestContext, Route, estimated_tokens
 from serve_app.errors import Unavailable
 from serve_app.gateway.roads import RemoteRouter
 from serve_app.pins import Pin
@@ -40,7 +40,7 @@ class Deployment:
 
 
 def router(deployment: Any) -> RemoteRouter:
-    return RemoteRouter(deployment, replicas=1, batch=8, model="small")
+    return RemoteRouter(deployment, replicas=1, batch=8, model="small", collection="docs")
 
 
 async def test_pins_are_asked_about_once_for_each_tenant() -> None:
@@ -105,6 +105,7 @@ LONG = [
     Message("assistant", "two"),
     Message("user", "three"),
 ]
+LENGTH = estimated_tokens(each.content for each in LONG)
 TEXT = Pin(name="text", never=frozenset({Route.FRONTIER}), matches=r"\bbluebird\b")
 INTENT = Pin(name="intent", never=frozenset({Route.FRONTIER}), intents=frozenset({"legal"}))
 
@@ -112,7 +113,11 @@ INTENT = Pin(name="intent", never=frozenset({Route.FRONTIER}), intents=frozenset
 async def test_router_decides_by_pins_on_all_that_was_said() -> None:
     deployment = Deciding(TEXT, INTENT)
     await router(deployment).decide(CONTEXT, LONG, None)
-    assert deployment.turns == [Turns("three", "one", ("one", "three"), frozenset({"text"}))]
+    assert deployment.turns == [
+        Turns(
+            "three", "one", ("one", "three"), frozenset({"text"}), tokens=LENGTH, collection="docs"
+        )
+    ]
 
 
 @pytest.mark.parametrize("pins", [(), (TEXT,)])
@@ -120,7 +125,7 @@ async def test_turns_that_no_pin_asks_for_do_not_travel(pins: tuple[Pin, ...]) -
     deployment = Deciding(*pins)
     await router(deployment).decide(CONTEXT, LONG, None)
     found = frozenset({"text"}) if pins else None
-    assert deployment.turns == [Turns("three", "one", (), found)]
+    assert deployment.turns == [Turns("three", "one", (), found, LENGTH, "docs")]
 
 
 async def test_a_question_waits_for_nobody_whose_many_turns_are_read_for_intents() -> None:
@@ -134,6 +139,6 @@ async def test_a_question_waits_for_nobody_whose_many_turns_are_read_for_intents
     deployment.held.set()
     await long
     assert deployment.turns == [
-        Turns("four", matched=frozenset()),
-        Turns("three", "one", ("one", "three"), frozenset()),
+        Turns("four", matched=frozenset(), tokens=1, collection="docs"),
+        Turns("three", "one", ("one", "three"), frozenset(), LENGTH, "docs"),
     ]

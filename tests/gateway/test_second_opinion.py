@@ -66,7 +66,7 @@ class Purse:
 
 def router(second: Decision | Exception = SECOND) -> RemoteRouter:
     remote: Any = InDoubt(second)
-    return RemoteRouter(remote, replicas=1, batch=8, model="small")
+    return RemoteRouter(remote, replicas=1, batch=8, model="small", collection="docs")
 
 
 async def test_second_opinion_is_paid_for() -> None:

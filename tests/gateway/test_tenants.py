@@ -19,7 +19,7 @@ from serve_app.domain import RequestContext, Route
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
-from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision
+from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision, unread
 
 pytestmark = [
     pytest.mark.usefixtures("clean_environment"),
@@ -44,7 +44,9 @@ class WatchedRouter(FixedRouter):
         super().__init__(decision(Route.KNOWLEDGE))
         self.tenants: list[str] = []
 
-    async def decide(self, context: RequestContext, messages: Any, purse: Any) -> Any:
+    async def decide(
+        self, context: RequestContext, messages: Any, purse: Any, collection: str = ""
+    ) -> Any:
         self.tenants.append(context.tenant)
         return await super().decide(context, messages, purse)
 
@@ -85,7 +87,9 @@ class World:
 @pytest.fixture(scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> RetrieverServer:
     uri = str(tmp_path_factory.mktemp("milvus") / "two.db")
-    return RetrieverServer({"retrieval": {"milvus_uri": uri}}, models.embedding_models(), None)
+    return RetrieverServer(
+        {"retrieval": {"milvus_uri": uri}}, models.embedding_models(), unread, None
+    )
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["quote", "model"])

@@ -20,14 +20,16 @@ from serve_app.retrieval.port import PATIENCE_S, Port, RemoteStore
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts, Index
 from serve_app.retrieval.writing import Embedded, Writer
-from tests.fixtures import context
+from tests.fixtures import context, unread
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def server(folder: Path, **more: str | int) -> RetrieverServer:
     store = {"milvus_uri": str(folder / "milvus.db")}
-    return RetrieverServer({"retrieval": {**store, **more}}, models.embedding_models(), None)
+    return RetrieverServer(
+        {"retrieval": {**store, **more}}, models.embedding_models(), unread, None
+    )
 
 
 INDEX = Index("docs__1", "m", 2, 32, sparse=False)

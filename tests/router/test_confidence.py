@@ -45,24 +45,18 @@ def test_script_that_the_encoder_cannot_read_is_no_sure_case_for_the_expert(
     router: SemanticRouter, text: str
 ) -> None:
     made = decide(router, text)
-    assert made.confidence < 0.4
     assert made.in_scope < 0.1
     assert "does not read this script" in made.reason
-    best = max(made.scores, key=lambda road: _value(made, road))
-    assert made.route is best, "the road of best expected value, not the cheapest"
-
-
-def _value(made: Decision, road: Route) -> float:
-    policy = load_policy(DEFAULT)
-    success = sum(made.scores[kind] * policy.roads[road].success[kind] for kind in Route)
-    return policy.value_usd * success - policy.roads[road].cost_usd
+    assert made.route is not Route.EXPERT, "what is not understood is not cheap"
+    assert made.route is max(made.terms, key=lambda road: made.terms[road].value_usd)
 
 
 def test_more_of_what_cannot_be_read_makes_it_less_sure(router: SemanticRouter) -> None:
     asked = "Rewrite this politely: send me the report"
-    sure = [decide(router, f"{asked} {UNREAD['Chinese'] * n}").confidence for n in (0, 2, 8)]
+    made = [decide(router, f"{asked} {UNREAD['Chinese'] * n}") for n in (0, 2, 8)]
+    sure = [each.terms[Route.EXPERT].success for each in made]
     assert sure == sorted(sure, reverse=True)
-    assert sure[0] > 0.9 > 0.6 > sure[2]
+    assert sure[0] > 0.75 > 0.4 > sure[2]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from serve_app.router.training import train
 from serve_app.router.turns import Turns
 from tests.conftest import ROOT
 
+TWO = ["default"] * 2
 BILLS = [
     "send the invoice to Acme", "bill the customer for two tents", "where is invoice 4711",
     "make out a bill over 300 euros", "the invoice has the wrong VAT", "credit note for order 12",
@@ -39,7 +40,7 @@ def test_saved_heads_say_the_same(tmp_path: Path, router: SemanticRouter) -> Non
     router.heads.save(path)
     again = replace(router, heads=Heads.load(path))
     asked = [Turns("What was our revenue today?"), Turns("and last week?", "stock in Oslo?")]
-    for old, new in zip(router.signals(asked), again.signals(asked), strict=True):
+    for old, new in zip(router.signals(asked, TWO), again.signals(asked, TWO), strict=True):
         assert new.fit == pytest.approx(old.fit, abs=1e-6)
         assert new.volatility == pytest.approx(old.volatility, abs=1e-6)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
@@ -76,7 +77,9 @@ def test_intent_declared_by_utterances_gets_its_fit(
     )
     assert heads.roads["bills"] is Route.KNOWLEDGE
     taught = replace(router, heads=heads)
-    invoice, other = taught.signals([Turns("invoice 99 is missing"), Turns("thank you so much")])
+    invoice, other = taught.signals(
+        [Turns("invoice 99 is missing"), Turns("thank you so much")], TWO
+    )
     assert invoice.fit["bills"] == max(invoice.fit.values())
     assert other.fit["bills"] < 0.2
     # No row had these labels: the heads are the shipped ones.

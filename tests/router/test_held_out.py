@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 TRAINING = [ROOT / "configs/demo/routes.jsonl", *(ROOT / "configs/router").glob("*.jsonl")]
 QUESTIONS = ROOT / "tests/data/router_questions.jsonl"
+WORLD = ROOT / "tests/data/router_world_facts.jsonl"
 FOLLOW_UPS = ROOT / "tests/data/router_followups.jsonl"
 _NEAREST = 6
 
@@ -43,7 +44,7 @@ def last_turns(*paths: Path) -> list[str]:
 
 
 def test_held_out_questions_are_no_near_copies_of_training_rows() -> None:
-    assert copies(last_turns(QUESTIONS), last_turns(*TRAINING)) == []
+    assert copies(last_turns(QUESTIONS, WORLD), last_turns(*TRAINING)) == []
 
 
 def test_held_out_conversations_are_not_among_the_training_rows() -> None:

@@ -36,7 +36,7 @@ def test_conversation_keeps_its_last_turn_and_the_two_before(file: Path) -> None
     said = ["one", "two", "three", "four"]
     messages = [{"role": "user", "content": text} for text in said]
     (row,) = read_rows(write(file, [{"messages": messages, "route": "expert"}]))
-    assert row.turns == Turns("four", "two\nthree")
+    assert row.turns == Turns("four", "two\nthree", tokens=3)
 
 
 def test_feedback_confirms_a_road_or_names_a_better_one(file: Path) -> None:

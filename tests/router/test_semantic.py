@@ -15,10 +15,12 @@ from serve_app.router.noise import mistyped
 from serve_app.router.rows import Row, read_rows
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns, turns
+from serve_app.sketches import Sketch
 from tests.conftest import ROOT
 
 TRAINING = ROOT / "configs" / "demo" / "routes.jsonl"
 QUESTIONS = ROOT / "tests" / "data" / "router_questions.jsonl"
+WORLD = ROOT / "tests" / "data" / "router_world_facts.jsonl"
 FOLLOW_UPS = ROOT / "tests" / "data" / "router_followups.jsonl"
 
 ODD_QUERIES = [
@@ -44,15 +46,45 @@ def ask(router: SemanticRouter, *queries: str) -> list[Decision]:
     return router.decide([Turns(query) for query in queries], ["default"] * len(queries))
 
 
+def is_right(made: Decision, row: Row) -> bool:
+    """Facts are looked up, by the knowledge road or by the frontier before it answers."""
+    with_evidence = made.route is Route.FRONTIER and made.looks_up
+    return made.route == row.intent or (row.intent == Route.KNOWLEDGE and with_evidence)
+
+
 def accuracy(router: SemanticRouter, rows: list[Row]) -> float:
     made = router.decide([row.turns for row in rows], ["default"] * len(rows))
-    return sum(m.route == r.intent for m, r in zip(made, rows, strict=True)) / len(rows)
+    return sum(map(is_right, made, rows)) / len(rows)
 
 
 def test_held_out_questions_take_their_road(router: SemanticRouter) -> None:
     rows = read_rows(QUESTIONS)
     assert len(rows) >= 300
     assert accuracy(router, rows) >= 0.95
+
+
+def test_timeless_facts_of_the_world_are_not_looked_for_where_there_is_nothing(
+    router: SemanticRouter,
+) -> None:
+    """A model may know them; a knowledge base without a word of them does not."""
+    rows = read_rows(WORLD)
+    nobody = replace(router, bases={("", "default"): router.coverage.base(Sketch.empty(), 0)})
+    made = nobody.decide([row.turns for row in rows], ["default"] * len(rows))
+    assert sum(each.route is Route.KNOWLEDGE for each in made) <= 0.2 * len(rows)
+
+
+def test_a_base_draws_the_questions_that_it_speaks_of(router: SemanticRouter) -> None:
+    asked = Turns("How many weeks of leave does each parent get?")
+    (with_base,) = router.decide([asked], ["default"])
+    assert with_base.route is Route.KNOWLEDGE
+    assert with_base.coverage is not None
+    assert with_base.coverage > 0.8
+    (other,) = router.decide([replace(asked, collection="of another")], ["default"])
+    assert other.coverage is None, "nobody knows of it"
+    none = replace(router, bases={("", "default"): router.coverage.base(Sketch.empty(), 0)})
+    (without,) = none.decide([asked], ["default"])
+    assert without.coverage == 0
+    assert without.kinds["covered"] == 0
 
 
 def test_typing_errors_and_lost_case_change_little(router: SemanticRouter) -> None:
@@ -62,7 +94,7 @@ def test_typing_errors_and_lost_case_change_little(router: SemanticRouter) -> No
         for copy in range(5)
         for row in rows
     ]
-    assert accuracy(router, noisy) >= accuracy(router, rows) - 0.02
+    assert accuracy(router, noisy) >= 0.92
 
 
 def test_follow_up_turns_take_their_road(router: SemanticRouter) -> None:
@@ -111,10 +143,10 @@ def test_odd_queries_get_a_sound_decision(router: SemanticRouter, query: str) ->
     assert made.reason
 
 
-def test_nonsense_is_out_of_scope_and_takes_the_cheapest_road(router: SemanticRouter) -> None:
+def test_nonsense_is_out_of_scope_and_buys_nothing(router: SemanticRouter) -> None:
     (nonsense, question) = ask(router, "fghj dfgh rtyu cvbn", "How long may I return a tent?")
     assert nonsense.in_scope < 0.5 < question.in_scope
-    assert nonsense.route is Route.EXPERT
+    assert nonsense.route is not Route.FRONTIER
 
 
 def test_decisions_of_a_batch_are_in_order_and_equal_those_made_alone(

@@ -8,7 +8,7 @@ what a running replica cannot change, and all else reaches it as it runs. tests/
 {{- $everywhere := pick $all "state_dir" "telemetry" }}
 {{- $engine := omit $all.expert "scaling" "max_output_tokens" "training" "training_workers" }}
 {{- $reserved := pick $all.expert.scaling "num_cpus" "num_gpus" }}
-{{- $encoder := pick $all.router "examples" "intents" "max_tokens" "threads" }}
+{{- $encoder := pick $all.router "examples" "intents" "max_tokens" "threads" "sketch_bytes" }}
 {{- $store := pick $all.retrieval "milvus_uri" "milvus_ca" "registry" "vector_index" "embedding_model" "rerank_model" }}
 proxy_location: EveryNode
 http_options:
@@ -39,6 +39,9 @@ applications:
 {{- $router := merge (dict "examples" list "intents" dict) (omit .router "scaling" "examples" "intents") }}
 {{- $retrieval := omit .retrieval "scaling" }}
 {{- $frontier := omit .frontier "scaling" }}
+{{- $prices := pick .ledger "prices" "machines" "baseline_model" }}
+{{- /* A router is told of no provider, whose key is not everywhere. */}}
+{{- if .frontier.provider }}{{ $_ := set $prices "baseline_model" .frontier.model }}{{ end }}
 {{- $gateway := dict
   "gateway" (omit .gateway "scaling")
   "router" (merge (dict "scaling" (pick .router.scaling "max_replicas")) (pick .router "timeout_s" "max_batch_size"))
@@ -49,7 +52,7 @@ applications:
   "ledger" .ledger }}
 {{- $configs := dict
   "gateway" (list "Gateway" $gateway)
-  "router" (list "Router" (dict "router" $router))
+  "router" (list "Router" (dict "router" $router "ledger" $prices "expert" (pick .expert "model")))
   "retrieval" (list "Retriever" (dict "retrieval" $retrieval))
   "frontier" (list "Frontier" (dict "frontier" $frontier "router" (pick .router "policy"))) }}
 {{- range $section, $pair := $configs }}

@@ -28,6 +28,9 @@ router:
   {{- with .Values.policy }}
   policy: {{ toJson . }}
   {{- end }}
+  {{- with .Values.outcomes }}
+  outcomes: {{ toJson . }}
+  {{- end }}
   {{- with .Values.heads }}
   {{- if .source }}
   heads: {{ .source | quote }}

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, or_, select, update
 
 from serve_app.database import Database, missing_only
 from serve_app.errors import Conflict, NotFound, TooManyCollections
-from serve_app.retrieval.registry import tables
+from serve_app.retrieval.registry import sketches, tables
 from serve_app.retrieval.registry.behind import count_behind
 from serve_app.retrieval.registry.entries import Collection, Index, index_name
 
@@ -334,6 +334,7 @@ class Collections:
                 .where(collections.name == name)
                 .values(removing=True, in_force=None, filling=None)
             )
+            sketches.clear(connection, name, self._clock())
             asked = select(tables.indexes).where(indexes.collection == name)
             return [_index(each, row.owner if row else "") for each in connection.execute(asked)]
 
@@ -365,8 +366,6 @@ class Collections:
             select(files.url).where(files.collection == name).distinct(),
             lambda urls: delete(tables.files).where(files.collection == name, files.url.in_(urls)),
         )
-        drawn = delete(tables.sketches).where(tables.sketches.c.collection == name)
-        await self._database.write(lambda it: it.execute(drawn))
         await self._database.write(
             lambda it: it.execute(delete(tables.collections).where(collections.name == name))
         )

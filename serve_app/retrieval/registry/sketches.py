@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, or_, select, update
@@ -11,7 +11,7 @@ from serve_app.database import Database, missing_only
 from serve_app.retrieval.registry import claims, tables
 from serve_app.retrieval.registry.entries import Entry
 
-sketches, documents, collections = tables.sketches.c, tables.documents.c, tables.collections.c
+sketches, documents = tables.sketches.c, tables.documents.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,15 @@ class Due:
     collection: str
     tenant: str
     latest: float
+
+
+def clear(connection: Connection, collection: str, now: float) -> None:
+    """A collection is to be removed: nobody is to look there from now on."""
+    connection.execute(
+        update(tables.sketches)
+        .where(sketches.collection == collection)
+        .values(content=None, version=sketches.version + 1, kept_at=now)
+    )
 
 
 class Sketches:
@@ -70,7 +79,11 @@ class Sketches:
         mine = and_(sketches.collection == due.collection, sketches.tenant == due.tenant)
 
         def work(connection: Connection) -> Drawn | None:
-            missing_only(connection, tables.sketches, [{**row, "stale": 0, "held_until": 0.0}])
+            missing_only(
+                connection,
+                tables.sketches,
+                [{**row, "stale": 0, "kept_at": 0.0, "held_until": 0.0}],
+            )
             taken = connection.execute(
                 update(tables.sketches)
                 .where(mine, sketches.held_until < now)
@@ -85,49 +98,50 @@ class Sketches:
 
         return await self._database.write(work)
 
-    async def keep(self, due: Due, drawn: Drawn) -> None:
-        """Put a sketch in the place of the one before, and let go of it."""
+    async def keep(self, due: Due, before: Drawn, drawn: Drawn) -> None:
+        """Put a sketch in the place of the one before, if that is still there, and let go of it."""
         change = (
             update(tables.sketches)
-            .where(sketches.collection == due.collection, sketches.tenant == due.tenant)
+            .where(
+                sketches.collection == due.collection,
+                sketches.tenant == due.tenant,
+                sketches.version == before.version,
+            )
             .values(
                 version=drawn.version,
                 content=drawn.content,
                 drawn_to=drawn.drawn_to,
                 stale=drawn.stale,
+                kept_at=self._clock(),
                 held_until=0.0,
             )
         )
         await self._database.write(lambda it: it.execute(change))
 
-    async def changed(self, collection: str, known: Mapping[str, int]) -> dict[str, Drawn]:
-        """Of some tenants: the sketches whose versions are others than those known.
+    async def changed(self, since: float) -> tuple[float, list[tuple[str, str]]]:
+        """Collections and tenants whose sketches have changed since a moment; and the moment of
+        this answer, for the next call."""
+        now = self._clock()
+        asked = select(sketches.collection, sketches.tenant).where(sketches.kept_at >= since)
+        found = await self._database.read(lambda it: it.execute(asked).all())
+        return now, [(collection, tenant) for collection, tenant in found]
 
-        Of a collection that is no more, or is being removed, every tenant's is empty.
-        """
-        here = and_(collections.name == collection, collections.removing.is_(False))
-        there = select(collections.name).where(here).exists()
+    async def get(self, collection: str, tenants: Sequence[str]) -> dict[str, Drawn]:
+        """Those of tenants; of one without, an empty one."""
 
         def work(connection: Connection) -> dict[str, Drawn]:
-            found: dict[str, Drawn] = {}
-            if connection.execute(select(there)).scalar_one():
-                for part in claims.parts(list(known)):
-                    asked = select(tables.sketches).where(
-                        sketches.collection == collection, sketches.tenant.in_(part)
-                    )
-                    for row in connection.execute(asked):
-                        found[row.tenant] = Drawn(
-                            row.version, row.content, row.drawn_to, row.stale
-                        )
-            none = Drawn(0, None, 0.0, 0)
-            every = {tenant: found.get(tenant, none) for tenant in known}
-            return {name: each for name, each in every.items() if each.version != known[name]}
+            found = dict.fromkeys(tenants, Drawn(0, None, 0.0, 0))
+            for part in claims.parts(tenants):
+                asked = select(tables.sketches).where(
+                    sketches.collection == collection, sketches.tenant.in_(part)
+                )
+                for row in connection.execute(asked):
+                    found[row.tenant] = Drawn(row.version, row.content, row.drawn_to, row.stale)
+            return found
 
         return await self._database.read(work)
 
-    async def changes(
-        self, due: Due, after: tuple[float, str], limit: int
-    ) -> Sequence[Entry]:
+    async def changes(self, due: Due, after: tuple[float, str], limit: int) -> Sequence[Entry]:
         """A tenant's documents of everybody's, in the order of their changes, behind a change (its
         time and the document's key), at most so many."""
         when, key = after

@@ -215,9 +215,9 @@ sources = Table(
     Column("held_until", Float, nullable=False, default=0.0),
 )
 
-# One row for each tenant's part of a collection that was ever sketched. `content` is none where the
-# tenant has nothing in it any more. `drawn_to` is the latest change that is in it; `stale` counts
-# documents of which it still holds what they were.
+# One row for each tenant's part of a collection that was ever sketched, for good. `content` is none
+# where the tenant has nothing in it any more. `drawn_to` is the latest change that is in it;
+# `stale` counts documents of which it still holds what they were.
 sketches = Table(
     "sketches",
     metadata,
@@ -227,6 +227,8 @@ sketches = Table(
     Column("content", LargeBinary),
     Column("drawn_to", Float, nullable=False),
     Column("stale", Integer, nullable=False),
+    Column("kept_at", Float, nullable=False, default=0.0),
     # The one process that draws it.
     Column("held_until", Float, nullable=False, default=0.0),
+    Index("sketches_by_change", "kept_at"),
 )

@@ -20,6 +20,8 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary(), nullable=True),
         sa.Column("drawn_to", sa.Float(), nullable=False),
         sa.Column("stale", sa.Integer(), nullable=False),
+        sa.Column("kept_at", sa.Float(), nullable=False),
         sa.Column("held_until", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("collection", "tenant"),
     )
+    op.create_index("sketches_by_change", "sketches", ["kept_at"])
