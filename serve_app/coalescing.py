@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import reduce
+from operator import add
 
 from serve_app.domain import Delta
 
@@ -15,34 +17,29 @@ async def coalesce(deltas: AsyncIterator[Delta]) -> AsyncGenerator[Delta]:
     A lone stream is passed on token by token. Under load, where a hop between processes costs
     more than a token, several tokens share one.
     """
-    queue: asyncio.Queue[Delta | BaseException | None] = asyncio.Queue()
+    waiting: list[Delta] = []
+    moved = asyncio.Event()
 
     async def pump() -> None:
         try:
             async for delta in deltas:
-                queue.put_nowait(delta)
-            queue.put_nowait(None)
-        except BaseException as error:
-            # A cancelled source too: the reader must not wait for what will never come.
-            queue.put_nowait(error)
+                waiting.append(delta)
+                moved.set()
+        finally:
+            # Of a cancelled source too: the reader must not wait for what will never come.
+            moved.set()
 
     task = asyncio.create_task(pump())
     try:
-        while True:
-            item = await queue.get()
-            merged: Delta | None = None
-            while isinstance(item, Delta):
-                merged = item if merged is None else merged + item
-                if queue.empty():
-                    break
-                item = queue.get_nowait()
-            if merged is not None:
+        while waiting or not task.done():
+            await moved.wait()
+            moved.clear()
+            if waiting:
+                merged = reduce(add, waiting)
+                waiting.clear()
                 yield merged
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
+        task.result()
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, Exception):
             await task

@@ -96,10 +96,11 @@ class Database:
                 return await connection.run_sync(work)
 
         def whole() -> T:
-            with engine.connect() as connection:
-                connection.execution_options(trivium_writes=writes)
-                with connection.begin():
-                    return work(connection)
+            with engine.begin() as connection:
+                # Here, as a listener to an engine has every statement look for listeners. One that
+                # reads first and then writes must hold the write lock from the start.
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+                return work(connection)
 
         return await asyncio.to_thread(whole)
 
@@ -160,12 +161,6 @@ def _engine(url: URL) -> AsyncEngine | Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        # A transaction that reads first and then writes must hold the write lock from the start.
-        writes = connection.get_execution_options().get("trivium_writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 

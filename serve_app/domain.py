@@ -406,11 +406,17 @@ class Delta:
     refusal: str = ""
     adapted: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What dataclasses do to be pickled takes longer, and answers are sent in many of these.
+        return Delta, tuple([getattr(self, name) for name in self.__match_args__])
+
     @property
     def said(self) -> str:
         """Everything in it that the model wrote."""
-        calls = "".join(call.name + call.arguments for call in self.tool_calls)
-        return self.text + self.refusal + calls
+        said = self.text + self.refusal
+        for call in self.tool_calls:
+            said += call.name + call.arguments
+        return said
 
     def having(self, **values: Any) -> Delta:
         """The same with these values: itself, where it has them already, as most steps do."""

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, RequestContext, Route
 from serve_app.errors import RoadBarred, SettingsError, Unavailable
 from serve_app.frontier.masking import Masked
@@ -110,9 +109,9 @@ class FrontierServer:
         name = f"chat {now.settings.model or 'frontier'}"
         with tracing.span(name, attributes, parent=context.trace) as span:
             ask = partial(now.upstreams.generate, deadline=context.deadline)
-            deltas = Masked(ask, now.settings.mask).generate(generation)
-            async with aclosing(coalesce(deltas)) as merged:
-                async for delta in merged:
+            answer = Masked(ask, now.settings.mask).generate(generation)
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
                     if delta.provider_id:
                         span.set_attribute("gen_ai.response.id", delta.provider_id)
                     if delta.model:

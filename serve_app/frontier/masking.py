@@ -204,6 +204,9 @@ class Masked:
         calls = defaultdict[int, Restored](lambda: Restored(masks, _in_json))
         async with aclosing(self._ask(asked)) as deltas:
             async for delta in deltas:
+                if not masks.by_mark:
+                    yield delta  # nothing was masked
+                    continue
                 said, refused = text.piece(delta.text), refusal.piece(delta.refusal)
                 pieces = [
                     replace(call, arguments=calls[call.index].piece(call.arguments))

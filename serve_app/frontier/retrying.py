@@ -17,6 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from serve_app.coalescing import coalesce
 from serve_app.domain import Delta, Generation, Lost
 from serve_app.errors import (
     DeadlineExceeded,
@@ -105,7 +106,7 @@ class Retrying:
     async def _first(self, generation: Generation) -> tuple[list[Delta], _Answer]:
         """The deltas up to the first that says something, and those that follow."""
         self._circuit.enter()
-        answer = self._provider.generate(generation)
+        answer = coalesce(self._provider.generate(generation))
         begun: list[Delta] = []
         try:
             async for delta in answer:

@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 from serve_app.domain import (
@@ -106,14 +105,9 @@ class RemoteModel:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    async def generate(
-        self, context: RequestContext, generation: Generation
-    ) -> AsyncGenerator[Delta]:
+    def generate(self, context: RequestContext, generation: Generation) -> AsyncGenerator[Delta]:
         adapter = str(generation.adapter) if generation.adapter else ""
-        stream = self._remote.stream("generate", context, generation, replica_with=adapter)
-        async with aclosing(stream) as deltas:
-            async for delta in deltas:
-                yield delta
+        return self._remote.stream("generate", context, generation, replica_with=adapter)
 
 
 class RemoteKnowledge:

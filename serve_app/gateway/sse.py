@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+_in_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # JSON lets these be, and many readers take each for the end of a line.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 
@@ -17,8 +18,7 @@ DONE = b"data: [DONE]\n\n"
 
 def event(*objects: dict[str, Any]) -> bytes:
     """An event for each object, end to end. Each is one line, however its reader splits lines."""
-    lines = (json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in objects)
-    text = "".join(f"data: {line}\n\n" for line in lines)
+    text = "".join([f"data: {_in_json(each)}\n\n" for each in objects])
     return (text if text.isascii() else text.translate(_LINE_ENDS)).encode()
 
 
@@ -30,7 +30,7 @@ async def kept_alive(
     Proxies cut streams that idle. Closing this closes `events`.
     """
     yield head
-    pending = asyncio.ensure_future(anext(events, None))
+    pending = asyncio.create_task(_next(events))
     try:
         while True:
             done, _ = await asyncio.wait([pending], timeout=idle_s)
@@ -41,9 +41,13 @@ async def kept_alive(
             if item is None:
                 return
             yield item
-            pending = asyncio.ensure_future(anext(events, None))
+            pending = asyncio.create_task(_next(events))
     finally:
         pending.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await pending
         await events.aclose()
+
+
+async def _next(events: AsyncGenerator[bytes]) -> bytes | None:
+    return await anext(events, None)

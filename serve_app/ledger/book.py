@@ -21,7 +21,6 @@ from sqlalchemy import (
     RowMapping,
     bindparam,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
@@ -49,7 +48,7 @@ _Waiting = tuple[Entry, asyncio.Future[None]]
 
 # Built once: every answer asks them several times. In one order: no deadlocks.
 _counters, _calls = tables.counters.c, tables.calls.c
-_COUNTERS = (
+COUNTERS = (
     select(
         _counters.scope,
         _counters.period,
@@ -59,7 +58,9 @@ _COUNTERS = (
         _counters.held_tokens,
         _counters.held_nanos,
     )
-    .where(tuple_(_counters.scope, _counters.period).in_(bindparam("keys", expanding=True)))
+    # Not by pairs, for which SQLite reads the whole table: every scope counts in every period.
+    .where(_counters.scope.in_(bindparam("scopes", expanding=True)))
+    .where(_counters.period.in_(bindparam("periods", expanding=True)))
     .order_by(_counters.scope, _counters.period)
     .with_for_update()
 )
@@ -271,13 +272,13 @@ class Book:
 
 
 def _locked(connection: Connection, keys: Sequence[Counter]) -> dict[Counter, Balance]:
+    scopes, periods = (sorted(set(each)) for each in zip(*keys, strict=True))
+    found = connection.execute(COUNTERS, {"scopes": scopes, "periods": periods})
     return {
         (scope, period): Balance(
             Amount(requests, tokens, nanos), Amount(0, held_tokens, held_nanos)
         )
-        for scope, period, requests, tokens, nanos, held_tokens, held_nanos in connection.execute(
-            _COUNTERS, {"keys": keys}
-        )
+        for scope, period, requests, tokens, nanos, held_tokens, held_nanos in found
     }
 
 

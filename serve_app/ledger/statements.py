@@ -19,6 +19,7 @@ COUNTED = (
     .where(tables.counters.c.scope == bindparam("of"))
     .where(tables.counters.c.period == bindparam("during"))
 )
+_OPENED, _HELD = insert(tables.answers), insert(tables.calls)
 _SETTLED = update(tables.calls).where(tables.calls.c.id == bindparam("call"))
 _CLOSED = update(tables.answers).where(tables.answers.c.id == bindparam("answer"))
 
@@ -46,8 +47,8 @@ def statements(
             case Closing():
                 closed.append({**entry.row, "answer": entry.id})
     for statement, rows in (
-        (insert(tables.answers), opened),
-        (insert(tables.calls), held),
+        (_OPENED, opened),
+        (_HELD, held),
         (_SETTLED, settled),
         (_CLOSED, closed),
     ):

@@ -67,8 +67,7 @@ def _call(call: ToolCall, arguments: _Text) -> ToolCall:
 def _encodable(delta: Delta) -> bool:
     calls = [text for call in delta.tool_calls for text in (call.id, call.name, call.arguments)]
     try:
-        for text in (delta.text, delta.refusal, delta.provider_id or "", *calls):
-            text.encode("utf-8")
+        "".join((delta.text, delta.refusal, delta.provider_id or "", *calls)).encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
-from typing import Any
+from typing import Annotated, Any
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
@@ -37,15 +37,19 @@ BY = {
     "detour": "rule",
 }
 
+# The state is one value. Of each field that it sees in a hint LangGraph makes a channel, which it
+# copies and reads at every step: hence `Any` where it looks.
+_WHOLE: Any = Annotated[dict[str, Any], lambda state, changes: {**state, **changes}]
+
 
 def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNodes]) -> Any:
     """Compile the graph of the three roads. (With the classes alone it can be drawn, not run.)"""
-    graph = StateGraph(State, context_schema=Run)
+    graph = StateGraph(_WHOLE, context_schema=Run)
     for name in BY:
         graph.add_node(name, _traced(name, getattr(facts, name, None) or getattr(roads, name)))
 
     def branch(source: str, choose: Callable[..., str], *targets: str) -> None:
-        async def chosen(state: State) -> str:
+        async def chosen(state: Any) -> str:
             # LangGraph hands a plain function to a thread, which takes longer than any of these.
             return choose(state)
 
@@ -138,7 +142,7 @@ class Orchestrator:
 
 
 def _traced(name: str, node: Node) -> Any:
-    async def step(state: State, runtime: Runtime[Run]) -> State:
+    async def step(state: Any, runtime: Runtime[Run]) -> State:
         stages, began = runtime.context.stages, time.perf_counter()
         with tracing.span(f"node {name}", {"trivium.node": name, "trivium.node.by": BY[name]}):
             try:

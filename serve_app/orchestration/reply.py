@@ -44,6 +44,7 @@ def send(run: Run, delta: Delta, *, hold: bool) -> None:
     """Pass a step on to the client. Of an answer that is held back only the calls leave."""
     if not hold:
         run.emit(delta.text)
-        run.emit(Refusal(delta.refusal))
+        if delta.refusal:
+            run.emit(Refusal(delta.refusal))
     for call in delta.tool_calls:
         run.emit(call)

@@ -239,33 +239,36 @@ class Run:
     model: str | None = None
     formats: list[tuple[Release, FormatOutcome]] = field(default_factory=list)
     started: bool = False
-    _pieces: asyncio.Queue[Piece | None] = field(default_factory=asyncio.Queue)
+    _pieces: list[Piece] = field(default_factory=list)
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: bool = False
 
     def emit(self, piece: Piece) -> None:
         """Send a text, or a piece of a refusal or call, to the client."""
-        empty = not piece or (isinstance(piece, Refusal) and not piece.text)
-        if self.streaming and not empty:
+        if self.streaming and piece:
             self.started = True
-            self._pieces.put_nowait(piece)
+            self._pieces.append(piece)
+            self._moved.set()
 
     def end(self) -> None:
         """No more will come."""
-        self._pieces.put_nowait(None)
+        self._ended = True
+        self._moved.set()
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """What was emitted, as it comes; texts that are waiting arrive as one."""
-        texts: list[str] = []
-        while True:
-            if texts and self._pieces.empty():
-                yield "".join(texts)
-                texts = []
-            piece = await self._pieces.get()
-            if isinstance(piece, str):
-                texts.append(piece)
-                continue
+        while self._pieces or not self._ended:
+            await self._moved.wait()
+            self._moved.clear()
+            waiting, self._pieces = self._pieces, []
+            texts: list[str] = []
+            for piece in waiting:
+                if isinstance(piece, str):
+                    texts.append(piece)
+                    continue
+                if texts:
+                    yield "".join(texts)
+                    texts = []
+                yield piece
             if texts:
                 yield "".join(texts)
-                texts = []
-            if piece is None:
-                return
-            yield piece

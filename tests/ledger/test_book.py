@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, text
+from sqlalchemy.dialects import sqlite
 
 from serve_app.errors import BudgetExceeded, LedgerUnavailable, SettingsError
 from serve_app.ledger import tables
-from serve_app.ledger.book import Book
+from serve_app.ledger.book import COUNTERS, Book
 from serve_app.ledger.database import Database
 from serve_app.ledger.entries import Closing, Hold, Opening, Settlement
 from serve_app.ledger.limits import Amount, Limit, Payer, counters, seconds_left
@@ -72,6 +73,19 @@ async def test_what_is_held_is_taken_from_what_is_left(database: Database) -> No
     with pytest.raises(BudgetExceeded):
         await book.ask(hold(1))
     await book.close()
+
+
+async def test_counters_are_found_by_their_index() -> None:
+    # SQLite would read the whole table for pairs of scope and period, in the write lock.
+    database = Database(str(ledger_file()))
+    keys = counters(ANN, NOON)
+    chosen = COUNTERS.params(scopes=[each for each, _ in keys], periods=[each for _, each in keys])
+    sql = chosen.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    explained = text(f"EXPLAIN QUERY PLAN {sql}")
+    steps = await database.read(lambda it: [str(row) for row in it.execute(explained)])
+    await database.close()
+    assert any("SEARCH counters" in step for step in steps)
+    assert not any("SCAN" in step for step in steps)
 
 
 async def test_who_is_out_of_money_may_come_again_when_the_day_is_over(database: Database) -> None:
