@@ -24,6 +24,7 @@ Key = tuple[str, str]  # collection and tenant
 _FIRST_S = 0.03  # that a question waits for its tenant's first sketch
 _AGAIN_S = 1.0  # between two tries, and two looks for changes
 _OVERLAP_S = 10.0  # clocks and transactions
+_EMPTY = Sketch.empty()
 _EACH = 1024  # bytes that an entry takes beside its sketch
 
 
@@ -50,7 +51,7 @@ class Bases(Mapping[Key, Base]):
         self._most = most_bytes
         self._held: OrderedDict[Key, Base] = OrderedDict()
         self._bytes = 0
-        self._tried: dict[Key, float] = {}
+        self._rests_until = 0.0
         self._fetching: dict[Key, asyncio.Task[None]] = {}
         self._since = 0.0
 
@@ -94,13 +95,10 @@ class Bases(Mapping[Key, Base]):
                 log.exception("what knowledge bases speak of is as before")
 
     def _begun(self, key: Key) -> asyncio.Task[None] | None:
-        """The fetch of a base; none where the last try was a moment ago."""
+        """The fetch of a base; none where one has failed a moment ago."""
         if key not in self._fetching:
-            now = time.monotonic()
-            if now - self._tried.get(key, -_AGAIN_S) < _AGAIN_S:
+            if time.monotonic() < self._rests_until:
                 return None
-            self._tried = {k: t for k, t in self._tried.items() if now - t < _AGAIN_S}
-            self._tried[key] = now
             self._fetching[key] = task = asyncio.create_task(self._first(key))
             task.add_done_callback(lambda _: self._fetching.pop(key))
         return self._fetching[key]
@@ -109,8 +107,10 @@ class Bases(Mapping[Key, Base]):
         try:
             await self._fetch(key)
         except TriviumError as error:
+            self._rests_until = time.monotonic() + _AGAIN_S
             log.info("what a knowledge base speaks of is not known: %s", error)
         except Exception:
+            self._rests_until = time.monotonic() + _AGAIN_S
             log.exception("what a knowledge base speaks of is not known")
 
     async def _fetch(self, key: Key) -> None:
@@ -118,16 +118,19 @@ class Bases(Mapping[Key, Base]):
         version, content = (await self._source.sketches(collection, [tenant]))[tenant]
         if (held := self._held.get(key)) and held.version == version:
             return
-        base = await asyncio.to_thread(self._made, version, content)
+        base = (
+            await asyncio.to_thread(self._made, version, content)
+            if content
+            else Base(_EMPTY, version)
+        )
         self._drop(key)
         self._held[key] = base
         self._bytes += base.sketch.size + _EACH
         while self._bytes > self._most and len(self._held) > 1:
             self._drop(next(iter(self._held)))
 
-    def _made(self, version: int, content: bytes | None) -> Base:
-        sketch = Sketch.from_bytes(content) if content else Sketch.empty()
-        return self._coverage.base(sketch, version)
+    def _made(self, version: int, content: bytes) -> Base:
+        return self._coverage.base(Sketch.from_bytes(content), version)
 
     def _drop(self, key: Key) -> None:
         if base := self._held.pop(key, None):

@@ -96,9 +96,10 @@ class Coverage:
         if not sketch.texts:
             return Base(sketch, version)
         asked = self.background
+        nearer = (asked.vectors @ sketch.vectors.astype(np.float32).T).max(1) - asked.near
         scores = [
-            self.score(self.features(sketch, *each))
-            for each in zip(asked.words, asked.vectors, asked.near, strict=True)
+            self.score(np.array([*self.shared(sketch, each), near], np.float32))
+            for each, near in zip(asked.words, nearer.tolist(), strict=True)
         ]
         return Base(sketch, version, _TOWARDS * float(np.quantile(scores, _OF_ANYTHING)))
 
@@ -129,6 +130,11 @@ class Coverage:
             asked: Hashes of the question's words.
             near: How near the question is to those about anything.
         """
+        nearer = nearest(sketch.vectors, vector, 1) - near
+        return np.array([*self.shared(sketch, asked), nearer], dtype=np.float32)
+
+    def shared(self, sketch: Sketch, asked: Hashes) -> tuple[float, float]:
+        """The shares of words in one block, and anywhere."""
         counts, blocks = _found(sketch, asked)
         rarity = np.minimum(
             np.log1p(sketch.texts / np.maximum(counts, _UNSEEN)), self._rarity(asked)
@@ -136,9 +142,7 @@ class Coverage:
         total = float(rarity.sum()) + 1e-6
         bits = np.unpackbits(blocks.view(np.uint8).reshape(len(asked), BLOCKS // 8), axis=1)
         together = float((rarity @ bits).max()) if len(asked) else 0.0
-        anywhere = float(rarity[counts > 0].sum())
-        nearer = nearest(sketch.vectors, vector, 1) - near
-        return np.array([together / total, anywhere / total, nearer], dtype=np.float32)
+        return together / total, float(rarity[counts > 0].sum()) / total
 
     def _has_common(self, asked: Hashes) -> bool:
         return bool(np.isin(asked, self.hashes).any())

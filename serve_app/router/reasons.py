@@ -34,6 +34,8 @@ def _about(kind: str, signals: Signals) -> str:
             return "work on what is given"
         case "reasoning":
             return f"needs several steps of reasoning (complexity {signals.complexity:.2f})"
+        case "covered" if signals.coverage is None:
+            return "whether the knowledge base speaks of it is not known"
         case "covered":
             return f"the knowledge base speaks of it (coverage {signals.coverage or 0:.2f})"
         case "changing":

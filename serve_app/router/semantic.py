@@ -57,7 +57,9 @@ class SemanticRouter:
         policy = load_policy(settings.router.policy)
         policy.require(heads)
         outcomes = load_outcomes(settings.router.outcomes)
-        return cls(encoder, heads, coverage, outcomes, prices(settings), policy, bases or {})
+        # Bases that are to come are none yet.
+        held = {} if bases is None else bases
+        return cls(encoder, heads, coverage, outcomes, prices(settings), policy, held)
 
     @property
     def known(self) -> Known:
