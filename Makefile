@@ -45,6 +45,8 @@ TRAIN_HEADS = $(BIN)/trivium train router --from-scratch $(addprefix --data ,$(R
 
 heads: setup  ## Train the router heads that come along, and the demo's (DATA=folder of the public sets)
 	$(TRAIN_HEADS) --output serve_app/router/heads.safetensors
+	$(BIN)/python -m tools.coverage --data $(DATA)
+	$(BIN)/python -m tools.outcomes --data $(DATA)
 	$(TRAIN_HEADS) --data configs/demo/house_style/utterances.jsonl \
 	  --output configs/demo/heads.safetensors
 

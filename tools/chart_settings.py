@@ -29,6 +29,7 @@ INSTEAD = {
     "router.heads": "set heads.source",
     "router.heads_sha256": "set heads.sha256",
     "router.policy": "set policy",
+    "router.outcomes": "set outcomes",
     "router.scaling": "set scaling.router",
     "expert.scaling": "set scaling.expert",
     "expert.lora.cache": "it is in the volume of `state`",

@@ -113,6 +113,10 @@ def reload(
     policy: Annotated[
         Path | None, typer.Option(help="Router policy to take instead of the settings'.")
     ] = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(help="What is known of the roads, to take instead of the settings'."),
+    ] = None,
 ) -> None:
     """Give a running stack its settings anew, without dropping a request.
 
@@ -134,6 +138,8 @@ def reload(
         own = own.with_heads(heads.resolve())
     if policy is not None:
         own = own.model_copy(update={"policy": policy.resolve()})
+    if outcomes is not None:
+        own = own.model_copy(update={"outcomes": outcomes.resolve()})
     settings = settings.model_copy(update={"router": own})
     steps.prepare(settings, models.missing(settings))
     settings = opening.as_running(settings, local.gateway_config(addresses.dashboard))
