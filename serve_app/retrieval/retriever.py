@@ -23,20 +23,15 @@ from serve_app.errors import (
 from serve_app.retrieval import admission, index, preparing, ranking
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.filters import Reader, Where
-from serve_app.retrieval.index import (
-    DocumentPage,
-    IngestReport,
-    Original,
-    StoredDocument,
-    row_ids,
-)
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.mending import Mended, Mender
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.preparing import Embedder, Models, Preparation
 from serve_app.retrieval.ranking import Floats, Hit
+from serve_app.retrieval.reading import Reading
 from serve_app.retrieval.registry import Registry
-from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
+from serve_app.retrieval.registry.entries import Collection, Entry, Facts, Index
 from serve_app.retrieval.search_text import normalised, searchable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
@@ -94,6 +89,7 @@ class Retriever:
         self._catalogue = Catalogue(store, registry)
         self._writer = Writer(store, registry)
         self._mender = Mender(store, registry, partial(preparing.split, models))
+        self._reading = Reading(store, registry, self._catalogue, models)
         self._models = models
         self.chunk_tokens = chunk_tokens
         self.rules = rules
@@ -225,7 +221,7 @@ class Retriever:
         while page := await self._registry.documents.in_force(
             collection, source.name, tenant, when, after, _PAGE, groups
         ):
-            chunks += await self._chunks(source, reader, [copy for _, copy in page])
+            chunks += await self._reading.chunks(source, reader, [copy for _, copy in page])
             after = page[-1][0]
         return chunks
 
@@ -271,43 +267,7 @@ class Retriever:
         Raises:
             NotFound: There is no such document that the groups may read.
         """
-        source = await self._catalogue.index(collection)
-        key = Facts(tenant, document_id).key
-        reader, tries = Reader(tenant, groups), 2
-        while True:
-            found = await self._read(source, reader, key)
-            if found is None:
-                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-            copy, chunks = found
-            stored = await self._registry.documents.stored(collection, key)
-            tries -= 1
-            # One that has been replaced meanwhile is read once more, as it is now.
-            if stored is not None and stored.entry.version == copy.version:
-                kept, facts = stored.original, stored.entry.facts
-                return StoredDocument(
-                    chunks, None if kept is None else Original.of(kept), facts.source, facts.url
-                )
-            # What is said of another version may be for others alone.
-            if not tries:
-                return StoredDocument(chunks)
-
-    async def _read(
-        self, source: Index, reader: Reader, key: str
-    ) -> tuple[Copy, list[Chunk]] | None:
-        """A document as an index has it, if the reader may read it."""
-        chunks: list[Chunk] = []
-        copy: Copy | None = None
-        while True:
-            before = copy
-            copy = (await self._registry.documents.copies(source.name, [key])).get(key)
-            # One that is being replaced may go while it is read: then it is the next version's.
-            if copy is None or (copy == before and not chunks):
-                return None
-            if copy == before:
-                return copy, chunks
-            chunks = await self._chunks(source, reader, [copy])
-            if len(chunks) == copy.chunks:
-                return copy, chunks
+        return await self._reading.document(collection, Reader(tenant, groups), document_id)
 
     async def delete(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
@@ -421,10 +381,6 @@ class Retriever:
         if found is None or found.in_force is None:
             return Mended()
         return await self._mender.mend(found, entries)
-
-    async def _chunks(self, source: Index, reader: Reader, copies: Sequence[Copy]) -> list[Chunk]:
-        keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
-        return [hit.chunk for hit in await self._store.chunks(source, reader, keys)]
 
     async def _target(self, collection: str, tenant: str) -> Collection:
         """The collection, made if there is none and the tenant may have one more."""

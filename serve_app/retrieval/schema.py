@@ -208,6 +208,11 @@ def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0)
     )
 
 
+def chunk_of(row: Row) -> Chunk:
+    """What is read of a row when it is stored."""
+    return chunk({name: getattr(row, name) for name in _ROW})
+
+
 def hit(found: Any, field: Field) -> Hit:
     """What a search by a field has found."""
     entity, distance = found["entity"], float(found["distance"])

@@ -23,6 +23,7 @@ from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.retrieval import schema
 from serve_app.retrieval.filters import Reader, Where, literal
 from serve_app.retrieval.index import Place, Stored
+from serve_app.retrieval.latest import Latest
 from serve_app.retrieval.milvus import NOT_FOUND, Milvus, translated
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import (
@@ -83,6 +84,7 @@ class MilvusStore:
         self._loaded: set[str] = set()
         self._unflushed: Counter[str] = Counter()
         self._written: dict[str, float] = {}
+        self._latest = Latest()
 
     @classmethod
     def of(cls, settings: RetrievalSettings) -> MilvusStore:
@@ -197,6 +199,7 @@ class MilvusStore:
                     [schema.record(each) for each in rows[start : start + _PAGE]],
                     timeout=self._timeout,
                 )
+        self._latest.note(index.name, rows)
         await self._settle(index, len(rows))
 
     async def remove(self, name: str, keys: Sequence[str]) -> None:
@@ -210,8 +213,12 @@ class MilvusStore:
 
     async def vectors(self, index: Index, keys: Sequence[str]) -> dict[str, list[float]]:
         """The vectors of rows, by the hash of what is embedded."""
-        found = await self._by_keys(index, keys, ["hash", "dense"])
-        return {row["hash"]: [float(x) for x in row["dense"]] for row in found}
+        latest = {key: found for key in keys if (found := self._latest.get(index.name, key))}
+        others = [key for key in keys if key not in latest]
+        read = await self._by_keys(index, others, ["hash", "dense"])
+        return {row["hash"]: [float(x) for x in row["dense"]] for row in read} | dict(
+            latest.values()
+        )
 
     async def stored(self, index: Index, keys: Sequence[str]) -> list[Stored]:
         """Rows as they were written, in no order; those that are not there are left out."""

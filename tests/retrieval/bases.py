@@ -38,6 +38,14 @@ class Base:
         return await made.check(collection, repair=repair)
 
 
+async def indexed(base: Base, collection: str, tenant: str, name: str) -> list[str]:
+    """Texts of a document's rows, as the index in force has them."""
+    index = await base.catalogue.index(collection)
+    places = await base.store.places(index.name, [(tenant, name)])
+    stored = await base.store.stored(index, [each.id for each in places])
+    return [e.row.text for e in sorted(stored, key=lambda each: each.row.ordinal)]
+
+
 async def content(base: Base, collection: str) -> set[tuple[str, int, str]]:
     """Every row of the index in force: document, place, text; asserts that none is there twice."""
     index = await base.catalogue.index(collection)

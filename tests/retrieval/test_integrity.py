@@ -23,7 +23,7 @@ from serve_app.retrieval.registry.entries import Facts, index_name, milvus_name
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.writing import Writer
-from tests.retrieval.bases import Base, content
+from tests.retrieval.bases import Base, content, indexed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -50,7 +50,9 @@ def doc(name: str, *texts: str, **metadata: str) -> Document:
 
 async def texts(base: Base, collection: str, name: str, tenant: str = "t") -> list[str]:
     found = await replica(base).document(collection, tenant, name)
-    return [chunk.text for chunk in found.chunks]
+    read = [chunk.text for chunk in found.chunks]
+    assert read == await indexed(base, collection, tenant, name)
+    return read
 
 
 async def is_sound(base: Base, collection: str) -> bool:

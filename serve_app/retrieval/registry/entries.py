@@ -78,14 +78,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A document as it is registered, and what was put (`Facts.original`), where it is kept."""
-
-    entry: Entry
-    original: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """A document that is a writer's for a while.
 
@@ -113,6 +105,7 @@ class Copy:
         since, until: What its rows say of when it is in force; `since` is `UNKNOWN` of rows that
             somebody was writing over.
         chunks, tokens: How many rows it has, and how many tokens they have together.
+        hash: Of what they say (`index.hash_of`); empty where that is not known.
     """
 
     key: str
@@ -122,11 +115,26 @@ class Copy:
     until: int
     chunks: int
     tokens: int
+    hash: str = ""
 
     @property
     def says(self) -> tuple[int, int] | None:
         """What its rows say of when it is in force, where that is known."""
         return None if self.since == UNKNOWN else (self.since, self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document as it is registered.
+
+    Attributes:
+        original: What was put (`Facts.original`), where it is kept.
+        copy: In the index that was asked about, if that has one.
+    """
+
+    entry: Entry
+    original: str | None
+    copy: Copy | None
 
 
 @dataclass(frozen=True, slots=True)
