@@ -71,6 +71,7 @@ class RetrieverServer:
             settings.chunk_tokens,
             _rules(settings),
             reranker,
+            settings.tenancy,
         )
         self._mending: asyncio.Task[None] | None = None
 
@@ -128,7 +129,7 @@ class RetrieverServer:
             "trivium.embeddings.texts": len(texts),
         }
         with tracing.span(f"embeddings {collection}", attributes, parent=context.trace):
-            return await self._retriever.nearness(collection, query, texts)
+            return await self._retriever.nearness(collection, context.tenant, query, texts)
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

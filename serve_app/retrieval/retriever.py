@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,8 +36,12 @@ from serve_app.retrieval.search_text import normalised, searchable
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
 from serve_app.retrieval.writing import Writer
+from serve_app.settings.sections import Tenancy
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
 _SIZE_TTL_S = 10.0  # to add up a base's tokens for each question would cost too much
@@ -67,12 +71,32 @@ class Rules:
     max_collections: int = 100
 
 
+def _placed(
+    method: Callable[Concatenate[Retriever, str, str, P], Awaitable[T]],
+) -> Callable[Concatenate[Retriever, str, str, P], Coroutine[Any, Any, T]]:
+    """A method on a tenant's part of a collection; its errors know the collection alone."""
+
+    @wraps(method)
+    async def call(
+        self: Retriever, collection: str, tenant: str, /, *args: P.args, **more: P.kwargs
+    ) -> T:
+        place = self.tenancy.place(collection, tenant)
+        try:
+            return await method(self, place, tenant, *args, **more)
+        except TriviumError as error:
+            error.reword(repr(place), repr(collection))
+            raise
+
+    return call
+
+
 class Retriever:
     """Documents in, evidence out.
 
     Attributes:
         chunk_tokens: Upper bound of a chunk in new collections.
         rules: May be exchanged at any time.
+        tenancy: Where documents of which tenants are.
     """
 
     def __init__(
@@ -83,7 +107,9 @@ class Retriever:
         chunk_tokens: int,
         rules: Rules,
         reranker: Reranker | None = None,
+        tenancy: Tenancy = Tenancy(),  # noqa: B008  # frozen
     ) -> None:
+        self.tenancy = tenancy
         self._store = store
         self._registry = registry
         self._catalogue = Catalogue(store, registry)
@@ -99,6 +125,7 @@ class Retriever:
         self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, Reader], tuple[float, int]] = {}
 
+    @_placed
     async def ingest(
         self,
         collection: str,
@@ -170,6 +197,7 @@ class Retriever:
             saved_tokens=written.tokens - preparation.embedded_tokens,
         )
 
+    @_placed
     async def search(
         self, collection: str, tenant: str, query: SearchQuery, groups: tuple[str, ...] = ()
     ) -> list[Chunk]:
@@ -197,6 +225,7 @@ class Retriever:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]
 
+    @_placed
     async def whole(
         self, collection: str, tenant: str, max_tokens: int, groups: tuple[str, ...] = ()
     ) -> list[Chunk] | None:
@@ -225,7 +254,10 @@ class Retriever:
             after = page[-1][0]
         return chunks
 
-    async def nearness(self, collection: str, query: str, texts: Sequence[str]) -> list[float]:
+    @_placed
+    async def nearness(
+        self, collection: str, tenant: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
         """The cosine of each text with a query, by the collection's embedding model.
 
         Raises:
@@ -235,6 +267,7 @@ class Retriever:
         embedder = await self._embedder(source)
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
+    @_placed
     async def documents(
         self,
         collection: str,
@@ -259,6 +292,7 @@ class Retriever:
         ]
         return DocumentPage(listed, has_more=len(page) > limit)
 
+    @_placed
     async def document(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
     ) -> StoredDocument:
@@ -269,6 +303,7 @@ class Retriever:
         """
         return await self._reading.document(collection, Reader(tenant, groups), document_id)
 
+    @_placed
     async def delete(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
     ) -> int:
@@ -286,6 +321,7 @@ class Retriever:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
         return removed
 
+    @_placed
     async def delete_collection(
         self, collection: str, tenant: str, groups: tuple[str, ...] = ()
     ) -> int:

@@ -10,8 +10,8 @@ from typing import Literal
 State = Literal["pending", "in", "failed", "deleted"]
 Intent = Literal["put", "delete", "copy"]
 
-# Milvus's names have no hyphen, and those of collections no capital.
-_HYPHEN = "X"
+# Milvus's names have neither hyphen nor at sign, and those of collections no capital.
+_TO_MILVUS, _FROM_MILVUS = str.maketrans("-@", "XA"), str.maketrans("XA", "-@")
 
 UNKNOWN = -(2**62)  # seconds; the first moment of a document whose rows may say anything
 FOR_EVER = 2**53  # seconds; the last moment of a document that no other one of its series follows
@@ -238,7 +238,7 @@ def document_key(tenant: str, document_id: str) -> str:
 
 def milvus_name(collection: str) -> str:
     """A collection's name as Milvus takes it."""
-    return collection.replace("-", _HYPHEN)
+    return collection.translate(_TO_MILVUS)
 
 
 def index_name(collection: str, number: int) -> str:
@@ -248,4 +248,4 @@ def index_name(collection: str, number: int) -> str:
 
 def collection_of(index: str) -> str:
     """The collection that an index is a version of, by the index's name."""
-    return index.rpartition("__")[0].replace(_HYPHEN, "-")
+    return index.rpartition("__")[0].translate(_FROM_MILVUS)

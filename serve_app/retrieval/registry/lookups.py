@@ -287,6 +287,16 @@ class Lookups:
         found = await self._database.read(lambda it: it.execute(asked).all())
         return {state: count for state, count in found}  # noqa: C416  # rows, not pairs
 
+    async def tenants(self, collection: str) -> dict[str, int]:
+        """Whose documents are in, and how many of each."""
+        asked = (
+            select(documents.tenant, func.count())
+            .where(documents.collection == collection, documents.state == "in")
+            .group_by(documents.tenant)
+        )
+        found = await self._database.read(lambda it: it.execute(asked).all())
+        return {tenant: count for tenant, count in found}  # noqa: C416  # rows, not pairs
+
     async def changed_at(self) -> float | None:
         """When a document was written or removed last, of any collection, by whomever."""
         asked = select(func.max(documents.updated_at))
