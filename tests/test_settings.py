@@ -420,6 +420,11 @@ def test_address_of_a_milvus_server_is_left_as_it_is() -> None:
     assert settings.resolved(Path("/srv")).retrieval.milvus_uri == "http://milvus:19530"
 
 
+def test_parameters_go_with_a_type_of_index_that_is_named(file: Path) -> None:
+    said = refusal(file, "retrieval: {vector_index: {type: auto, search: {ef: 64}}}")
+    assert "go with a type that is named, not with auto" in said
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [

@@ -47,7 +47,8 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("collection", "made by", "documents", "chunks", "index", "model", "also there")
+    columns = ("documents", "chunks", "index", "model", "vector index", "also there")
+    table = Table("collection", "made by", *columns)
     for each in found:
         filling = f"{each['filling']} (being filled)" if each["filling"] else ""
         table.add_row(
@@ -57,6 +58,7 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
             _count(each["chunks"]),
             each["index"] or "none yet",
             escape(each["model"]),
+            ": ".join(filter(None, each["vector_index"].values())),
             ", ".join(filter(None, [filling, *each["replaced"]])),
         )
     out.print(table)
@@ -195,6 +197,10 @@ async def _described(base: Base, name: str, tenancy: Tenancy) -> dict[str, Any]:
         "index": index and index.name,
         "model": index.model if index else "",
         "chunk_tokens": index and index.chunk_tokens,
+        "vector_index": {
+            "type": index.vectors if index else "",
+            "reason": index.reason if index else "",
+        },
         "filling": found.filling and found.filling.name,
         "paused": found.paused,
         "replaced": [each.name for each in found.retired],

@@ -225,17 +225,33 @@ class VectorIndex(Section):
     A collection has what held when its index was made; `trivium reindex` makes another.
 
     Attributes:
-        type: `AUTOINDEX` leaves it to the server. `HNSW` is fast and keeps all vectors in memory;
-            `HNSW_SQ` (2.5 and later) and `IVF_SQ8` keep a byte for each number instead of four;
-            `DISKANN` keeps most on a disk, which has to be fast.
+        type: `AUTOINDEX` leaves it to the server; `auto` chooses by the number of rows, when an
+            index is made. `HNSW` is fast and keeps all vectors in memory; `HNSW_SQ` (2.5 and later)
+            and `IVF_SQ8` keep a byte for each number instead of four; `DISKANN` keeps most on a
+            disk, which has to be fast.
         build, search: Parameters: `{M: 16, efConstruction: 200}`, `{ef: 64}`.
     """
 
     type: Literal[
-        "AUTOINDEX", "FLAT", "HNSW", "HNSW_SQ", "HNSW_PQ", "IVF_FLAT", "IVF_SQ8", "SCANN", "DISKANN"
+        "auto",
+        "AUTOINDEX",
+        "FLAT",
+        "HNSW",
+        "HNSW_SQ",
+        "HNSW_PQ",
+        "IVF_FLAT",
+        "IVF_SQ8",
+        "SCANN",
+        "DISKANN",
     ] = "AUTOINDEX"
     build: dict[str, int | float | str] = Field(default_factory=dict)
     search: dict[str, int | float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_a_type(self) -> VectorIndex:
+        if self.type == "auto" and (self.build or self.search):
+            raise ValueError("build and search go with a type that is named, not with auto")
+        return self
 
 
 _OF_TENANTS = "@"  # in no name that a caller may write

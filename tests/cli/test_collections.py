@@ -59,7 +59,11 @@ def test_collections_are_listed_and_deleted(run: Run, state: Path) -> None:
     (found,) = json.loads(run("collections", "list", "--json").out)
     assert (found["name"], found["owner"], found["index"]) == ("docs", "red", "docs__1")
     assert (found["documents"], found["chunks"]) == ({"in": 3}, 3)
-    assert "docs" in run("collections", "list").out
+    index = {"type": "AUTOINDEX", "reason": "set by retrieval.vector_index"}
+    assert found["vector_index"] == index
+    told = run("collections", "list").out
+    assert "docs" in told
+    assert "AUTOINDEX" in told
     assert "nothing to drop" in run("collections", "prune").out
     done = run("collections", "delete", "docs", "--yes")
     assert (done.code, done.out) == (0, "docs is gone, with 3 documents\n"), done.err

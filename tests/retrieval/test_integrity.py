@@ -305,7 +305,7 @@ async def test_an_index_half_dropped_is_in_nobodys_way(
     name = f"{collection}{calls}"
     await replica(base).ingest(name, "t", [doc("a", "one two three four five six")])
     with contextlib.suppress(Killed):
-        await reindex(dying(12), name)
+        await reindex(dying(15), name)
     documents, collections = base.registry.documents, base.registry.collections
     clock, ahead = documents._clock, lambda: time.time() + 60
     documents._clock = collections._clock = ahead

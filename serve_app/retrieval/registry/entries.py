@@ -172,6 +172,8 @@ class Index:
         chunk_tokens: Upper bound of a chunk.
         sparse: It can be searched by BM25.
         owner: The tenant that made the collection; empty for one made before that was kept.
+        vectors: The type of what finds its vectors; empty for one made before that was kept.
+        reason: Why that.
     """
 
     name: str
@@ -180,6 +182,8 @@ class Index:
     chunk_tokens: int
     sparse: bool
     owner: str = ""
+    vectors: str = field(default="", compare=False)
+    reason: str = field(default="", compare=False)
 
     @property
     def collection(self) -> str:

@@ -116,6 +116,8 @@ indexes = Table(
     Column("dimension", Integer, nullable=False),
     Column("chunk_tokens", Integer, nullable=False),
     Column("sparse", Boolean, nullable=False),
+    Column("vector_index", String(16), nullable=False, default="", server_default=""),
+    Column("vector_index_reason", Text, nullable=False, default="", server_default=""),
     Column("created_at", Float, nullable=False),
     Column("retired_at", Float),
     Index("indexes_by_collection", "collection"),
