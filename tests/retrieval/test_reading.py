@@ -11,7 +11,7 @@ from sqlalchemy import update
 from loadtest.words import DIMENSION, HashedWords, Models
 from serve_app.domain import Document
 from serve_app.errors import NotFound
-from serve_app.retrieval.registry import Registry, tables
+from serve_app.retrieval.registry import tables
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from tests.retrieval.bases import Base, indexed
@@ -23,11 +23,6 @@ pytestmark = [
 
 TEXT = "# Size\nThe tent \u00ad sleeps two.\n\n# Price\nIt costs 190 euros."
 CHUNKS = [("Size", "The tent  sleeps two."), ("Price", "It costs 190 euros.")]
-
-
-@pytest.fixture
-def base(store: MilvusStore, registry: Registry) -> Base:
-    return Base(store, registry)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from serve_app.domain import Document, SearchQuery
 from serve_app.errors import InvalidRequest, NotFound
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
-from serve_app.retrieval.store import MilvusStore
 from serve_app.settings.sections import Tenancy
 from tests.retrieval.bases import Base, content
 
@@ -19,11 +18,6 @@ pytestmark = [
 ]
 
 TIERS = Tenancy(classes={"gold": ("acme", "globex")})
-
-
-@pytest.fixture
-def base(store: MilvusStore, registry: Registry) -> Base:
-    return Base(store, registry)
 
 
 def tiered(base: Base, tenancy: Tenancy = TIERS) -> Retriever:

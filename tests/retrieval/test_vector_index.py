@@ -10,7 +10,6 @@ import pytest
 from loadtest.words import DIMENSION, Models
 from serve_app.domain import Document, SearchQuery
 from serve_app.retrieval import vector_index
-from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings.sections import VectorIndex
@@ -29,11 +28,6 @@ async def store(uri: str) -> AsyncIterator[MilvusStore]:
     store = MilvusStore(uri, "", timeout_s=120, vectors=AUTO)
     yield store
     await store.close()
-
-
-@pytest.fixture
-def base(store: MilvusStore, registry: Registry) -> Base:
-    return Base(store, registry)
 
 
 def there(store: MilvusStore, name: str) -> Any:
