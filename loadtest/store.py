@@ -268,11 +268,20 @@ class World:
         chunks = found.chunks
         assert [int(each.id.rpartition("#")[2]) for each in chunks] == list(range(len(chunks)))
         words = [word for each in chunks for word in each.text.split()]
+        assert words == await self._indexed(name), "what is told is not what the index holds"
         if found.original is not None:
             lines = found.original.text.splitlines()
             told = [word for line in lines if not line.startswith("#") for word in line.split()]
             assert told == words, "what was put is not what is found"
         return words
+
+    async def _indexed(self, name: Name) -> list[str]:
+        """Words of a document's rows, as Milvus has them."""
+        index = await self.parts()[2].index(self.collection)
+        places = await self.store.places(index.name, [name])
+        stored = await self.store.stored(index, [each.id for each in places])
+        rows = sorted(stored, key=lambda each: each.row.ordinal)
+        return [word for each in rows for word in each.row.text.split()]
 
     async def _listed(self, retriever: Retriever, tenant: str) -> list[str]:
         listed: list[str] = []

@@ -65,6 +65,11 @@ class TriviumError(Exception):
     def __str__(self) -> str:
         return self.message
 
+    def reword(self, old: str, new: str) -> None:
+        """Say something by another name."""
+        self.message = self.message.replace(old, new)
+        self.args = (self.message, *self.args[1:])
+
     def envelope(self) -> dict[str, dict[str, str | None]]:
         """The OpenAI error body."""
         return {

@@ -418,3 +418,23 @@ def test_router_that_cannot_be_trained_is_refused(router: dict[str, Any], reason
 def test_address_of_a_milvus_server_is_left_as_it_is() -> None:
     settings = from_args({"retrieval": {"milvus_uri": "http://milvus:19530"}})
     assert settings.resolved(Path("/srv")).retrieval.milvus_uri == "http://milvus:19530"
+
+
+def test_parameters_go_with_a_type_of_index_that_is_named(file: Path) -> None:
+    said = refusal(file, "retrieval: {vector_index: {type: auto, search: {ef: 64}}}")
+    assert "go with a type that is named, not with auto" in said
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("{gold: [a, b], silver: [b]}", "tenant 'b' is in more than one class"),
+        ("{Gold: [a]}", "retrieval.tenancy.classes"),
+        ("{0gold: [a]}", "retrieval.tenancy.classes"),
+        ("{much-too-long-a-name: [a]}", "retrieval.tenancy.classes"),
+    ],
+)
+def test_a_class_of_tenants_has_a_name_and_tenants_of_its_own(
+    file: Path, classes: str, said: str
+) -> None:
+    assert said in refusal(file, f"retrieval: {{tenancy: {{classes: {classes}}}}}")

@@ -57,7 +57,8 @@ def knowledge(
     async def count(base: Base) -> tuple[int, int]:
         from serve_app.retrieval.catalogue import Catalogue
 
-        index = await Catalogue(base.store, base.registry).index(collection)
+        place = settings.retrieval.tenancy.place(collection, tenant)
+        index = await Catalogue(base.store, base.registry).index(place)
         return await base.registry.documents.held_by(index.name, tenant)
 
     chunks, tokens = with_base(settings, count)

@@ -17,6 +17,7 @@ from serve_app.cli.console import errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config
 from serve_app.errors import NotFound
 from serve_app.settings import load
+from serve_app.settings.sections import Tenancy
 
 collections = typer.Typer(
     help="What the knowledge base holds, and whether all of it is there.",
@@ -25,6 +26,7 @@ collections = typer.Typer(
 )
 
 _NAMED = 20  # findings that are shown of each collection
+_ERASED = 500  # documents removed together
 
 Name = Annotated[str, typer.Argument(help="Which collection.")]
 
@@ -37,13 +39,16 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """
 
     async def work(base: Base) -> list[dict[str, Any]]:
-        return [await _described(base, name) for name in await base.registry.collections.names()]
+        names = await base.registry.collections.names()
+        return [await _described(base, name, settings.retrieval.tenancy) for name in names]
 
-    found = with_base(load(config).resolved(Path.cwd()), work)
+    settings = load(config).resolved(Path.cwd())
+    found = with_base(settings, work)
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("collection", "made by", "documents", "chunks", "index", "model", "also there")
+    columns = ("documents", "chunks", "index", "model", "vector index", "also there")
+    table = Table("collection", "made by", *columns)
     for each in found:
         filling = f"{each['filling']} (being filled)" if each["filling"] else ""
         table.add_row(
@@ -53,9 +58,19 @@ def list_(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
             _count(each["chunks"]),
             each["index"] or "none yet",
             escape(each["model"]),
+            ": ".join(filter(None, each["vector_index"].values())),
             ", ".join(filter(None, [filling, *each["replaced"]])),
         )
     out.print(table)
+    for each in found:
+        if each["misplaced"]:
+            errors.print(
+                f"[yellow]{each['name']}[/yellow]: documents of "
+                f"{escape(', '.join(each['misplaced']))} are not looked for here "
+                "(retrieval.tenancy): ingest them again, then remove them with "
+                "`trivium collections delete --tenant`",
+                soft_wrap=True,
+            )
 
 
 @collections.command()
@@ -94,6 +109,9 @@ def check(
 @collections.command()
 def delete(
     name: Name,
+    tenant: Annotated[
+        str | None, typer.Option(help="Remove this tenant's documents alone; the collection stays.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
@@ -103,20 +121,26 @@ def delete(
     [bold]Example:[/bold] trivium collections delete trial --yes
     """
     settings = load(config).resolved(Path.cwd())
+    whose = "all tenants" if tenant is None else tenant
     if not yes:
-        typer.confirm(f"Remove {name} and all its documents, of all tenants?", abort=True, err=True)
+        what = f"{name} and all its documents" if tenant is None else f"all documents in {name}"
+        typer.confirm(f"Remove {what}, of {whose}?", abort=True, err=True)
 
     async def work(base: Base) -> dict[str, Any]:
-        parts = opened(base, settings.retrieval)
-        found = await _described(base, name)
-        await parts.catalogue.remove(name)
+        found = await _described(base, name, settings.retrieval.tenancy)
+        if tenant is not None:
+            count = await _erased(base, name, tenant)
+            return {"name": name, "deleted": False, "documents": count}
+        await opened(base, settings.retrieval).catalogue.remove(name)
         return {"name": name, "deleted": True, "documents": found["documents"].get("in", 0)}
 
     done = with_base(settings, work)
     if as_json:
         print(json.dumps(done))
-    else:
+    elif tenant is None:
         out.print(f"{name} is gone, with {_count(done['documents'])} documents")
+    else:
+        out.print(f"{_count(done['documents'])} documents of {escape(whose)} are gone from {name}")
 
 
 @collections.command()
@@ -149,23 +173,40 @@ def prune(
     out.print(f"dropped {', '.join(dropped)}" if dropped else "there is nothing to drop")
 
 
-async def _described(base: Base, name: str) -> dict[str, Any]:
+async def _erased(base: Base, name: str, tenant: str) -> int:
+    """Remove a tenant's documents; returns how many."""
+    from serve_app.retrieval.writing import Writer
+
+    documents, removed = base.registry.documents, 0
+    while page := await documents.page(name, tenant, limit=_ERASED):
+        await Writer(base.store, base.registry).delete(name, [each.facts for each in page])
+        removed += len(page)
+    return removed
+
+
+async def _described(base: Base, name: str, tenancy: Tenancy) -> dict[str, Any]:
     found = await base.registry.collections.get(name)
     if found is None:
         raise NotFound(f"there is no collection {name!r}: see `trivium collections list`")
     index = found.in_force
     _, chunks = await base.registry.documents.sizes(index.name) if index else (0, 0)
+    tenants = await base.registry.documents.tenants(name)
     return {
         "name": name,
         "owner": found.owner,
         "index": index and index.name,
         "model": index.model if index else "",
         "chunk_tokens": index and index.chunk_tokens,
+        "vector_index": {
+            "type": index.vectors if index else "",
+            "reason": index.reason if index else "",
+        },
         "filling": found.filling and found.filling.name,
         "paused": found.paused,
         "replaced": [each.name for each in found.retired],
         "documents": await base.registry.documents.states(name),
         "chunks": chunks,
+        "misplaced": sorted(each for each in tenants if not tenancy.belongs(name, each)),
     }
 
 

@@ -62,12 +62,15 @@ class Adoption:
 
     async def _carried_over(self, old: Index) -> Index:
         """A new index with the rows of one that an earlier version has made."""
+        chosen = await self._store.choice(await self._store.rows(old.name), old.dimension)
         new = await self._registry.collections.add(
             old.collection,
             old.model,
             old.dimension,
             old.chunk_tokens,
             sparse=await self._store.computes_bm25(),
+            vectors=chosen.type,
+            reason=chosen.reason,
         )
         await self._store.make(new)
         version = int(time.time() * 1000)

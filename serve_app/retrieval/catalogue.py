@@ -128,8 +128,18 @@ class Catalogue:
     async def make(self, name: str, model: str, dimension: int, chunk_tokens: int) -> Index:
         """A new, empty index, for whoever holds the collection to put to use."""
         sparse = await self._store.computes_bm25()
+        found = await self._registry.collections.get(name)
+        before = found and found.in_force
+        _, rows = await self._registry.documents.sizes(before.name) if before else (0, 0)
+        chosen = await self._store.choice(rows, dimension)
         index = await self._registry.collections.add(
-            name, model, dimension, chunk_tokens, sparse=sparse
+            name,
+            model,
+            dimension,
+            chunk_tokens,
+            sparse=sparse,
+            vectors=chosen.type,
+            reason=chosen.reason,
         )
         await self._store.make(index)
         return index

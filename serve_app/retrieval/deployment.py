@@ -76,6 +76,7 @@ class RetrieverServer:
             settings.chunk_tokens,
             _rules(settings),
             reranker,
+            settings.tenancy,
         )
         self._sketcher = Sketcher(self._store, self._registry, sketching())
         self._working: list[asyncio.Task[None]] = []
@@ -134,7 +135,7 @@ class RetrieverServer:
             "trivium.embeddings.texts": len(texts),
         }
         with tracing.span(f"embeddings {collection}", attributes, parent=context.trace):
-            return await self._retriever.nearness(collection, query, texts)
+            return await self._retriever.nearness(collection, context.tenant, query, texts)
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
@@ -190,14 +191,20 @@ class RetrieverServer:
         self, context: RequestContext, collection: str, tenants: Sequence[str]
     ) -> dict[str, tuple[int, bytes | None]]:
         """What tenants' parts of a collection speak of: the version and content of each sketch."""
-        found = await self._registry.sketches.get(collection, tenants)
-        return {tenant: (each.version, each.content) for tenant, each in found.items()}
+        found = {}
+        for tenant in tenants:
+            place = self._retriever.tenancy.place(collection, tenant)
+            drawn = (await self._registry.sketches.get(place, [tenant]))[tenant]
+            found[tenant] = (drawn.version, drawn.content)
+        return found
 
     async def sketches_changed(
         self, context: RequestContext, since: float
     ) -> tuple[float, list[tuple[str, str]]]:
-        """As `Sketches.changed`."""
-        return await self._registry.sketches.changed(since)
+        """As `Sketches.changed`, by the names of collections that callers know."""
+        now, changed = await self._registry.sketches.changed(since)
+        named = self._retriever.tenancy.collection
+        return now, [(named(place), tenant) for place, tenant in changed]
 
     async def _sketch(self) -> None:
         """Keep the sketches in step, as long as this replica lives."""

@@ -256,6 +256,11 @@ def facts(document: Document, tenant: str, *, source: str = "", where: str = "do
     )
 
 
+def hash_of(rows: Iterable[Row]) -> str:
+    """Of what the rows of a document say, in order."""
+    return _digest("".join(row.hash for row in rows))
+
+
 def document(stored: Iterable[Row]) -> Document:
     """The document that rows of it, in order, came from; splitting it again gives the same rows."""
     lines: list[str] = []

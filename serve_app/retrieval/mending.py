@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from serve_app.domain import Document
 from serve_app.retrieval import index as rows_of
-from serve_app.retrieval.index import Stored, row_ids
+from serve_app.retrieval.index import Stored, hash_of, row_ids
 from serve_app.retrieval.port import Port
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Index
@@ -206,15 +206,16 @@ def _alike(one: Index, other: Index) -> bool:
 
 
 def _copy(entry: Entry, ready: Embedded) -> Copy:
-    tokens = sum(row.tokens for row, _ in ready)
+    rows = [row for row, _ in ready]
     return Copy(
         entry.key,
         entry.facts.tenant,
         entry.version,
         entry.since,
         entry.until,
-        len(ready),
-        tokens,
+        len(rows),
+        sum(row.tokens for row in rows),
+        hash_of(rows),
     )
 
 

@@ -47,6 +47,28 @@ class Models(Protocol):
         ...
 
 
+def rows(
+    embedder: Embedder, index: Index, document: Document, tenant: str, source: str, where: str
+) -> list[Row]:
+    """A document, split for an index with this embedding model; always the same for the same.
+
+    Args:
+        where: What an error calls the document.
+
+    Raises:
+        UnprocessableDocument: It is empty, or does not fit.
+    """
+    return rows_of.rows(
+        document,
+        tenant,
+        max_tokens=index.chunk_tokens,
+        count=embedder.count,
+        window=embedder.window,
+        source=source,
+        where=where,
+    )
+
+
 async def split(
     models: Models, index: Index, documents: Sequence[tuple[str, str, Document]]
 ) -> list[Embedded]:
@@ -55,19 +77,11 @@ async def split(
     def work() -> list[Embedded]:
         embedder = models.model(index.model)
         found = [
-            rows_of.rows(
-                document,
-                tenant,
-                max_tokens=index.chunk_tokens,
-                count=embedder.count,
-                window=embedder.window,
-                source=source,
-                where=f"document {document.id!r}",
-            )
+            rows(embedder, index, document, tenant, source, f"document {document.id!r}")
             for tenant, source, document in documents
         ]
-        vectors = _embedded(embedder, [row for rows in found for row in rows], {})
-        return [[(row, vectors[row.hash]) for row in rows] for rows in found]
+        vectors = _embedded(embedder, [row for each in found for row in each], {})
+        return [[(row, vectors[row.hash]) for row in each] for each in found]
 
     return await asyncio.to_thread(work)
 
@@ -111,28 +125,20 @@ class Preparation:
         """
         found = await asyncio.to_thread(self._split, index, places)
         known = await self._known(index, places)
-        rows = [row for each in found for row in each]
-        vectors = await asyncio.to_thread(self._vectors, index, rows, known)
+        wanted = [row for each in found for row in each]
+        vectors = await asyncio.to_thread(self._vectors, index, wanted, known)
         if index == self._in_force:
-            new = [row for row in rows if row.hash not in known]
+            new = [row for row in wanted if row.hash not in known]
             self.embedded = len(new)
             self.embedded_tokens = sum(row.tokens for row in new)
-            self.replaced = len(known.keys() - {row.hash for row in rows})
+            self.replaced = len(known.keys() - {row.hash for row in wanted})
         return [[(row, vectors[row.hash]) for row in each] for each in found]
 
     def _split(self, index: Index, places: Sequence[int]) -> list[list[Row]]:
         embedder = self._models.model(index.model)
         return [
-            rows_of.rows(
-                self._documents[i][1],
-                self._facts[i].tenant,
-                max_tokens=index.chunk_tokens,
-                count=embedder.count,
-                window=embedder.window,
-                source=self._facts[i].source,
-                where=f"documents[{self._documents[i][0]}]",
-            )
-            for i in places
+            rows(embedder, index, document, facts.tenant, facts.source, f"documents[{place}]")
+            for (place, document), facts in ((self._documents[i], self._facts[i]) for i in places)
         ]
 
     async def _known(self, index: Index, places: Sequence[int]) -> dict[str, list[float]]:
@@ -143,15 +149,15 @@ class Preparation:
         return await self._store.vectors(index, there) if there else {}
 
     def _vectors(
-        self, index: Index, rows: Sequence[Row], known: Mapping[str, Sequence[float]]
+        self, index: Index, wanted: Sequence[Row], known: Mapping[str, Sequence[float]]
     ) -> Mapping[str, Sequence[float]]:
-        return _embedded(self._models.model(index.model), rows, known)
+        return _embedded(self._models.model(index.model), wanted, known)
 
 
 def _embedded(
-    embedder: Embedder, rows: Sequence[Row], known: Mapping[str, Sequence[float]]
+    embedder: Embedder, wanted: Sequence[Row], known: Mapping[str, Sequence[float]]
 ) -> Mapping[str, Sequence[float]]:
     """Vectors of rows by their hashes; blocking."""
-    new = {row.hash: row.embedded for row in rows if row.hash not in known}
+    new = {row.hash: row.embedded for row in wanted if row.hash not in known}
     made = embedder(list(new.values())) if new else []
     return {**known, **dict(zip(new, made, strict=True))}

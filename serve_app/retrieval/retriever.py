@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Protocol
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,26 +23,25 @@ from serve_app.errors import (
 from serve_app.retrieval import admission, index, preparing, ranking
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.filters import Reader, Where
-from serve_app.retrieval.index import (
-    DocumentPage,
-    IngestReport,
-    Original,
-    StoredDocument,
-    row_ids,
-)
+from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.lanes import Lanes
 from serve_app.retrieval.mending import Mended, Mender
 from serve_app.retrieval.nearness import Nearness
 from serve_app.retrieval.preparing import Embedder, Models, Preparation
 from serve_app.retrieval.ranking import Floats, Hit
+from serve_app.retrieval.reading import Reading
 from serve_app.retrieval.registry import Registry
-from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
+from serve_app.retrieval.registry.entries import Collection, Entry, Facts, Index
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
 from serve_app.retrieval.writing import Writer
 from serve_app.search_text import normalised, searchable
+from serve_app.settings.sections import Tenancy
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
 _SIZE_TTL_S = 10.0  # to add up a base's tokens for each question would cost too much
@@ -72,12 +71,32 @@ class Rules:
     max_collections: int = 100
 
 
+def _placed(
+    method: Callable[Concatenate[Retriever, str, str, P], Awaitable[T]],
+) -> Callable[Concatenate[Retriever, str, str, P], Coroutine[Any, Any, T]]:
+    """A method on a tenant's part of a collection; its errors know the collection alone."""
+
+    @wraps(method)
+    async def call(
+        self: Retriever, collection: str, tenant: str, /, *args: P.args, **more: P.kwargs
+    ) -> T:
+        place = self.tenancy.place(collection, tenant)
+        try:
+            return await method(self, place, tenant, *args, **more)
+        except TriviumError as error:
+            error.reword(repr(place), repr(collection))
+            raise
+
+    return call
+
+
 class Retriever:
     """Documents in, evidence out.
 
     Attributes:
         chunk_tokens: Upper bound of a chunk in new collections.
         rules: May be exchanged at any time.
+        tenancy: Where documents of which tenants are.
     """
 
     def __init__(
@@ -88,12 +107,15 @@ class Retriever:
         chunk_tokens: int,
         rules: Rules,
         reranker: Reranker | None = None,
+        tenancy: Tenancy = Tenancy(),  # noqa: B008  # frozen
     ) -> None:
+        self.tenancy = tenancy
         self._store = store
         self._registry = registry
         self._catalogue = Catalogue(store, registry)
         self._writer = Writer(store, registry)
         self._mender = Mender(store, registry, partial(preparing.split, models))
+        self._reading = Reading(store, registry, self._catalogue, models)
         self._models = models
         self.chunk_tokens = chunk_tokens
         self.rules = rules
@@ -103,6 +125,7 @@ class Retriever:
         self._lanes = Lanes(shared=store.embedded)
         self._sizes: dict[tuple[str, Reader], tuple[float, int]] = {}
 
+    @_placed
     async def ingest(
         self,
         collection: str,
@@ -174,6 +197,7 @@ class Retriever:
             saved_tokens=written.tokens - preparation.embedded_tokens,
         )
 
+    @_placed
     async def search(
         self, collection: str, tenant: str, query: SearchQuery, groups: tuple[str, ...] = ()
     ) -> list[Chunk]:
@@ -201,6 +225,7 @@ class Retriever:
             hits = ranking.diverse(hits, query.k, query.diversity)
         return [hit.chunk for hit in hits[: query.k]]
 
+    @_placed
     async def whole(
         self, collection: str, tenant: str, max_tokens: int, groups: tuple[str, ...] = ()
     ) -> list[Chunk] | None:
@@ -225,11 +250,14 @@ class Retriever:
         while page := await self._registry.documents.in_force(
             collection, source.name, tenant, when, after, _PAGE, groups
         ):
-            chunks += await self._chunks(source, reader, [copy for _, copy in page])
+            chunks += await self._reading.chunks(source, reader, [copy for _, copy in page])
             after = page[-1][0]
         return chunks
 
-    async def nearness(self, collection: str, query: str, texts: Sequence[str]) -> list[float]:
+    @_placed
+    async def nearness(
+        self, collection: str, tenant: str, query: str, texts: Sequence[str]
+    ) -> list[float]:
         """The cosine of each text with a query, by the collection's embedding model.
 
         Raises:
@@ -239,6 +267,7 @@ class Retriever:
         embedder = await self._embedder(source)
         return await asyncio.to_thread(self._nearness, source.model, embedder, query, texts)
 
+    @_placed
     async def documents(
         self,
         collection: str,
@@ -263,6 +292,7 @@ class Retriever:
         ]
         return DocumentPage(listed, has_more=len(page) > limit)
 
+    @_placed
     async def document(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
     ) -> StoredDocument:
@@ -271,44 +301,9 @@ class Retriever:
         Raises:
             NotFound: There is no such document that the groups may read.
         """
-        source = await self._catalogue.index(collection)
-        key = Facts(tenant, document_id).key
-        reader, tries = Reader(tenant, groups), 2
-        while True:
-            found = await self._read(source, reader, key)
-            if found is None:
-                raise NotFound(f"there is no document {document_id!r} in {collection!r}")
-            copy, chunks = found
-            stored = await self._registry.documents.stored(collection, key)
-            tries -= 1
-            # One that has been replaced meanwhile is read once more, as it is now.
-            if stored is not None and stored.entry.version == copy.version:
-                kept, facts = stored.original, stored.entry.facts
-                return StoredDocument(
-                    chunks, None if kept is None else Original.of(kept), facts.source, facts.url
-                )
-            # What is said of another version may be for others alone.
-            if not tries:
-                return StoredDocument(chunks)
+        return await self._reading.document(collection, Reader(tenant, groups), document_id)
 
-    async def _read(
-        self, source: Index, reader: Reader, key: str
-    ) -> tuple[Copy, list[Chunk]] | None:
-        """A document as an index has it, if the reader may read it."""
-        chunks: list[Chunk] = []
-        copy: Copy | None = None
-        while True:
-            before = copy
-            copy = (await self._registry.documents.copies(source.name, [key])).get(key)
-            # One that is being replaced may go while it is read: then it is the next version's.
-            if copy is None or (copy == before and not chunks):
-                return None
-            if copy == before:
-                return copy, chunks
-            chunks = await self._chunks(source, reader, [copy])
-            if len(chunks) == copy.chunks:
-                return copy, chunks
-
+    @_placed
     async def delete(
         self, collection: str, tenant: str, document_id: str, groups: tuple[str, ...] = ()
     ) -> int:
@@ -326,6 +321,7 @@ class Retriever:
             raise NotFound(f"there is no document {document_id!r} in {collection!r}")
         return removed
 
+    @_placed
     async def delete_collection(
         self, collection: str, tenant: str, groups: tuple[str, ...] = ()
     ) -> int:
@@ -421,10 +417,6 @@ class Retriever:
         if found is None or found.in_force is None:
             return Mended()
         return await self._mender.mend(found, entries)
-
-    async def _chunks(self, source: Index, reader: Reader, copies: Sequence[Copy]) -> list[Chunk]:
-        keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
-        return [hit.chunk for hit in await self._store.chunks(source, reader, keys)]
 
     async def _target(self, collection: str, tenant: str) -> Collection:
         """The collection, made if there is none and the tenant may have one more."""

@@ -17,7 +17,6 @@ from serve_app.retrieval.index import Place, Row, Stored
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import Copy, Facts, document_key
 from serve_app.search_text import MAX_BYTES, searchable, shown
-from serve_app.settings.sections import VectorIndex
 
 Field = Literal["dense", "sparse"]
 Vector = Sequence[float]
@@ -121,10 +120,16 @@ def fields(dimension: int, *, sparse: bool) -> CollectionSchema:
     return schema
 
 
-def search_indexes(vectors: VectorIndex, scalars: Scalars, *, sparse: bool) -> IndexParams:
-    """What Milvus builds so that rows are found fast."""
+def search_indexes(
+    vectors: str, building: Mapping[str, Any], scalars: Scalars, *, sparse: bool
+) -> IndexParams:
+    """What Milvus builds so that rows are found fast.
+
+    Args:
+        vectors, building: The type of index for vectors, and its parameters.
+    """
     made = MilvusClient.prepare_index_params()
-    made.add_index("dense", index_type=vectors.type, params=dict(vectors.build), **METRIC["dense"])
+    made.add_index("dense", index_type=vectors, params=dict(building), **METRIC["dense"])
     if sparse:
         made.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", **METRIC["sparse"])
     for names, kind in ((_FILTERED_TEXTS, scalars.texts), (_FILTERED_NUMBERS, scalars.numbers)):
@@ -206,6 +211,11 @@ def chunk(stored: Mapping[str, Any], score: float = 0.0, relevance: float = 0.0)
         score=score,
         relevance=relevance,
     )
+
+
+def chunk_of(row: Row) -> Chunk:
+    """What is read of a row when it is stored."""
+    return chunk({name: getattr(row, name) for name in _ROW})
 
 
 def hit(found: Any, field: Field) -> Hit:

@@ -14,15 +14,17 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pymilvus import MilvusException
 
 from serve_app.errors import InvalidRequest, Unavailable
-from serve_app.retrieval import schema
+from serve_app.retrieval import schema, vector_index
 from serve_app.retrieval.filters import Reader, Where, literal
 from serve_app.retrieval.index import Place, Stored
+from serve_app.retrieval.latest import Latest
 from serve_app.retrieval.milvus import NOT_FOUND, Milvus, translated
 from serve_app.retrieval.ranking import Hit
 from serve_app.retrieval.registry.entries import (
@@ -43,6 +45,7 @@ from serve_app.retrieval.schema import (
     Scalars,
     Vector,
 )
+from serve_app.retrieval.vector_index import Choice
 from serve_app.settings import RetrievalSettings
 from serve_app.settings.sections import VectorIndex
 
@@ -83,6 +86,7 @@ class MilvusStore:
         self._loaded: set[str] = set()
         self._unflushed: Counter[str] = Counter()
         self._written: dict[str, float] = {}
+        self._latest = Latest()
 
     @classmethod
     def of(cls, settings: RetrievalSettings) -> MilvusStore:
@@ -126,8 +130,22 @@ class MilvusStore:
             self._version = version
         return schema.computes_bm25(self._version)
 
+    async def choice(self, rows: int, dimension: int) -> Choice:
+        """How an index of about so many rows is to find vectors."""
+        await self.computes_bm25()
+        return vector_index.choose(
+            self._vectors,
+            rows,
+            dimension,
+            embedded=self.embedded,
+            quantized_graph=schema.at_least(self._version, (2, 5)),
+        )
+
     async def make(self, index: Index) -> None:
         """Make an index that is registered; empty, and ready to be searched."""
+        if not index.vectors:  # of before that was kept
+            chosen = await self.choice(0, index.dimension)
+            index = replace(index, vectors=chosen.type)
         await self.computes_bm25()
         with translated():
             await asyncio.to_thread(self._make, index)
@@ -197,6 +215,7 @@ class MilvusStore:
                     [schema.record(each) for each in rows[start : start + _PAGE]],
                     timeout=self._timeout,
                 )
+        self._latest.note(index.name, rows)
         await self._settle(index, len(rows))
 
     async def remove(self, name: str, keys: Sequence[str]) -> None:
@@ -210,8 +229,12 @@ class MilvusStore:
 
     async def vectors(self, index: Index, keys: Sequence[str]) -> dict[str, list[float]]:
         """The vectors of rows, by the hash of what is embedded."""
-        found = await self._by_keys(index, keys, ["hash", "dense"])
-        return {row["hash"]: [float(x) for x in row["dense"]] for row in found}
+        latest = {key: found for key in keys if (found := self._latest.get(index.name, key))}
+        others = [key for key in keys if key not in latest]
+        read = await self._by_keys(index, others, ["hash", "dense"])
+        return {row["hash"]: [float(x) for x in row["dense"]] for row in read} | dict(
+            latest.values()
+        )
 
     async def stored(self, index: Index, keys: Sequence[str]) -> list[Stored]:
         """Rows as they were written, in no order; those that are not there are left out."""
@@ -276,7 +299,9 @@ class MilvusStore:
         What this store wrote is found at once, what others wrote a moment later.
         """
         wanted = [*CHUNK, "dense"] if vectors else CHUNK
-        tuned = {"params": dict(self._vectors.search)} if field == "dense" else {}
+        tuned = {}
+        if field == "dense":
+            tuned["params"] = dict(vector_index.searching(self._vectors, index.vectors, limit))
 
         async def search() -> Any:
             return await self._client.search(
@@ -397,7 +422,10 @@ class MilvusStore:
             client.create_index(
                 index.name,
                 schema.search_indexes(
-                    self._vectors, Scalars.of(self._version), sparse=index.sparse
+                    index.vectors,
+                    vector_index.building(self._vectors, index.vectors),
+                    Scalars.of(self._version),
+                    sparse=index.sparse,
                 ),
                 timeout=self._timeout,
                 sync=False,  # it is empty: to ask whether each is built takes half a second

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from serve_app.errors import ClaimLost, NotFound, TriviumError, Unavailable
-from serve_app.retrieval.index import Row, Stored, row_ids
+from serve_app.retrieval.index import Row, Stored, hash_of, row_ids
 from serve_app.retrieval.port import Port
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import (
@@ -355,9 +355,17 @@ def differs(before: Entry | None, facts: Facts) -> bool:
 
 
 def _copy(claim: Claim, embedded: Embedded) -> Copy:
-    tokens = sum(row.tokens for row, _ in embedded)
-    tenant = claim.before.facts.tenant
-    return Copy(claim.key, tenant, claim.version, claim.since, claim.until, len(embedded), tokens)
+    rows = [row for row, _ in embedded]
+    return Copy(
+        claim.key,
+        claim.before.facts.tenant,
+        claim.version,
+        claim.since,
+        claim.until,
+        len(rows),
+        sum(row.tokens for row in rows),
+        hash_of(rows),
+    )
 
 
 def _keys(copy: Copy) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -16,7 +18,7 @@ from pydantic import (
 )
 
 from serve_app.domain import Route
-from serve_app.errors import SettingsError
+from serve_app.errors import InvalidRequest, SettingsError
 from serve_app.plain_data import yaml_text
 from serve_app.settings.base import Scaling, Seconds, Section
 
@@ -231,17 +233,90 @@ class VectorIndex(Section):
     A collection has what held when its index was made; `trivium reindex` makes another.
 
     Attributes:
-        type: `AUTOINDEX` leaves it to the server. `HNSW` is fast and keeps all vectors in memory;
-            `HNSW_SQ` (2.5 and later) and `IVF_SQ8` keep a byte for each number instead of four;
-            `DISKANN` keeps most on a disk, which has to be fast.
+        type: `AUTOINDEX` leaves it to the server; `auto` chooses by the number of rows, when an
+            index is made. `HNSW` is fast and keeps all vectors in memory; `HNSW_SQ` (2.5 and later)
+            and `IVF_SQ8` keep a byte for each number instead of four; `DISKANN` keeps most on a
+            disk, which has to be fast.
         build, search: Parameters: `{M: 16, efConstruction: 200}`, `{ef: 64}`.
     """
 
     type: Literal[
-        "AUTOINDEX", "FLAT", "HNSW", "HNSW_SQ", "HNSW_PQ", "IVF_FLAT", "IVF_SQ8", "SCANN", "DISKANN"
+        "auto",
+        "AUTOINDEX",
+        "FLAT",
+        "HNSW",
+        "HNSW_SQ",
+        "HNSW_PQ",
+        "IVF_FLAT",
+        "IVF_SQ8",
+        "SCANN",
+        "DISKANN",
     ] = "AUTOINDEX"
     build: dict[str, int | float | str] = Field(default_factory=dict)
     search: dict[str, int | float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_a_type(self) -> VectorIndex:
+        if self.type == "auto" and (self.build or self.search):
+            raise ValueError("build and search go with a type that is named, not with auto")
+        return self
+
+
+_OF_TENANTS = "@"  # in no name that a caller may write
+_LONGEST_NAME = 63
+
+
+class Tenancy(Section):
+    """Which Milvus collections hold the documents of which tenants.
+
+    Whatever is chosen, a search is filtered by its tenant.
+
+    Attributes:
+        level: Of tenants that no class names, as Milvus's documentation calls it. `partition_key`:
+            they share collections. `collection`: each has its own.
+        classes: Tenants by the name of a class: those of a class share collections of their own.
+    """
+
+    level: Literal["partition_key", "collection"] = "partition_key"
+    classes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,12}$")], tuple[str, ...]] = (
+        Field(default_factory=dict)
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _one_class(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        named = Counter(tenant for tenants in value.values() for tenant in set(tenants))
+        if twice := [tenant for tenant, times in named.items() if times > 1]:
+            raise ValueError(f"tenant {twice[0]!r} is in more than one class")
+        return value
+
+    def place(self, collection: str, tenant: str) -> str:
+        """The name under which a tenant's part of a collection is registered: `docs@gold` of a
+        class, `docs@0` and a digest of a tenant by itself.
+
+        Raises:
+            InvalidRequest: The collection's name is too long for that.
+        """
+        own = next((name for name, tenants in self.classes.items() if tenant in tenants), "")
+        if not own and self.level == "partition_key":
+            return collection
+        own = own or "0" + hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        place = f"{collection}{_OF_TENANTS}{own}"
+        if len(place) > _LONGEST_NAME:
+            most = _LONGEST_NAME - len(own) - 1
+            raise InvalidRequest(
+                f"the name of a collection has at most {most} characters here", param="collection"
+            )
+        return place
+
+    @staticmethod
+    def collection(place: str) -> str:
+        """The collection that a place is a part of."""
+        return place.partition(_OF_TENANTS)[0]
+
+    def belongs(self, place: str, tenant: str) -> bool:
+        """Whether that is where a tenant's documents are looked for."""
+        return self.place(self.collection(place), tenant) == place
 
 
 class RetrievalSettings(Section):
@@ -265,6 +340,7 @@ class RetrievalSettings(Section):
             context has room for it; 0 always retrieves.
         rerank_model: Folder or hub id of a cross-encoder that orders what was found.
         vector_index: How the server finds vectors, in indexes that are made from now on.
+        tenancy: Which Milvus collections hold the documents of which tenants.
         keep_replaced_s: How long an index that another has replaced is kept for
             `trivium reindex --rollback`; then it is dropped.
         max_collections: That a tenant may make over HTTP.
@@ -287,6 +363,7 @@ class RetrievalSettings(Section):
     rerank_model: str | None = None
     max_collections: int = Field(default=100, ge=1)
     vector_index: VectorIndex = VectorIndex()
+    tenancy: Tenancy = Tenancy()
     keep_replaced_s: float = Field(default=7 * 86400.0, ge=0)
     timeout_s: Seconds = 10.0
     scaling: Scaling = Scaling(max_ongoing_requests=32)

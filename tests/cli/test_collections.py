@@ -59,7 +59,11 @@ def test_collections_are_listed_and_deleted(run: Run, state: Path) -> None:
     (found,) = json.loads(run("collections", "list", "--json").out)
     assert (found["name"], found["owner"], found["index"]) == ("docs", "red", "docs__1")
     assert (found["documents"], found["chunks"]) == ({"in": 3}, 3)
-    assert "docs" in run("collections", "list").out
+    index = {"type": "AUTOINDEX", "reason": "set by retrieval.vector_index"}
+    assert found["vector_index"] == index
+    told = run("collections", "list").out
+    assert "docs" in told
+    assert "AUTOINDEX" in told
     assert "nothing to drop" in run("collections", "prune").out
     done = run("collections", "delete", "docs", "--yes")
     assert (done.code, done.out) == (0, "docs is gone, with 3 documents\n"), done.err
@@ -79,3 +83,28 @@ def test_a_reindex_into_chunks_that_the_model_cuts_off_is_refused(run: Run, stat
     assert [each["index"] for each in json.loads(run("collections", "list", "--json").out)] == [
         "docs__1"
     ]
+
+
+def test_documents_that_the_settings_place_elsewhere_are_named_and_erased(
+    run: Run, state: Path
+) -> None:
+    asyncio.run(filled(state))
+    settings = state / "tiers.yaml"
+    settings.write_text("retrieval: {tenancy: {classes: {gold: [red]}}}", encoding="utf-8")
+    config = ("--config", str(settings))
+    note = state / "note.md"
+    note.write_text("Tents sleep two.", encoding="utf-8")
+    done = run("ingest", str(note), "--collection", "docs", "--tenant", "red", *config)
+    assert done.code == 0, done.err
+    listed = {each["name"]: each for each in json.loads(run("collections", "list", "--json").out)}
+    assert (listed["docs"]["chunks"], listed["docs@gold"]["chunks"]) == (3, 1)
+    told = run("collections", "list", *config)
+    assert "docs: documents of red are not looked for here" in told.err
+    done = run("collections", "delete", "docs", "--tenant", "red", "--yes", *config)
+    assert (done.code, done.out) == (0, "2 documents of red are gone from docs\n"), done.err
+    assert "not looked for" not in run("collections", "list", *config).err
+    left = {e["name"]: e["documents"] for e in json.loads(run("collections", "list", "--json").out)}
+    assert left["docs@gold"] == {"in": 1}
+    assert left["docs"]["in"] == 1
+    assert run("collections", "check", *config).code == 0
+    assert run("collections", "delete", "docs@gold", "--yes", *config).code == 0

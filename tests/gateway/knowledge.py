@@ -41,7 +41,7 @@ class LocalKnowledge(RemoteKnowledge):
     async def nearness(
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
     ) -> list[float]:
-        return await self.retriever.nearness(collection, query, texts)
+        return await self.retriever.nearness(collection, context.tenant, query, texts)
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

@@ -113,6 +113,7 @@ def test_the_applications_are_built_of_what_the_chart_renders(profile: str) -> N
 
 
 VECTORS: Json = {"vector_index": {"type": "HNSW"}}
+TENANCY: Json = {"tenancy": {"level": "collection"}}
 # Of each name in the table: values that change it, over the production profile.
 CHANGES: dict[str, Json] = {
     "settings.gateway": {"settings": {"gateway": {"cors_origins": ["https://a.example"]}}},
@@ -143,6 +144,7 @@ CHANGES: dict[str, Json] = {
     "milvus.uri": {"milvus": {"uri": "http://other:19530"}},
     "ledger.database": {"ledger": {"database": "postgresql://a@b/c"}},
     "settings.retrieval.vector_index": {"settings": {"retrieval": VECTORS}},
+    "settings.retrieval.tenancy": {"settings": {"retrieval": TENANCY}},
     "settings.retrieval.embedding_model": {"settings": {"retrieval": {"embedding_model": "x"}}},
     "settings.retrieval.rerank_model": {"settings": {"retrieval": {"rerank_model": "x"}}},
     "settings.router.threads": {"settings": {"router": {"threads": 2}}},

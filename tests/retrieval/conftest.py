@@ -14,6 +14,7 @@ from loadtest.words import Models
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
+from tests.retrieval.bases import Base
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +61,11 @@ async def registry(uri: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 def collection(request: pytest.FixtureRequest) -> str:
     """A collection of its own for each test function."""
     return "c-" + hashlib.sha256(request.node.originalname.encode()).hexdigest()[:16]
+
+
+@pytest.fixture
+def base(store: MilvusStore, registry: Registry) -> Base:
+    return Base(store, registry)
 
 
 @pytest.fixture

@@ -1,67 +1,28 @@
-"""Nothing is lost, garbled or resurrected: races, crashes, changes of index. On both Milvuses."""
+"""Nothing is lost, garbled or resurrected: races, changes of index, repairs. On both Milvuses."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymilvus import DataType, MilvusClient
 
-from loadtest.mortal import Killed, mortal
 from loadtest.words import DIMENSION, HashedWords, Models
 from serve_app.domain import Document, SearchQuery
 from serve_app.errors import Conflict, KnowledgeRefused, NotFound
-from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts, index_name, milvus_name
-from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.writing import Writer
-from tests.retrieval.bases import Base, content
+from tests.retrieval.bases import MODEL, Base, content, doc, is_sound, reindex, replica, texts
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.asyncio(loop_scope="module"),
 ]
-
-MODEL = f"words-{DIMENSION}"
-
-
-@pytest.fixture
-def base(store: MilvusStore, registry: Registry) -> Base:
-    return Base(store, registry)
-
-
-def replica(base: Base, models: Models | None = None) -> Retriever:
-    """One more process beside the others: it shares no cache with them."""
-    return Retriever(base.store, base.registry, models or Models(), 40, Rules())
-
-
-def doc(name: str, *texts: str, **metadata: str) -> Document:
-    text = "\n".join(f"# Part {i}\n{each}" for i, each in enumerate(texts))
-    return Document(name, "Title", text, metadata)
-
-
-async def texts(base: Base, collection: str, name: str, tenant: str = "t") -> list[str]:
-    found = await replica(base).document(collection, tenant, name)
-    return [chunk.text for chunk in found.chunks]
-
-
-async def is_sound(base: Base, collection: str) -> bool:
-    report = await base.check(Models(), collection)
-    assert report.is_sound, report
-    return True
-
-
-async def reindex(base: Base, collection: str, chunk_tokens: int = 3) -> str:
-    made, _ = await base.reindexing(Models()).reindex(collection, MODEL, DIMENSION, chunk_tokens)
-    return made.name
 
 
 async def test_first_writes_at_once_make_one_index_and_lose_nothing(
@@ -221,67 +182,6 @@ async def test_a_reindex_waits_stops_and_is_finished_by_the_same_command(
     assert await is_sound(base, collection)
 
 
-@pytest.mark.parametrize("calls", range(1, 12))
-async def test_a_writer_that_dies_leaves_the_old_version_or_the_new(
-    base: Base, collection: str, calls: int
-) -> None:
-    name = f"doc{calls}"
-    await replica(base).ingest(collection, "t", [doc(name, "old one", "old two")])
-    dying = Retriever(*mortal(base.store, base.registry, calls), Models(), 40, Rules())
-    with contextlib.suppress(Killed):
-        await dying.ingest(collection, "t", [doc(name, "new")])
-    clock, base.registry.documents._clock = base.registry.documents._clock, lambda: time.time() + 60
-    try:
-        await replica(base).mend()
-    finally:
-        base.registry.documents._clock = clock
-    assert await texts(base, collection, name) in (["old one", "old two"], ["new"])
-    assert await is_sound(base, collection)
-
-
-async def test_rows_half_rewritten_by_the_dead_are_written_again(
-    base: Base, collection: str
-) -> None:
-    def version(name: str, year: int) -> Document:
-        return doc(name, name, series="s", effective_from=f"{year}-01-01")
-
-    for calls in range(6, 26):
-        tenant = f"t{calls}"
-        await replica(base).ingest(collection, tenant, [version("new", 2020)])
-        dying = Retriever(*mortal(base.store, base.registry, calls), Models(), 40, Rules())
-        with contextlib.suppress(Killed):
-            await dying.ingest(collection, tenant, [version("old", 2010)])  # puts "new" off
-        ahead = partial(lambda now: now() + 60, base.registry.documents._clock)
-        clock, base.registry.documents._clock = base.registry.documents._clock, ahead
-        try:
-            with contextlib.suppress(NotFound):
-                await replica(base).delete(collection, tenant, "old")  # and back again
-            await replica(base).mend()
-        finally:
-            base.registry.documents._clock = clock
-        assert await is_sound(base, collection), calls
-
-
-async def test_a_reindex_finishes_what_dead_writers_have_left(base: Base, collection: str) -> None:
-    points = range(6, 20)
-    for calls in points:
-        await replica(base).ingest(collection, f"t{calls}", [doc("a", "old")])
-    await reindex(base, collection)  # the index before it is kept, and holds the old versions too
-    for calls in points:
-        dying = Retriever(*mortal(base.store, base.registry, calls), Models(), 40, Rules())
-        with contextlib.suppress(Killed):
-            await dying.ingest(collection, f"t{calls}", [doc("a", "new")])
-    documents = base.registry.documents
-    ahead = partial(lambda now: now() + 60, documents._clock)
-    clock, documents._clock = documents._clock, ahead
-    try:
-        await reindex(base, collection)
-        await replica(base).mend()
-    finally:
-        documents._clock = clock
-    assert await is_sound(base, collection)
-
-
 async def test_an_index_that_is_dropped_meanwhile_need_not_be_swept(
     base: Base, collection: str
 ) -> None:
@@ -291,63 +191,6 @@ async def test_an_index_that_is_dropped_meanwhile_need_not_be_swept(
     assert await base.catalogue.prune(collection, 0) == [index_name(collection, 1)]
     assert await Writer(base.store, base.registry).sweep(seen, [Facts("t", "a")]) == 0
     assert await texts(base, collection, "a") == ["text"]
-
-
-@pytest.mark.parametrize("calls", [5, 6])
-async def test_an_index_half_dropped_is_in_nobodys_way(
-    base: Base, collection: str, calls: int
-) -> None:
-    def dying(calls: int) -> Base:
-        return Base(*mortal(base.store, base.registry, calls))
-
-    name = f"{collection}{calls}"
-    await replica(base).ingest(name, "t", [doc("a", "one two three four five six")])
-    with contextlib.suppress(Killed):
-        await reindex(dying(12), name)
-    documents, collections = base.registry.documents, base.registry.collections
-    clock, ahead = documents._clock, lambda: time.time() + 60
-    documents._clock = collections._clock = ahead
-    try:
-        with contextlib.suppress(Killed):
-            await dying(calls).reindexing(Models()).abort(name)
-        with contextlib.suppress(Killed):
-            await replica(dying(8)).ingest(name, "t", [doc("b", "text")])
-    finally:
-        documents._clock = collections._clock = clock
-    documents._clock = collections._clock = lambda: time.time() + 120
-    try:
-        await replica(base).mend()
-        assert await documents.abandoned(name) == {}
-        await base.catalogue.prune(name, 0.0)
-    finally:
-        documents._clock = collections._clock = clock
-    assert [i.name for i, _ in await base.store.made(name)] == [index_name(name, 1)]
-    assert await is_sound(base, name)
-
-
-@pytest.mark.timeout(25)  # nobody waits for a collection that is no more
-async def test_writers_finish_a_removal_whose_process_died_and_begin_anew(
-    base: Base, collection: str
-) -> None:
-    await replica(base).ingest(collection, "t", [doc("old", "text")])
-    with contextlib.suppress(Killed):
-        await Catalogue(*mortal(base.store, base.registry, 4)).remove(collection)
-    assert await base.registry.collections.is_removing(collection)
-    collections, ahead = base.registry.collections, lambda: time.time() + 60
-    clock, collections._clock = collections._clock, ahead
-    names = [f"d{i}" for i in range(5)]
-    try:
-        pruned, *put = await asyncio.gather(
-            base.catalogue.prune(collection, 0.0),
-            *(replica(base).ingest(collection, "t", [doc(name, "text")]) for name in names),
-            return_exceptions=True,
-        )
-    finally:
-        collections._clock = clock
-    assert isinstance(pruned, NotFound)
-    assert [each for each in put if isinstance(each, BaseException)] == []
-    page = await replica(base).documents(collection, "t")
-    assert [each["id"] for each in page.documents] == names
 
 
 async def test_a_check_finds_and_mends_what_does_not_agree(base: Base, collection: str) -> None:

@@ -9,7 +9,7 @@ what a running replica cannot change, and all else reaches it as it runs. tests/
 {{- $engine := omit $all.expert "scaling" "max_output_tokens" "training" "training_workers" }}
 {{- $reserved := pick $all.expert.scaling "num_cpus" "num_gpus" }}
 {{- $encoder := pick $all.router "examples" "intents" "max_tokens" "threads" "sketch_bytes" }}
-{{- $store := pick $all.retrieval "milvus_uri" "milvus_ca" "registry" "vector_index" "embedding_model" "rerank_model" }}
+{{- $store := pick $all.retrieval "milvus_uri" "milvus_ca" "registry" "vector_index" "tenancy" "embedding_model" "rerank_model" }}
 proxy_location: EveryNode
 http_options:
   host: 0.0.0.0

@@ -110,6 +110,7 @@ async def ingest(
         Unavailable: Milvus or the registry is not there for long.
     """
     base = _Base(store, registry, Catalogue(store, registry), settings, paths)
+    collection = settings.retrieval.tenancy.place(collection, tenant)
     run = _Ingest(base, collection, tenant, start, on_progress, verify=verify, dry=dry_run)
     try:
         return await run.over(files)

@@ -69,7 +69,16 @@ def entry(row: Row[Any]) -> Entry:
 
 
 def copy(row: Row[Any]) -> Copy:
-    return Copy(row.key, row.tenant, row.version, row.since, row.until, row.chunks, row.tokens)
+    return Copy(
+        row.key,
+        row.tenant,
+        row.version,
+        row.since,
+        row.until,
+        row.chunks,
+        row.tokens,
+        row.hash,
+    )
 
 
 def register(connection: Connection, collection: str, wanted: Sequence[Facts], now: float) -> None:
@@ -309,6 +318,7 @@ def write_copies(connection: Connection, by_index: Mapping[str, Sequence[Copy]])
                         "until": each.until,
                         "chunks": each.chunks,
                         "tokens": each.tokens,
+                        "hash": each.hash,
                     }
                     for each in made
                 ],

@@ -115,7 +115,15 @@ class Collections:
         await self._database.write(lambda it: it.execute(left))
 
     async def add(
-        self, name: str, model: str, dimension: int, chunk_tokens: int, *, sparse: bool
+        self,
+        name: str,
+        model: str,
+        dimension: int,
+        chunk_tokens: int,
+        *,
+        sparse: bool,
+        vectors: str = "",
+        reason: str = "",
     ) -> Index:
         """Register an index that is about to be made, under a number that none ever had."""
 
@@ -130,7 +138,14 @@ class Collections:
                 .values(last_number=number)
             )
             made = Index(
-                index_name(name, number), model, dimension, chunk_tokens, sparse, row.owner
+                index_name(name, number),
+                model,
+                dimension,
+                chunk_tokens,
+                sparse,
+                row.owner,
+                vectors,
+                reason,
             )
             _register(connection, made, "making", self._clock())
             return made
@@ -423,7 +438,16 @@ def _collection(connection: Connection, name: str) -> Collection | None:
 
 
 def _index(row: Row[Any], owner: str) -> Index:
-    return Index(row.name, row.model, row.dimension, row.chunk_tokens, row.sparse, owner)
+    return Index(
+        row.name,
+        row.model,
+        row.dimension,
+        row.chunk_tokens,
+        row.sparse,
+        owner,
+        row.vector_index,
+        row.vector_index_reason,
+    )
 
 
 def _register(connection: Connection, made: Index, state: str, now: float) -> None:
@@ -436,6 +460,8 @@ def _register(connection: Connection, made: Index, state: str, now: float) -> No
         "dimension": made.dimension,
         "chunk_tokens": made.chunk_tokens,
         "sparse": made.sparse,
+        "vector_index": made.vectors,
+        "vector_index_reason": made.reason,
         "created_at": now,
     }
     missing_only(connection, tables.indexes, [row])

@@ -10,8 +10,8 @@ from typing import Literal
 State = Literal["pending", "in", "failed", "deleted"]
 Intent = Literal["put", "delete", "copy"]
 
-# Milvus's names have no hyphen, and those of collections no capital.
-_HYPHEN = "X"
+# Milvus's names have neither hyphen nor at sign, and those of collections no capital.
+_TO_MILVUS, _FROM_MILVUS = str.maketrans("-@", "XA"), str.maketrans("XA", "-@")
 
 UNKNOWN = -(2**62)  # seconds; the first moment of a document whose rows may say anything
 FOR_EVER = 2**53  # seconds; the last moment of a document that no other one of its series follows
@@ -78,14 +78,6 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A document as it is registered, and what was put (`Facts.original`), where it is kept."""
-
-    entry: Entry
-    original: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """A document that is a writer's for a while.
 
@@ -113,6 +105,7 @@ class Copy:
         since, until: What its rows say of when it is in force; `since` is `UNKNOWN` of rows that
             somebody was writing over.
         chunks, tokens: How many rows it has, and how many tokens they have together.
+        hash: Of what they say (`index.hash_of`); empty where that is not known.
     """
 
     key: str
@@ -122,11 +115,26 @@ class Copy:
     until: int
     chunks: int
     tokens: int
+    hash: str = ""
 
     @property
     def says(self) -> tuple[int, int] | None:
         """What its rows say of when it is in force, where that is known."""
         return None if self.since == UNKNOWN else (self.since, self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document as it is registered.
+
+    Attributes:
+        original: What was put (`Facts.original`), where it is kept.
+        copy: In the index that was asked about, if that has one.
+    """
+
+    entry: Entry
+    original: str | None
+    copy: Copy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,8 @@ class Index:
         chunk_tokens: Upper bound of a chunk.
         sparse: It can be searched by BM25.
         owner: The tenant that made the collection; empty for one made before that was kept.
+        vectors: The type of what finds its vectors; empty for one made before that was kept.
+        reason: Why that.
     """
 
     name: str
@@ -172,6 +182,8 @@ class Index:
     chunk_tokens: int
     sparse: bool
     owner: str = ""
+    vectors: str = field(default="", compare=False)
+    reason: str = field(default="", compare=False)
 
     @property
     def collection(self) -> str:
@@ -230,7 +242,7 @@ def document_key(tenant: str, document_id: str) -> str:
 
 def milvus_name(collection: str) -> str:
     """A collection's name as Milvus takes it."""
-    return collection.replace("-", _HYPHEN)
+    return collection.translate(_TO_MILVUS)
 
 
 def index_name(collection: str, number: int) -> str:
@@ -240,4 +252,4 @@ def index_name(collection: str, number: int) -> str:
 
 def collection_of(index: str) -> str:
     """The collection that an index is a version of, by the index's name."""
-    return index.rpartition("__")[0].replace(_HYPHEN, "-")
+    return index.rpartition("__")[0].translate(_FROM_MILVUS)

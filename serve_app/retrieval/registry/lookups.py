@@ -50,17 +50,26 @@ class Lookups:
         key = document_key(tenant, document_id)
         return (await self.entries(collection, [key])).get(key)
 
-    async def stored(self, collection: str, key: str) -> Kept | None:
-        """A document, and what was put; `None` where nobody has heard of it."""
-        kept = tables.originals.c
-        same = and_(kept.collection == documents.collection, kept.key == documents.key)
-        asked = (
-            select(tables.documents, kept.content)
-            .select_from(tables.documents.outerjoin(tables.originals, same))
+    async def stored(self, collection: str, index: str, key: str) -> Kept | None:
+        """A document, what was put and its copy in an index, as they are at one moment; `None`
+        where nobody has heard of it."""
+        put = tables.originals.c
+        own = and_(put.collection == documents.collection, put.key == documents.key)
+        there = (
+            select(tables.documents, put.content)
+            .select_from(tables.documents.outerjoin(tables.originals, own))
             .where(documents.collection == collection, documents.key == key)
         )
-        row = await self._database.read(lambda it: it.execute(asked).one_or_none())
-        return None if row is None else Kept(entry(row), row.content)
+        held = select(tables.copies).where(copies.index_name == index, copies.key == key)
+
+        def work(connection: Connection) -> Kept | None:
+            row = connection.execute(there).one_or_none()
+            mine = connection.execute(held).one_or_none()
+            if row is None:
+                return None
+            return Kept(entry(row), row.content, None if mine is None else claims.copy(mine))
+
+        return await self._database.read(work)
 
     async def page(
         self,
@@ -277,6 +286,16 @@ class Lookups:
         )
         found = await self._database.read(lambda it: it.execute(asked).all())
         return {state: count for state, count in found}  # noqa: C416  # rows, not pairs
+
+    async def tenants(self, collection: str) -> dict[str, int]:
+        """Whose documents are in, and how many of each."""
+        asked = (
+            select(documents.tenant, func.count())
+            .where(documents.collection == collection, documents.state == "in")
+            .group_by(documents.tenant)
+        )
+        found = await self._database.read(lambda it: it.execute(asked).all())
+        return {tenant: count for tenant, count in found}  # noqa: C416  # rows, not pairs
 
     async def changed_at(self) -> float | None:
         """When a document was written or removed last, of any collection, by whomever."""

@@ -84,6 +84,7 @@ _COLLECTION = String(63)
 _INDEX = String(80)  # `entries.index_name`
 _KEY = String(32)
 _TOKEN = String(32)
+_HASH = String(32)
 
 # One row for each collection, from when its first index is begun.
 collections = Table(
@@ -115,6 +116,8 @@ indexes = Table(
     Column("dimension", Integer, nullable=False),
     Column("chunk_tokens", Integer, nullable=False),
     Column("sparse", Boolean, nullable=False),
+    Column("vector_index", String(16), nullable=False, default="", server_default=""),
+    Column("vector_index_reason", Text, nullable=False, default="", server_default=""),
     Column("created_at", Float, nullable=False),
     Column("retired_at", Float),
     Index("indexes_by_collection", "collection"),
@@ -170,7 +173,8 @@ originals = Table(
 
 # One row for each document in each index that holds it: in which version, in how many rows, and
 # what they say of when it is in force. Rows have keys that follow from the document's key, the
-# version and their number (`index.row_id`).
+# version and their number (`index.row_id`). `hash` is of their texts (`index.hash_of`); empty where
+# that is not known.
 copies = Table(
     "copies",
     metadata,
@@ -182,6 +186,7 @@ copies = Table(
     Column("until", BigInteger, nullable=False),
     Column("chunks", Integer, nullable=False),
     Column("tokens", BigInteger, nullable=False),
+    Column("hash", _HASH, nullable=False, default="", server_default=""),
     Index("copies_by_tenant", "index_name", "tenant", "tokens"),
 )
 
