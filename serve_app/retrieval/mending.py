@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from serve_app.domain import Document
+from serve_app.errors import ClaimLost
 from serve_app.retrieval import index as rows_of
 from serve_app.retrieval.index import Stored, hash_of, row_ids
 from serve_app.retrieval.port import Port
 from serve_app.retrieval.registry import Registry
-from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Index
+from serve_app.retrieval.registry.entries import Collection, Copy, Entry, Facts, Index
 from serve_app.retrieval.writing import Embedded, Writer
 
 # Splits and embeds documents of tenants and sources as an index wants them.
@@ -178,6 +179,21 @@ class Mender:
     ) -> Mended:
         """Write documents, those that still are what they were."""
         facts = [each.facts for each in entries.values()]
+        try:
+            return await self._written(collection, target, facts, entries, ready)
+        except ClaimLost:
+            # Whoever has taken them over may have looked for what was left before it was there.
+            async with self._writer.claimed(collection.name, facts, None):
+                return Mended(removed=await self._writer.sweep(collection, facts))
+
+    async def _written(
+        self,
+        collection: Collection,
+        target: Index,
+        facts: Sequence[Facts],
+        entries: Mapping[str, Entry],
+        ready: Mapping[str, Embedded],
+    ) -> Mended:
         async with self._writer.claimed(
             collection.name, facts, "copy", skip_busy=True, rewrites=target.name
         ) as held:

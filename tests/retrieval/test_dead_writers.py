@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,8 @@ from loadtest.words import Models
 from serve_app.domain import Document
 from serve_app.errors import NotFound
 from serve_app.retrieval.catalogue import Catalogue
-from serve_app.retrieval.registry.entries import index_name
+from serve_app.retrieval.index import Stored
+from serve_app.retrieval.registry.entries import Index, index_name
 from serve_app.retrieval.retriever import Retriever, Rules
 from tests.retrieval.bases import Base, doc, is_sound, reindex, replica, texts
 
@@ -129,3 +131,42 @@ async def test_writers_finish_a_removal_whose_process_died_and_begin_anew(
     assert [each for each in put if isinstance(each, BaseException)] == []
     page = await replica(base).documents(collection, "t")
     assert [each["id"] for each in page.documents] == names
+
+
+class HeldUp:
+    """A store whose next write comes late: something else happens first."""
+
+    def __init__(self, base: Base, index: str, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._base = base
+        self._index = index
+        self._meanwhile: Callable[[], Awaitable[object]] | None = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base.store, name)
+
+    async def upsert(self, index: Index, rows: Sequence[Stored]) -> None:
+        if self._meanwhile and index.name == self._index:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            await meanwhile()
+        await self._base.store.upsert(index, rows)
+
+
+async def test_a_reindex_that_is_held_up_for_longer_than_it_may_brings_nothing_back(
+    base: Base, collection: str
+) -> None:
+    for name in ("stays", "goes", "changes"):
+        await replica(base).ingest(collection, "t", [doc(name, "old")])
+
+    async def meanwhile() -> None:
+        with later(base):
+            await replica(base).delete(collection, "t", "goes")
+            await replica(base).ingest(collection, "t", [doc("changes", "new")])
+
+    slow: Any = HeldUp(base, index_name(collection, 2), meanwhile)
+    await reindex(Base(slow, base.registry), collection)
+    with later(base, 120):
+        await replica(base).mend()
+        assert await is_sound(base, collection)
+    with pytest.raises(NotFound):
+        await replica(base).document(collection, "t", "goes")
+    assert await texts(base, collection, "changes") == ["new"]
