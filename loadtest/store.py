@@ -43,8 +43,10 @@ from serve_app.errors import Conflict, NotFound
 from serve_app.retrieval import preparing
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.checking import Check
+from serve_app.retrieval.index import row_ids
 from serve_app.retrieval.mending import Mender
 from serve_app.retrieval.registry import Registry
+from serve_app.retrieval.registry.entries import document_key
 from serve_app.retrieval.reindexing import Reindexing
 from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.store import MilvusStore
@@ -278,8 +280,11 @@ class World:
     async def _indexed(self, name: Name) -> list[str]:
         """Words of a document's rows, as Milvus has them."""
         index = await self.parts()[2].index(self.collection)
-        places = await self.store.places(index.name, [name])
-        stored = await self.store.stored(index, [each.id for each in places])
+        copies = await self.registry.documents.copies(index.name, [document_key(*name)])
+        keys = [
+            key for each in copies.values() for key in row_ids(each.key, each.version, each.chunks)
+        ]
+        stored = await self.store.stored(index, keys)
         rows = sorted(stored, key=lambda each: each.row.ordinal)
         return [word for each in rows for word in each.row.text.split()]
 
