@@ -85,10 +85,13 @@ def _decided(router: SemanticRouter, tenant: str, asked: Sequence[Turns]) -> lis
 def _roads(pairs: Sequence[tuple[Row, Decision]]) -> Section:
     truth = np.array([str(row.intent) for row, _ in pairs])
     chosen = np.array([made.route.value for _, made in pairs])
-    sure = np.array([made.confidence for _, made in pairs])
+    # Whose work it is, which the scores are about, is not yet who is worth most.
+    own = [max(made.scores, key=lambda road, m=made: m.scores[road]) for _, made in pairs]  # type: ignore[misc]
+    sure = np.array([made.scores[road] for road, (_, made) in zip(own, pairs, strict=True)])
+    hits = (truth == np.array([road.value for road in own])).astype(float)
     names = [road.value for road in Route]
     scores: Table = {"router": _label_scores(truth, chosen)}
-    scores["router"]["ece"] = metrics.calibration_error(sure, (truth == chosen).astype(float))
+    scores["router"]["ece"] = metrics.calibration_error(sure, hits)
     for name, guessed in baselines.guesses(truth, [row for row, _ in pairs]).items():
         scores[name] = _label_scores(truth, guessed)
     counts = confusion_matrix(truth, chosen, labels=names)
@@ -96,7 +99,7 @@ def _roads(pairs: Sequence[tuple[Row, Decision]]) -> Section:
         "road",
         len(pairs),
         scores,
-        reliability=metrics.reliability(sure, (truth == chosen).astype(float)),
+        reliability=metrics.reliability(sure, hits),
         confusion={
             name: dict(zip(names, map(int, row), strict=True))
             for name, row in zip(names, counts, strict=True)
