@@ -121,11 +121,11 @@ class Bases(Mapping[Key, Base]):
         base = (
             await asyncio.to_thread(self._made, version, content)
             if content
-            else Base(_EMPTY, version)
+            else self._coverage.base(_EMPTY, version)
         )
         self._drop(key)
         self._held[key] = base
-        self._bytes += base.sketch.size + _EACH
+        self._bytes += base.size + _EACH
         while self._bytes > self._most and len(self._held) > 1:
             self._drop(next(iter(self._held)))
 
@@ -134,4 +134,4 @@ class Bases(Mapping[Key, Base]):
 
     def _drop(self, key: Key) -> None:
         if base := self._held.pop(key, None):
-            self._bytes -= base.sketch.size + _EACH
+            self._bytes -= base.size + _EACH

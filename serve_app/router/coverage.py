@@ -63,12 +63,19 @@ class Base:
     Attributes:
         sketch: Empty where there is nothing in it.
         version: Of the sketch.
+        vectors: Of the sketch, ready to be multiplied.
         even: The score at which a question is as likely covered as not.
     """
 
     sketch: Sketch
     version: int
+    vectors: Floats
     even: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.sketch.size + int(self.vectors.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +100,16 @@ class Coverage:
 
     def base(self, sketch: Sketch, version: int) -> Base:
         """A base by its sketch; takes some milliseconds."""
+        ready = sketch.vectors.astype(np.float32)
         if not sketch.texts:
-            return Base(sketch, version)
+            return Base(sketch, version, ready)
         asked = self.background
-        nearer = (asked.vectors @ sketch.vectors.astype(np.float32).T).max(1) - asked.near
+        nearer = (asked.vectors @ ready.T).max(1) - asked.near
         scores = [
             self.score(np.array([*self.shared(sketch, each), near], np.float32))
             for each, near in zip(asked.words, nearer.tolist(), strict=True)
         ]
-        return Base(sketch, version, _TOWARDS * float(np.quantile(scores, _OF_ANYTHING)))
+        return Base(sketch, version, ready, _TOWARDS * float(np.quantile(scores, _OF_ANYTHING)))
 
     def of(self, base: Base, text: str, vector: Floats) -> float:
         """Probability that the base speaks of it; 0 where there is nothing in the base.
@@ -112,11 +120,12 @@ class Coverage:
         if not base.sketch.texts:
             return 0.0
         asked = words(text)
-        near = nearest(self.background.vectors, vector, USUAL)
-        features = self.features(base.sketch, asked, vector, near)
-        if len(asked) >= _SENTENCE and features[1] < 0.5 and not self._has_common(asked):
+        together, anywhere = self.shared(base.sketch, asked)
+        if len(asked) >= _SENTENCE and anywhere < 0.5 and not self._common(asked).any():
             return UNTOLD  # in another language than the base, perhaps
-        score = self.score(features) - base.even
+        near = nearest(self.background.vectors, vector, USUAL)
+        nearer = float((base.vectors @ vector).max()) - near
+        score = self.score(np.array([together, anywhere, nearer], np.float32)) - base.even
         return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
     def score(self, features: Floats) -> float:
@@ -144,8 +153,10 @@ class Coverage:
         together = float((rarity @ bits).max()) if len(asked) else 0.0
         return together / total, float(rarity[counts > 0].sum()) / total
 
-    def _has_common(self, asked: Hashes) -> bool:
-        return bool(np.isin(asked, self.hashes).any())
+    def _common(self, asked: Hashes) -> npt.NDArray[np.bool_]:
+        """Which words many questions have."""
+        at = np.searchsorted(self.hashes, asked).clip(max=len(self.hashes) - 1)
+        return np.asarray(self.hashes[at] == asked)
 
     def _rarity(self, asked: Hashes) -> Floats:
         at = np.searchsorted(self.hashes, asked).clip(max=len(self.hashes) - 1)
