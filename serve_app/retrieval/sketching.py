@@ -68,7 +68,11 @@ class Sketcher:
         if before is None:
             return False
         drawn_to = min(due.latest, time.time() - _SETTLED_S)
-        sketch, stale = await self._sketched(due, collection.in_force, before)
+        try:
+            sketch, stale = await self._sketched(due, collection.in_force, before)
+        except BaseException:
+            await self.registry.sketches.keep(due, before, before)  # for whoever tries next
+            raise
         content = await asyncio.to_thread(sketch.to_bytes) if sketch.texts else None
         version = before.version + (content != before.content)
         drawn = Drawn(version, content, drawn_to, stale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.domain import Document
+from serve_app.errors import Unavailable
 from serve_app.retrieval import sketching
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever
@@ -88,3 +89,21 @@ async def test_a_large_base_is_added_to_and_drawn_anew_when_too_much_has_gone(
     rest = await drawn(sketcher, collection)
     assert has(rest, "word11")
     assert not has(rest, "word3")
+
+
+async def test_a_drawing_that_fails_is_tried_again_at_once(
+    sketcher: Sketcher,
+    retriever: Retriever,
+    collection: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await retriever.ingest(collection, "red", [Document("a", "Tents", "Canvas.")])
+    with monkeypatch.context() as broken:
+        broken.setattr(Sketcher, "_added", _away)
+        with pytest.raises(Unavailable):
+            await sketcher.step()
+    assert has(await drawn(sketcher, collection), "canvas")
+
+
+async def _away(*_: object) -> Sketch:
+    raise Unavailable("Milvus is away")
