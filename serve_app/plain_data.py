@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
 
 from serve_app.errors import SettingsError
+
+M = TypeVar("M", bound=BaseModel)
 
 _MOST_NODES = 200_000  # once aliases are followed
 _PREFIX = "tag:yaml.org,2002:"
@@ -166,3 +169,23 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, times in Counter(k for k, _ in pairs).items() if times > 1)
         raise ValueError(f"`{twice}` is given twice; keep one")
     return found
+
+
+def validated(model: type[M], data: Any, source: str) -> M:
+    """Plain data as a model.
+
+    Args:
+        source: Where it was read, for the error.
+
+    Raises:
+        SettingsError: A key is wrong; says which and why, a line each.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{source}: {'.'.join(map(str, item['loc']))}: "
+            f"{item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise SettingsError("\n".join(lines)) from None

@@ -22,11 +22,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.domain import Route
-from serve_app.errors import SettingsError
-from serve_app.plain_data import yaml_file
+from serve_app.plain_data import validated, yaml_file
 from serve_app.router.coverage import UNTOLD
 from serve_app.router.heads import Signals
 
@@ -145,12 +144,4 @@ def load_outcomes(outcomes: Path | Mapping[str, Any] | None) -> Outcomes:
     else:
         path = outcomes or SHIPPED
         data, source = yaml_file(path, "the outcomes "), str(path)
-    try:
-        return Outcomes.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"{source}: {'.'.join(map(str, item['loc']))}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_url=False, include_input=False)
-        ]
-        raise SettingsError("\n".join(lines)) from None
+    return validated(Outcomes, data, source)

@@ -16,12 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.domain import Decision, Route
 from serve_app.errors import SettingsError
 from serve_app.pins import Pin, Pins
-from serve_app.plain_data import yaml_file
+from serve_app.plain_data import validated, yaml_file
 from serve_app.router import reasons
 from serve_app.router.heads import Heads, Signals
 from serve_app.router.value import Known
@@ -237,12 +237,4 @@ def parse_policy(data: Any, source: str) -> Policy:
     Raises:
         SettingsError: As `load_policy`.
     """
-    try:
-        return Policy.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"{source}: {'.'.join(map(str, item['loc']))}: "
-            f"{item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors(include_url=False, include_input=False)
-        ]
-        raise SettingsError("\n".join(lines)) from None
+    return validated(Policy, data, source)
