@@ -19,7 +19,7 @@ from typing import Any
 from serve_app.errors import SettingsError
 from serve_app.router import coverage, encoder, export, heads
 from serve_app.settings import BUNDLED, Settings, from_args
-from serve_app.sketches import Embed
+from serve_app.sketches import VectorModel
 
 DEMO_MODEL = "smollm2-135m-instruct"
 
@@ -80,7 +80,7 @@ def ready_heads(args: Mapping[str, Any]) -> Path:
     return found
 
 
-def sketching(args: Mapping[str, Any]) -> Embed:
+def sketching(args: Mapping[str, Any]) -> VectorModel:
     """What makes the vectors of sketches: the router's encoder, made here where it lacks.
 
     Args:
@@ -91,7 +91,7 @@ def sketching(args: Mapping[str, Any]) -> Embed:
     if not folder.is_dir():
         prepare(settings, "router encoder")
     made = encoder.Encoder(folder, max_tokens=settings.router.max_tokens, threads=1)
-    return lambda texts: coverage.vectors(made.encode(texts))
+    return coverage.Coverage.load().model(made)
 
 
 def embedding_models() -> dict[str, str]:

@@ -8,6 +8,7 @@ the texts (those of the smallest hashes, a bottom-k sample; Cohen and Kaplan, 20
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -25,9 +26,8 @@ MOST_WORDS = 1 << 18  # 4 MB; of more, those that stand in one text alone are le
 
 Hashes = npt.NDArray[np.uint32]
 Vectors = npt.NDArray[np.float32]
-Embed = Callable[[Sequence[str]], Vectors]
 
-_FORMAT = 1
+_FORMAT = "trivium-sketch/2"
 _WORD = re.compile(r"[^\W_]+")
 _NAMES = ("hashes", "counts", "blocks", "sampled", "vectors")
 
@@ -44,10 +44,24 @@ def _hash(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorModel:
+    """What makes the vectors of sketches.
+
+    Attributes:
+        version: Vectors of two versions cannot be compared.
+        embed: Texts to vectors of length 1; blocking.
+    """
+
+    version: str
+    embed: Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
 class Sketch:
     """What is known of a base.
 
     Attributes:
+        model: Version of the model that made the vectors.
         texts: How many it was made of.
         hashes: Of its words, ascending.
         counts: In how many texts each stands.
@@ -56,6 +70,7 @@ class Sketch:
         vectors: Shape (samples, width), of length 1.
     """
 
+    model: str
     texts: int
     hashes: Hashes
     counts: Hashes
@@ -66,14 +81,16 @@ class Sketch:
     @classmethod
     def empty(cls) -> Self:
         none = np.zeros(0, np.uint32)
-        return cls(0, none, none, np.zeros(0, np.uint64), none, np.zeros((0, 0), np.float16))
+        return cls("", 0, none, none, np.zeros(0, np.uint64), none, np.zeros((0, 0), np.float16))
 
-    def with_texts(self, documents: Iterable[tuple[str, Sequence[str]]], embed: Embed) -> Self:
+    def with_texts(
+        self, documents: Iterable[tuple[str, Sequence[str]]], model: VectorModel
+    ) -> Self:
         """The sketch of what it was made of and of more.
 
         Args:
             documents: Names, and the texts of each.
-            embed: Texts to vectors of length 1; only of those that are sampled.
+            model: That of the sketch, if there is anything in it.
         """
         found, blocks, texts = [self.hashes], [self.blocks], 0
         counts = [self.counts]
@@ -93,16 +110,24 @@ class Sketch:
         joined = np.zeros(len(hashes), np.uint64)
         np.bitwise_or.at(joined, where, np.concatenate(blocks))
         kept = slice(None) if len(hashes) <= MOST_WORDS else summed > 1
-        sampled, vectors = self._sampled(sample, embed)
+        sampled, vectors = self._sampled(sample, model)
         return type(self)(
-            self.texts + texts, hashes[kept], summed[kept], joined[kept], sampled, vectors
+            model.version,
+            self.texts + texts,
+            hashes[kept],
+            summed[kept],
+            joined[kept],
+            sampled,
+            vectors,
         )
 
-    def _sampled(self, new: dict[int, str], embed: Embed) -> tuple[Hashes, npt.NDArray[np.float16]]:
+    def _sampled(
+        self, new: dict[int, str], model: VectorModel
+    ) -> tuple[Hashes, npt.NDArray[np.float16]]:
         old = dict(zip(self.sampled.tolist(), self.vectors, strict=True))
         chosen = sorted({*old, *new})[:SAMPLES]
         if fresh := [number for number in chosen if number not in old]:
-            made = embed([new[number] for number in fresh])
+            made = model.embed([new[number] for number in fresh])
             old |= dict(zip(fresh, made.astype(np.float16), strict=True))
         vectors = np.stack([old[number] for number in chosen]) if chosen else self.vectors
         return np.array(chosen, np.uint32), vectors
@@ -116,8 +141,8 @@ class Sketch:
         """For a table or another process."""
         from safetensors.numpy import save
 
-        about = np.array([_FORMAT, self.texts], np.uint32)
-        return save({"about": about, **{name: getattr(self, name) for name in _NAMES}})
+        about = {"format": _FORMAT, "model": self.model, "texts": str(self.texts)}
+        return save({name: getattr(self, name) for name in _NAMES}, about)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Self:
@@ -131,9 +156,11 @@ class Sketch:
 
         try:
             read = load(content)
-            made, texts = map(int, read["about"])
-            if made != _FORMAT:
-                raise ValueError(f"a sketch of format {made}, not {_FORMAT}")
-            return cls(texts, *(read[name] for name in _NAMES))
+            # The header is JSON behind its length, of eight bytes.
+            head = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            about = head["__metadata__"]
+            if about["format"] != _FORMAT:
+                raise ValueError(f"its format is {about['format']!r}, not {_FORMAT!r}")
+            return cls(about["model"], int(about["texts"]), *(read[name] for name in _NAMES))
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"a sketch that cannot be read: {error}") from None
+            raise ValueError(f"a sketch that cannot be read: {error!r}") from None

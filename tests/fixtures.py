@@ -57,7 +57,7 @@ from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.run import Purse, Question
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
-from serve_app.sketches import Embed
+from serve_app.sketches import VectorModel
 from serve_app.telemetry.metrics import GatewayMetrics
 
 EXPERT, FRONTIER = "small", "large"
@@ -104,9 +104,9 @@ def question(text: str = "What is the return window?", **fields: Any) -> Questio
     return Question(collection="default", **fields)
 
 
-def unread() -> Embed:
+def unread() -> VectorModel:
     """In place of the router's encoder, for sketches that nobody reads."""
-    return lambda texts: np.ones((len(texts), 2), np.float32)
+    return VectorModel("unread", lambda texts: np.ones((len(texts), 2), np.float32))
 
 
 class FixedRouter:

@@ -4,8 +4,9 @@ it has not seen.
     python -m tools.coverage --data ../shared/data
 
 Bases are the passages of `rag/answering`; the questions of the same rows are covered by them, and
-timeless questions about anything (EverGreenQA) and those of the other bases are not. Each base is
-left out once: the figures printed are those of the model that was fitted without it.
+timeless questions about anything (EverGreenQA) and those of the other bases are not. Each question
+is read twice, once with typing errors. Each base is left out once: the figures printed are those of
+the model that was fitted without it, with typing errors behind them.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from serve_app.models import prepare, router_encoder
-from serve_app.router.coverage import SHIPPED, USUAL, Background, Coverage, nearest, vectors
+from serve_app.router.coverage import AXES, SHIPPED, USUAL, Background, Coverage, nearest
 from serve_app.router.encoder import Encoder, Floats
+from serve_app.router.noise import mistyped
 from serve_app.settings import Settings
-from serve_app.sketches import Sketch, words
+from serve_app.sketches import Sketch, VectorModel, words
 
 # Those whose licence lets what is learned from them be shipped.
 BASES = ("squadshifts_new_wiki", "policyqa", "pubmedqa", "tatqa")
@@ -41,6 +43,7 @@ _OTHERS = 100  # of the questions of each other base
 _KEPT = 256  # questions about anything
 _COMMON = 4  # questions that a word must have to be listed
 _TEXTS = 256
+_TENTH = 10  # of the passages, for the axes
 
 Labels = npt.NDArray[np.int64]
 
@@ -54,46 +57,63 @@ class Base:
     vectors: Floats
 
 
-def encoded(encoder: Encoder, texts: Sequence[str]) -> Floats:
+def encoded(model: Coverage, encoder: Encoder, texts: Sequence[str]) -> Floats:
     parts = range(0, len(texts), _TEXTS)
-    return np.concatenate([vectors(encoder.encode(texts[at : at + _TEXTS])) for at in parts])
+    return np.concatenate([model.vectors(encoder.encode(texts[at : at + _TEXTS])) for at in parts])
 
 
-def read_base(encoder: Encoder, path: Path) -> Base:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     rows = [row for row in rows if row["answerable"] and row.get("kind") != "gold-passage-removed"]
     random.Random(1).shuffle(rows)  # noqa: S311  # the same every time
-    rows = rows[:_QUESTIONS]
+    return rows[:_QUESTIONS]
+
+
+def read_base(model: Coverage, encoder: Encoder, rows: Sequence[dict[str, Any]]) -> Base:
     documents: dict[str, str] = {}
     for row in rows:
         for each in row["passages"]:
             text = f"{each['title']}\n{each['text']}"
             documents[text[:200]] = text
     parts = ((name, [text]) for name, text in documents.items())
-    sketch = Sketch.empty().with_texts(parts, lambda texts: encoded(encoder, texts))
+    vectors = VectorModel(model.version, lambda texts: encoded(model, encoder, texts))
+    sketch = Sketch.empty().with_texts(parts, vectors)
     questions = [row["question"] for row in rows]
-    return Base(sketch, questions, encoded(encoder, questions))
+    return Base(sketch, questions, encoded(model, encoder, questions))
 
 
-def unfitted(encoder: Encoder, questions: Sequence[str]) -> Coverage:
+def axes(encoder: Encoder, texts: Sequence[str]) -> Floats:
+    """Shape (WIDTH, AXES): along which texts differ most, by a singular value decomposition."""
+    parts = range(0, len(texts), _TEXTS)
+    last = [encoder.encode(texts[at : at + _TEXTS]).layers[:, -1] for at in parts]
+    rotated = np.linalg.svd(np.concatenate(last), full_matrices=False)[2]
+    return np.ascontiguousarray(rotated[:AXES].T, dtype=np.float32)
+
+
+def unfitted(encoder: Encoder, questions: Sequence[str], along: Floats) -> Coverage:
     """A model without weights: what questions about anything are like."""
+    none = Background(np.zeros((0, AXES), np.float32), [], np.zeros(0, np.float32))
+    nothing = np.zeros(0, np.uint32)
+    empty = Coverage((0.0,) * 4, along, none, nothing, np.zeros(0, np.float32), 0.0)
     have = Counter(word for text in questions for word in words(text).tolist())
     common = {word: count for word, count in have.items() if count >= _COMMON}
     listed = sorted(common)
     rarities = [math.log(len(questions) / common[word]) for word in listed]
-    everything = encoded(encoder, questions)
+    everything = encoded(empty, encoder, questions)
     centres = KMeans(_KEPT, n_init=1, random_state=0).fit(everything).cluster_centers_
     kept = np.unique((centres @ everything.T).argmax(1))
     vectors = everything[kept]
     # The nearest to each is itself.
     near = [(nearest(vectors, each, USUAL + 1) * (USUAL + 1) - 1.0) / USUAL for each in vectors]
-    return Coverage(
-        np.zeros(4, np.float32),
-        Background(vectors, [words(questions[i]) for i in kept], np.array(near, np.float32)),
-        np.array(listed, np.uint32),
-        np.array(rarities, np.float32),
-        math.log(len(questions) / 2),
+    return replace(
+        empty,
+        background=Background(
+            vectors, [words(questions[i]) for i in kept], np.array(near, np.float32)
+        ),
+        hashes=np.array(listed, np.uint32),
+        rarities=np.array(rarities, np.float32),
+        unknown=math.log(len(questions) / 2),
     )
 
 
@@ -109,7 +129,7 @@ def features(
             near = nearest(model.background.vectors, vector, USUAL)
             rows.append(model.features(base.sketch, words(text), vector, near))
             kinds.append(kind)
-    return np.stack(rows), np.array(kinds)
+    return np.array(rows, np.float32), np.array(kinds)
 
 
 def fitted(model: Coverage, tables: Sequence[tuple[Floats, Labels]]) -> Coverage:
@@ -122,11 +142,17 @@ def fitted(model: Coverage, tables: Sequence[tuple[Floats, Labels]]) -> Coverage
     found = LogisticRegression(C=10.0, max_iter=2000)
     found.fit(rows, covered, sample_weight=weights / weights.mean())
     made = [*found.coef_[0], found.intercept_[0]]
-    return replace(model, weights=np.array(made, np.float32))
+    return replace(model, weights=tuple(map(float, made)))
+
+
+def mistaken(model: Coverage, encoder: Encoder, base: Base) -> Base:
+    """The same with typing errors in its questions."""
+    noisy = [mistyped(text, random.Random(text)) for text in base.questions]  # noqa: S311
+    return replace(base, questions=noisy, vectors=encoded(model, encoder, noisy))
 
 
 def scores(model: Coverage, sketch: Sketch, table: Floats, kinds: Labels) -> dict[str, float]:
-    logits = table @ model.weights[:-1] + model.weights[-1] - model.base(sketch, 1).even
+    logits = table @ np.array(model.weights[:-1]) + model.weights[-1] - model.base(sketch, 1).even
     return {
         "auc": float(roc_auc_score(kinds == 1, logits)),
         "covered": float((logits[kinds == 1] > 0).mean()),
@@ -147,23 +173,33 @@ def main() -> None:
     encoder = Encoder(router_encoder(settings), max_tokens=settings.router.max_tokens, threads=2)
     path = options.data / "volatility/evergreenqa_train.jsonl"
     rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    # What questions are like is learned from one half, what is not covered from the other.
-    model = unfitted(encoder, [row["query"] for row in rows[::2]])
-    timeless = [row["query"] for row in rows[1::2] if not row["volatile"]]
-    others = Base(Sketch.empty(), timeless, encoded(encoder, timeless))
-    bases = {
-        name: read_base(encoder, options.data / f"rag/answering/{name}/train.jsonl.gz")
-        for name in BASES
+    asked = {
+        name: read_rows(options.data / f"rag/answering/{name}/train.jsonl.gz") for name in BASES
     }
-    tables = {name: features(model, name, bases, others) for name in bases}
+    # What questions are like is learned from one half, what is not covered from the other.
+    questions = [row["query"] for row in rows[::2]]
+    passages = [each["text"] for its in asked.values() for row in its for each in row["passages"]]
+    model = unfitted(encoder, questions, axes(encoder, questions + passages[::_TENTH]))
+    timeless = [row["query"] for row in rows[1::2] if not row["volatile"]]
+    others = Base(Sketch.empty(), timeless, encoded(model, encoder, timeless))
+    bases = {name: read_base(model, encoder, its) for name, its in asked.items()}
+    noisy = {name: mistaken(model, encoder, base) for name, base in bases.items()}
+    noisy_others = mistaken(model, encoder, others)
+    tables = {
+        name: (features(model, name, bases, others), features(model, name, noisy, noisy_others))
+        for name in bases
+    }
     found = {}
-    for name in bases:
-        without = fitted(model, [table for other, table in tables.items() if other != name])
+    for name, both in tables.items():
+        rest = [table for other, pair in tables.items() if other != name for table in pair]
+        without, sketch = fitted(model, rest), bases[name].sketch
+        clean, mistakes = (scores(without, sketch, *table) for table in both)
         found[name] = {
-            "texts": bases[name].sketch.texts,
-            **scores(without, bases[name].sketch, *tables[name]),
+            "texts": sketch.texts,
+            **clean,
+            **{f"{key}, mistyped": value for key, value in mistakes.items()},
         }
-    fitted(model, list(tables.values())).save(options.output)
+    fitted(model, [table for pair in tables.values() for table in pair]).save(options.output)
     if options.json:
         print(json.dumps(found))
         return

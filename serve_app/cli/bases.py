@@ -9,7 +9,7 @@ from rich.progress import track
 from serve_app.cli.console import errors
 from serve_app.domain import estimated_tokens
 from serve_app.retrieval import formats, index, sources
-from serve_app.router.coverage import Base, Coverage, vectors
+from serve_app.router.coverage import Base, Coverage
 from serve_app.router.encoder import Encoder
 from serve_app.sketches import Sketch
 
@@ -35,5 +35,5 @@ def of_files(given: Sequence[str], chunk_tokens: int, encoder: Encoder, coverage
                 )
                 yield document.id, [row.embedded for row in rows]
 
-    sketch = Sketch.empty().with_texts(documents(), lambda texts: vectors(encoder.encode(texts)))
+    sketch = Sketch.empty().with_texts(documents(), coverage.model(encoder))
     return coverage.base(sketch, 1)

@@ -24,7 +24,7 @@ from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.sketching import Sketcher
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings, from_args
-from serve_app.sketches import Embed
+from serve_app.sketches import VectorModel
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
 
@@ -50,7 +50,7 @@ class RetrieverServer:
         self,
         fixed: Mapping[str, Any],
         model_paths: Mapping[str, str],
-        sketching: Callable[[], Embed],
+        sketching: Callable[[], VectorModel],
         otlp_endpoint: str | None,
     ) -> None:
         tracing.configure(otlp_endpoint, "retriever")
@@ -200,11 +200,11 @@ class RetrieverServer:
 
     async def sketches_changed(
         self, context: RequestContext, since: float
-    ) -> tuple[float, list[tuple[str, str]]]:
+    ) -> tuple[float, list[tuple[str, str, int]]]:
         """As `Sketches.changed`, by the names of collections that callers know."""
         now, changed = await self._registry.sketches.changed(since)
         named = self._retriever.tenancy.collection
-        return now, [(named(place), tenant) for place, tenant in changed]
+        return now, [(named(place), tenant, version) for place, tenant, version in changed]
 
     async def _sketch(self) -> None:
         """Keep the sketches in step, as long as this replica lives."""

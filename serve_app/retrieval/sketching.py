@@ -19,7 +19,7 @@ from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Copy, Index
 from serve_app.retrieval.registry.sketches import Drawn, Due
 from serve_app.retrieval.store import MilvusStore
-from serve_app.sketches import Embed, Sketch
+from serve_app.sketches import Sketch, VectorModel
 
 _SETTLED_S = 2.0  # a change that is this old has been committed, whatever the clocks say
 _FEW = 1000  # documents that are drawn anew each time
@@ -34,18 +34,18 @@ class Sketcher:
     """Draws what is behind. Of several, in as many replicas, one draws each sketch.
 
     Args:
-        embed: Texts to vectors, as the router's encoder makes them; blocking.
+        model: The router's. Sketches with vectors of another are drawn anew.
     """
 
     store: MilvusStore
     registry: Registry
-    embed: Embed
+    model: VectorModel
     _seen: float = 0.0
     _rests: dict[tuple[str, str], float] = field(default_factory=dict)
 
     async def step(self) -> int:
         """Draw all that is behind, and how many sketches that was."""
-        behind = await self.registry.sketches.due(self._seen - _SETTLED_S)
+        behind = await self.registry.sketches.due(self._seen - _SETTLED_S, self.model.version)
         drawn = 0
         for due in behind:
             started = time.monotonic()
@@ -75,19 +75,20 @@ class Sketcher:
             raise
         content = await asyncio.to_thread(sketch.to_bytes) if sketch.texts else None
         version = before.version + (content != before.content)
-        drawn = Drawn(version, content, drawn_to, stale)
+        drawn = Drawn(version, content, drawn_to, stale, self.model.version)
         await self.registry.sketches.keep(due, before, drawn)
         return True
 
     async def _sketched(self, due: Due, index: Index, before: Drawn) -> tuple[Sketch, int]:
         page = await self.registry.documents.page(due.collection, due.tenant, "", _FEW + 1)
-        if before.content is None or len(page) <= _FEW:
+        if before.content is None or before.model != self.model.version or len(page) <= _FEW:
             return await self._anew(due, index), 0
         sketch, stale = Sketch.from_bytes(before.content), before.stale
         after, texts = (before.drawn_to, ""), sketch.texts
         while entries := await self.registry.sketches.changes(due, after, _PAGE):
             after = (entries[-1].updated_at, entries[-1].key)
-            stale += sum(each.created_at < each.updated_at for each in entries)
+            # What it holds of those that it has seen before is of what they were.
+            stale += sum(each.created_at <= before.kept_at for each in entries)
             if stale > _STALE * texts:
                 return await self._anew(due, index), 0
             open_to_all = [e.key for e in entries if e.state == "in" and not e.facts.allow]
@@ -112,7 +113,7 @@ class Sketcher:
         documents: dict[str, list[str]] = {}
         for hit in hits:
             documents.setdefault(hit.chunk.document_id, []).append(_text(hit.chunk))
-        return await asyncio.to_thread(sketch.with_texts, documents.items(), self.embed)
+        return await asyncio.to_thread(sketch.with_texts, documents.items(), self.model)
 
 
 def _text(chunk: Chunk) -> str:

@@ -35,7 +35,7 @@ class Source(Protocol):
         self, collection: str, tenants: Collection[str]
     ) -> Mapping[str, tuple[int, bytes | None]]: ...
 
-    async def changed(self, since: float) -> tuple[float, Collection[Key]]: ...
+    async def changed(self, since: float) -> tuple[float, Mapping[Key, int]]: ...
 
 
 class Bases(Mapping[Key, Base]):
@@ -85,14 +85,20 @@ class Bases(Mapping[Key, Base]):
             await asyncio.sleep(_AGAIN_S)
             try:
                 now, changed = await self._source.changed(self._since - _OVERLAP_S)
-                for key in changed:
-                    if key in self._held:
-                        await self._fetch(key)
+                for key, version in changed.items():
+                    if key in self._held and self._held[key].version != version:
+                        await self._again(key)
                 self._since = now
             except TriviumError as error:
                 log.info("what knowledge bases speak of is as before: %s", error)
             except Exception:
                 log.exception("what knowledge bases speak of is as before")
+
+    async def _again(self, key: Key) -> None:
+        try:
+            await self._fetch(key)
+        except ValueError as error:
+            log.warning("what a knowledge base speaks of is as before: %s", error)
 
     def _begun(self, key: Key) -> asyncio.Task[None] | None:
         """The fetch of a base; none where one has failed a moment ago."""
@@ -106,7 +112,7 @@ class Bases(Mapping[Key, Base]):
     async def _first(self, key: Key) -> None:
         try:
             await self._fetch(key)
-        except TriviumError as error:
+        except (TriviumError, ValueError) as error:
             self._rests_until = time.monotonic() + _AGAIN_S
             log.info("what a knowledge base speaks of is not known: %s", error)
         except Exception:

@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import SettingsError
-from serve_app.router.encoder import Encoded, Floats
-from serve_app.router.heads import FIT_LAYERS, dense
-from serve_app.sketches import BLOCKS, Hashes, Sketch, words
+from serve_app.router.encoder import Encoded, Encoder, Floats
+from serve_app.router.heads import chance
+from serve_app.sketches import BLOCKS, Hashes, Sketch, VectorModel, words
 
 SHIPPED = Path(__file__).with_name("coverage.safetensors")
-FORMAT = "trivium-router-coverage/1"
+FORMAT = "trivium-router-coverage/2"
+AXES = 96  # of the vectors that texts are compared by
+Places = npt.NDArray[np.intp]
 UNTOLD = 0.5  # where nobody can tell
 USUAL = 5  # questions about anything that one is compared with
 
@@ -36,17 +39,12 @@ _SENTENCE = 4  # words; no question of so many has none that is common
 _UNSEEN = 2.0  # texts that a word stands in which stands in none
 
 
-def vectors(encoded: Encoded) -> Floats:
-    """Texts as sketches and this model read them: shape (texts, width), of length 1."""
-    return np.asarray(dense(encoded, FIT_LAYERS) / np.sqrt(len(FIT_LAYERS)), dtype=np.float32)
-
-
 @dataclass(frozen=True, slots=True)
 class Background:
     """Questions about anything.
 
     Attributes:
-        vectors: Of each, as `vectors` makes them.
+        vectors: Of each, as `Coverage.vectors` makes them.
         words: Hashes of the words of each.
         near: How near each is to the others.
     """
@@ -84,6 +82,9 @@ class Coverage:
 
     Attributes:
         weights: Of the features of `features`, and the offset.
+        axes: Shape (WIDTH, AXES): those of the encoder's last layer along which texts differ
+            most. All of its numbers tell no more, and would push the encoder itself out of the
+            processor's cache.
         background: What a question is compared with, and a base's scores.
         hashes: Of words that many questions have, ascending.
         rarities: Of each: the logarithm of how few questions have it.
@@ -91,22 +92,39 @@ class Coverage:
         version: The same for the same file; empty before there is one.
     """
 
-    weights: Floats
+    weights: tuple[float, ...]
+    axes: Floats
     background: Background
     hashes: Hashes
     rarities: Floats
     unknown: float
     version: str = ""
 
+    def vectors(self, encoded: Encoded) -> Floats:
+        """Texts as sketches and this model read them: shape (texts, AXES), of length 1."""
+        along: Floats = encoded.layers[:, -1] @ self.axes
+        along /= np.sqrt((along * along).sum(1, keepdims=True))
+        return along
+
+    def model(self, encoder: Encoder) -> VectorModel:
+        """What makes the vectors of sketches that this model reads."""
+        return VectorModel(self.version, lambda texts: self.vectors(encoder.encode(texts)))
+
     def base(self, sketch: Sketch, version: int) -> Base:
-        """A base by its sketch; takes some milliseconds."""
+        """A base by its sketch; takes some milliseconds.
+
+        Raises:
+            ValueError: The sketch's vectors are of another model.
+        """
+        if sketch.texts and sketch.model != self.version:
+            raise ValueError(f"a sketch by model {sketch.model!r}, not {self.version!r}")
         ready = sketch.vectors.astype(np.float32)
         if not sketch.texts:
             return Base(sketch, version, ready)
         asked = self.background
         nearer = (asked.vectors @ ready.T).max(1) - asked.near
         scores = [
-            self.score(np.array([*self.shared(sketch, each), near], np.float32))
+            self.score((*self.shared(sketch, each), near))
             for each, near in zip(asked.words, nearer.tolist(), strict=True)
         ]
         return Base(sketch, version, ready, _TOWARDS * float(np.quantile(scores, _OF_ANYTHING)))
@@ -121,46 +139,45 @@ class Coverage:
             return 0.0
         asked = words(text)
         together, anywhere = self.shared(base.sketch, asked)
-        if len(asked) >= _SENTENCE and anywhere < 0.5 and not self._common(asked).any():
+        if len(asked) >= _SENTENCE and anywhere < 0.5 and not _among(self.hashes, asked)[1].any():
             return UNTOLD  # in another language than the base, perhaps
         near = nearest(self.background.vectors, vector, USUAL)
         nearer = float((base.vectors @ vector).max()) - near
-        score = self.score(np.array([together, anywhere, nearer], np.float32)) - base.even
-        return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
+        score = self.score((together, anywhere, nearer)) - base.even
+        return chance(score)
 
-    def score(self, features: Floats) -> float:
+    def score(self, features: Sequence[float]) -> float:
         """Log-odds, before a base's own scores are taken into account."""
-        return float(features @ self.weights[:-1] + self.weights[-1])
+        *weights, offset = self.weights
+        return offset + math.fsum(map(mul, features, weights))
 
-    def features(self, sketch: Sketch, asked: Hashes, vector: Floats, near: float) -> Floats:
+    def features(
+        self, sketch: Sketch, asked: Hashes, vector: Floats, near: float
+    ) -> tuple[float, float, float]:
         """What is weighed: words in one block, words anywhere (shares), nearness (cosines).
 
         Args:
             asked: Hashes of the question's words.
             near: How near the question is to those about anything.
         """
-        nearer = nearest(sketch.vectors, vector, 1) - near
-        return np.array([*self.shared(sketch, asked), nearer], dtype=np.float32)
+        return *self.shared(sketch, asked), nearest(sketch.vectors, vector, 1) - near
 
     def shared(self, sketch: Sketch, asked: Hashes) -> tuple[float, float]:
         """The shares of words in one block, and anywhere."""
-        counts, blocks = _found(sketch, asked)
+        if not len(asked) or not sketch.texts:
+            return 0.0, 0.0
+        at, there = _among(sketch.hashes, asked)
+        counts = sketch.counts[at] * there
+        blocks = sketch.blocks[at] * there
         rarity = np.minimum(
             np.log1p(sketch.texts / np.maximum(counts, _UNSEEN)), self._rarity(asked)
         )
         total = float(rarity.sum()) + 1e-6
         bits = np.unpackbits(blocks.view(np.uint8).reshape(len(asked), BLOCKS // 8), axis=1)
-        together = float((rarity @ bits).max()) if len(asked) else 0.0
-        return together / total, float(rarity[counts > 0].sum()) / total
-
-    def _common(self, asked: Hashes) -> npt.NDArray[np.bool_]:
-        """Which words many questions have."""
-        at = np.searchsorted(self.hashes, asked).clip(max=len(self.hashes) - 1)
-        return np.asarray(self.hashes[at] == asked)
+        return float((rarity @ bits).max()) / total, float(rarity @ there) / total
 
     def _rarity(self, asked: Hashes) -> Floats:
-        at = np.searchsorted(self.hashes, asked).clip(max=len(self.hashes) - 1)
-        known = self.hashes[at] == asked
+        at, known = _among(self.hashes, asked)
         return np.where(known, self.rarities[at], np.float32(self.unknown))
 
     def save(self, path: Path) -> None:
@@ -169,7 +186,8 @@ class Coverage:
 
         about = self.background
         tensors: dict[str, npt.NDArray[Any]] = {
-            "weights": self.weights,
+            "weights": np.array(self.weights, np.float32),
+            "axes": self.axes,
             "background": about.vectors.astype(np.float16),
             "words": np.concatenate(about.words),
             "lengths": np.array([len(each) for each in about.words], np.uint32),
@@ -196,7 +214,8 @@ class Coverage:
                 read = {name: file.get_tensor(name) for name in list(file.keys())}
             ends = np.cumsum(read["lengths"])[:-1]
             return cls(
-                read["weights"],
+                tuple(read["weights"].tolist()),
+                read["axes"],
                 Background(
                     read["background"].astype(np.float32),
                     np.split(read["words"], ends),
@@ -211,18 +230,15 @@ class Coverage:
             raise SettingsError(f"{path}: the coverage model cannot be read ({error})") from None
 
 
-def _found(sketch: Sketch, asked: Hashes) -> tuple[Hashes, npt.NDArray[np.uint64]]:
-    """In how many texts each word stands, and in which blocks."""
-    at = np.searchsorted(sketch.hashes, asked).clip(max=len(sketch.hashes) - 1)
-    there = sketch.hashes[at] == asked
-    return (
-        np.where(there, sketch.counts[at], np.uint32(0)),
-        np.where(there, sketch.blocks[at], np.uint64(0)),
-    )
+def _among(sorted_hashes: Hashes, asked: Hashes) -> tuple[Places, npt.NDArray[np.bool_]]:
+    """Where each word stands in a list, and whether it does."""
+    at = np.minimum(sorted_hashes.searchsorted(asked), len(sorted_hashes) - 1)
+    return at, sorted_hashes[at] == asked
 
 
 def nearest(texts: npt.NDArray[np.floating], vector: Floats, count: int) -> float:
     """Mean cosine of the nearest few."""
-    cosines = texts.astype(np.float32, copy=False) @ vector
+    cosines: Floats = texts.astype(np.float32, copy=False) @ vector
     few = min(count, len(cosines))
-    return float(np.partition(cosines, -few)[-few:].mean())
+    cosines.partition(-few)
+    return float(cosines[-few:].sum()) / few

@@ -211,9 +211,9 @@ class Sketches:
         )
         return found
 
-    async def changed(self, since: float) -> tuple[float, Collection[Key]]:
+    async def changed(self, since: float) -> tuple[float, Mapping[Key, int]]:
         now, changed = await self._remote.call("sketches_changed", self._context(), since)
-        return now, [(collection, tenant) for collection, tenant in changed]
+        return now, {(collection, tenant): version for collection, tenant, version in changed}
 
     def _context(self) -> RequestContext:
         return RequestContext("router-sketches", time.time() + _SKETCHES_S)

@@ -54,6 +54,8 @@ class Encoded:
     def take(self, rows: Sequence[int]) -> Encoded:
         """The given rows, in the given order."""
         chosen = list(rows)
+        if chosen == list(range(len(self.pieces))):
+            return self
         return Encoded(
             self.layers[chosen],
             [self.pieces[row] for row in chosen],

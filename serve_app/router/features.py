@@ -26,20 +26,22 @@ CUES = (
     "mean word length",
 )
 
+_32_BITS = (1 << 32) - 1
+_WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d[\d,.]*")
 _SENTENCE_END = re.compile(r"[.!?](\s|$)")
-_QUANTITY = re.compile(
-    r"\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty"
-    r"|hundred|half|third|quarter|twice|double|triple|dozen|each|every|per|percent|times|more|less"
-    r"|fewer|than|remaining|rest|left|total|altogether|average|ratio)\b"
+_QUANTITIES = frozenset(
+    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty "
+    "hundred half third quarter twice double triple dozen each every per percent times more less "
+    "fewer than remaining rest left total altogether average ratio".split()
 )
 _PART = re.compile(r"%|percent|/|half|third|quarter|ratio|twice|double")
-_LINK = re.compile(
-    r"\b(if|then|after|before|until|unless|while|because|although|instead|except|not|but|however"
-    r"|without|least|most)\b"
+_LINKS = frozenset(
+    "if then after before until unless while because although instead except not but however "
+    "without least most".split()
 )
 _NAME = re.compile(r"(?<![.!?]\s)(?<!^)\b[A-Z][a-z]+")
-_CLAUSE = re.compile(r",|;|\b(and|but|which|who)\b")
+_CLAUSES = frozenset("and but which who".split())
 
 
 def buckets(pieces: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -47,27 +49,29 @@ def buckets(pieces: Sequence[int]) -> npt.NDArray[np.int64]:
 
     Hashing (Weinberger et al., 2009) keeps the heads' size independent of the vocabulary.
     """
-    ids = np.asarray(pieces, dtype=np.uint32)
-    single = ids[1:-1] * np.uint32(2654435761)
-    pairs = (ids[:-1] * np.uint32(2654435761)) ^ (ids[1:] * np.uint32(40503) + np.uint32(40503))
-    return np.unique(np.concatenate([single, pairs]) >> np.uint32(17)).astype(np.int64)
+    # Texts are short: numpy would take longer.
+    first = [(each * 2654435761) & _32_BITS for each in pieces]
+    second = [(each * 40503 + 40503) & _32_BITS for each in pieces[1:]]
+    found = {each >> 17 for each in first[1:-1]}
+    found |= {(one ^ two) >> 17 for one, two in zip(first, second, strict=False)}
+    return np.array(sorted(found), np.int64)
 
 
 def cues(text: str) -> Floats:
     """Counts that go with multi-step work, on a log scale; one for each of `CUES`."""
     lower = text.lower()
-    words = re.findall(r"\w+", lower)
+    words = _WORD.findall(lower)
     numbers = _NUMBER.findall(lower)
     counts = (
         len(words),
         len(_SENTENCE_END.findall(lower)) + 1,
         len(numbers),
         len(set(numbers)),
-        len(_QUANTITY.findall(lower)),
+        sum(map(_QUANTITIES.__contains__, words)),
         len(_PART.findall(lower)),
-        len(_LINK.findall(lower)),
+        sum(map(_LINKS.__contains__, words)),
         len(set(_NAME.findall(text))),
-        len(_CLAUSE.findall(lower)),
+        sum(map(_CLAUSES.__contains__, words)) + lower.count(",") + lower.count(";"),
         len(text),
     )
     width = sum(map(len, words)) / len(words) / 10 if words else 0.0

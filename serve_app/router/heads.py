@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,12 @@ class Signals:
             volatility=_VOLATILE + (self.volatility - _VOLATILE) * share,
             complexity=_COMPLEX + (self.complexity - _COMPLEX) * share,
             read=share,
+            coverage=self.coverage,
         )
+
+    def with_coverage(self, share: float | None) -> Signals:
+        """The same beside a knowledge base."""
+        return Signals(self.fit, self.in_scope, self.volatility, self.complexity, self.read, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +96,18 @@ class Linear:
     context: Floats
     bias: Floats
 
-    def logits(self, dense: Floats, hashed: Sequence[npt.NDArray[np.int64]]) -> Floats:
+    def logits(
+        self, dense: Floats, hashed: Sequence[npt.NDArray[np.int64]] | None = None
+    ) -> Floats:
         """Shape (rows, outputs), without context."""
         out = dense @ self.dense.T + self.bias
-        if len(self.pieces):
+        if hashed is not None and len(self.pieces):
             for row, found in enumerate(hashed):
                 out[row] += self.pieces[found].sum(0) / np.sqrt(len(found))
         return np.asarray(out, dtype=np.float32)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Heads:
     """All heads, and what they are called.
 
@@ -119,6 +128,10 @@ class Heads:
     card: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
 
+    @cached_property
+    def _all(self) -> Linear:
+        return _side_by_side(self.fit, self.volatility, self.complexity)
+
     def signals(
         self,
         last: Encoded,
@@ -135,34 +148,31 @@ class Heads:
             ask: The block of the last turn that asks; a row for each row of `last`.
             ask_cues: Shape (rows, len(CUES)).
         """
-        hashed = [buckets(ids) for ids in last.pieces]
-        fit = self.fit.logits(dense(last, FIT_LAYERS), hashed)
-        volatility = self.volatility.logits(dense(last, VOLATILITY_LAYERS), hashed)
+        own = self._all.logits(dense(last, LAYERS), [buckets(ids) for ids in last.pieces])
+        asked = own if ask is last else self._all.logits(dense(ask, LAYERS), None)
+        # Columns: the intents, volatility, complexity.
+        fit, volatility = own[:, :-2], own[:, -2:-1]
+        complexity = asked[:, -1] + ask_cues @ self.complexity.dense[0, -len(CUES) :]
         if has_earlier:
-            rows = list(has_earlier)
+            which = list(has_earlier)
             fit_context, volatility_context = self.context(earlier)
-            fit[rows] += fit_context @ self.fit.context.T
-            volatility[rows] += volatility_context @ self.volatility.context.T
-        complexity = self.complexity.logits(np.hstack([dense(ask, LAYERS), ask_cues]), [])
+            fit[which] += fit_context @ self.fit.context.T
+            volatility[which] += volatility_context @ self.volatility.context.T
         slope, offset = self.scope
-        in_scope = sigmoid(slope * scope_score(fit, self.intents) + offset)
-        shares = softmax(fit)
+        scope = slope * scope_score(fit, self.intents) + offset
+        columns = (scope, volatility[:, 0], complexity)
+        rows = zip(
+            softmax(fit).tolist(), *(each.tolist() for each in columns), last.read, strict=True
+        )
         named = [name for name in self.intents if name != OUT_OF_SCOPE]
         return [
             Signals(
-                fit=dict(zip(named, share.tolist(), strict=False)),
-                in_scope=float(inside),
-                volatility=float(volatile),
-                complexity=float(hard),
+                dict(zip(named, shares, strict=False)),
+                chance(inside),
+                chance(volatile),
+                chance(hard),
             ).as_read(read)
-            for share, inside, volatile, hard, read in zip(
-                shares,
-                in_scope,
-                sigmoid(volatility[:, 0]),
-                sigmoid(complexity[:, 0]),
-                last.read,
-                strict=True,
-            )
+            for shares, inside, volatile, hard, read in rows
         ]
 
     def context(self, earlier: Encoded) -> tuple[Floats, Floats]:
@@ -250,9 +260,28 @@ class Heads:
 
 
 def dense(encoded: Encoded, layers: Sequence[int]) -> Floats:
-    """The given layers side by side: shape (rows, len(layers) * WIDTH)."""
-    chosen = encoded.layers[:, [LAYERS.index(layer) for layer in layers]]
-    return np.asarray(chosen.reshape(len(chosen), len(layers) * WIDTH), dtype=np.float32)
+    """The given layers, which are neighbours, side by side: shape (rows, len(layers) * WIDTH)."""
+    first = LAYERS.index(layers[0])
+    chosen = encoded.layers[:, first : first + len(layers)]
+    return chosen.reshape(len(chosen), len(layers) * WIDTH)
+
+
+def _side_by_side(fit: Linear, volatility: Linear, complexity: Linear) -> Linear:
+    """The heads as one, so that a query's vectors are read once; without context and cues."""
+    heads = {FIT_LAYERS: fit, VOLATILITY_LAYERS: volatility, LAYERS: complexity}
+    outputs = [len(head.bias) for head in heads.values()]
+    weights = np.zeros((sum(outputs), len(LAYERS) * WIDTH), np.float32)
+    pieces = np.zeros((BUCKETS, sum(outputs)), np.float32)
+    first = 0
+    for (layers, head), count in zip(heads.items(), outputs, strict=True):
+        from_column, columns = LAYERS.index(layers[0]) * WIDTH, len(layers) * WIDTH
+        its = slice(first, first + count)
+        weights[its, from_column : from_column + columns] = head.dense[:, :columns]
+        if len(head.pieces):
+            pieces[:, its] = head.pieces
+        first += count
+    bias = np.concatenate([head.bias for head in heads.values()])
+    return Linear(weights, pieces, np.zeros((sum(outputs), 0), np.float32), bias)
 
 
 def scope_score(fit: Floats, intents: Sequence[str]) -> Floats:
@@ -269,6 +298,11 @@ def softmax(logits: Floats) -> Floats:
 
 def sigmoid(logits: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30, 30))), dtype=np.float32)
+
+
+def chance(logit: float) -> float:
+    """The probability of log-odds, which are bounded."""
+    return 1.0 / (1.0 + math.exp(-min(max(logit, -30.0), 30.0)))
 
 
 def _linear(tensors: Mapping[str, Floats], name: str) -> Linear:

@@ -50,6 +50,9 @@ class Tenant(_Part):
     pins: tuple[Pin, ...] = ()
 
 
+_ANY = Tenant()
+
+
 class Policy(_Part):
     """The whole policy; see `policy.yaml`."""
 
@@ -100,7 +103,7 @@ class Policy(_Part):
 
     def pins_of(self, tenant: str) -> tuple[Pin, ...]:
         """All that may hold for a tenant."""
-        return (*self.pins, *self.tenants.get(tenant, Tenant()).pins)
+        return (*self.pins, *self.tenants.get(tenant, _ANY).pins)
 
     def intended(self, tenant: str, said: Sequence[Signals]) -> tuple[str, ...]:
         """Names of a tenant's pins whose intents one of some turns has.
@@ -145,7 +148,7 @@ class Policy(_Part):
         latency_ms: float = 0.0,
     ) -> Decision:
         """The road of best expected value among those that no pin forbids."""
-        own = self.tenants.get(tenant, Tenant())
+        own = self.tenants.get(tenant, _ANY)
         kinds = known.outcomes.kinds(shares, signals)
         worth = own.value_usd or self.value_usd
         terms = known.terms(kinds, signals, worth, tokens, live_frontier=self.live_frontier)

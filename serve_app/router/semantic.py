@@ -12,7 +12,7 @@ import numpy as np
 from serve_app.domain import Decision, Route
 from serve_app.pins import find
 from serve_app.router.bases import Key
-from serve_app.router.coverage import Base, Coverage, vectors
+from serve_app.router.coverage import Base, Coverage
 from serve_app.router.encoder import Encoded, Encoder
 from serve_app.router.features import cues
 from serve_app.router.heads import Heads, Signals
@@ -109,7 +109,7 @@ class SemanticRouter:
 
     def signals(self, asked: Sequence[Turns], tenants: Sequence[str]) -> list[Signals]:
         """What the heads say of each query, and the tenants' bases."""
-        asked = [replace(each, last=without_remarks(each.last)) for each in asked]
+        asked = [each.with_last(without_remarks(each.last)) for each in asked]
         n = len(asked)
         asks = [each.ask for each in asked]
         with_earlier = [i for i, each in enumerate(asked) if each.earlier]
@@ -118,14 +118,15 @@ class SemanticRouter:
         texts += [asked[i].earlier for i in with_earlier]
         texts += [asks[i] for i in asking]
         encoded = self.encoder.encode(texts)
+        last = encoded.take(range(n))
         # Where the whole last turn asks, which is usual, its own row serves.
         ask_rows = list(range(n))
         for row, i in enumerate(asking, start=n + len(with_earlier)):
             ask_rows[i] = row
+        ask = encoded.take(ask_rows) if asking else last
         earlier = encoded.take(range(n, n + len(with_earlier)))
-        ask = encoded.take(ask_rows)
         signals = self.heads.signals(
-            last=encoded.take(range(n)),
+            last=last,
             earlier=earlier,
             has_earlier=with_earlier,
             ask=ask,
@@ -136,18 +137,19 @@ class SemanticRouter:
             for each, tenant in zip(asked, tenants, strict=True)
         ]
         covered = self._covered(asks, ask, bases)
-        before = self._covered(
-            [asked[i].earlier for i in with_earlier], earlier, [bases[i] for i in with_earlier]
-        )
-        for i, share in zip(with_earlier, before, strict=True):
-            # "And last week?" is about what was asked before.
-            covered[i] = max(covered[i] or 0.0, share) if share is not None else None
-        return [replace(s, coverage=share) for s, share in zip(signals, covered, strict=True)]
+        if with_earlier:
+            before = self._covered(
+                [asked[i].earlier for i in with_earlier], earlier, [bases[i] for i in with_earlier]
+            )
+            for i, share in zip(with_earlier, before, strict=True):
+                # "And last week?" is about what was asked before.
+                covered[i] = max(covered[i] or 0.0, share) if share is not None else None
+        return [s.with_coverage(share) for s, share in zip(signals, covered, strict=True)]
 
     def _covered(
         self, texts: Sequence[str], encoded: Encoded, bases: Sequence[Base | None]
     ) -> list[float | None]:
-        rows = vectors(encoded)
+        rows = self.coverage.vectors(encoded)
         return [
             self.coverage.of(base, text, row) if base else None
             for base, text, row in zip(bases, texts, rows, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.domain import Message, estimated_tokens
 
@@ -54,6 +54,10 @@ class Turns:
     matched: frozenset[str] | None = None
     tokens: int = 0
     collection: str = ""
+
+    def with_last(self, text: str) -> Turns:
+        """The same with another text in place of what the user says now."""
+        return self if text == self.last else replace(self, last=text)
 
     @property
     def ask(self) -> str:

@@ -9,22 +9,20 @@ import numpy as np
 
 from serve_app.errors import Unavailable
 from serve_app.router.bases import Bases, Key
-from serve_app.router.coverage import Coverage
+from serve_app.router.coverage import AXES, Coverage
 from serve_app.router.encoder import Encoder
 from serve_app.router.heads import SHIPPED, Heads
 from serve_app.router.semantic import SemanticRouter
 from serve_app.router.turns import Turns
 from serve_app.settings import Settings
-from serve_app.sketches import Sketch
+from serve_app.sketches import Sketch, VectorModel
 
 COVERAGE = Coverage.load()
 
 
-def sketch(text: str) -> bytes:
-    made = Sketch.empty().with_texts(
-        [("document", [text])], lambda texts: np.full((len(texts), 768), 0.036, np.float32)
-    )
-    return made.to_bytes()
+def sketch(text: str, model: str = COVERAGE.version) -> bytes:
+    vectors = VectorModel(model, lambda texts: np.full((len(texts), AXES), 0.1, np.float32))
+    return Sketch.empty().with_texts([("document", [text])], vectors).to_bytes()
 
 
 class Source:
@@ -34,19 +32,22 @@ class Source:
         self.held: dict[Key, tuple[int, bytes | None]] = {
             ("docs", tenant): (1, sketch(text)) for tenant, text in texts.items()
         }
-        self.changes: list[Key] = []
+        self.changes: dict[Key, int] = {}
         self.away = False
         self.asked: list[Key] = []
+        self.asked_again = asyncio.Event()  # for the first of two changes
 
     async def sketches(
         self, collection: str, tenants: Collection[str]
     ) -> Mapping[str, tuple[int, bytes | None]]:
         self.asked += [(collection, tenant) for tenant in tenants]
+        if self.changes and self.asked.count(next(iter(self.changes))) > 1:
+            self.asked_again.set()
         if self.away:
             raise Unavailable("away")
         return {tenant: self.held.get((collection, tenant), (0, None)) for tenant in tenants}
 
-    async def changed(self, since: float) -> tuple[float, Collection[Key]]:
+    async def changed(self, since: float) -> tuple[float, Mapping[Key, int]]:
         return 0.0, self.changes
 
 
@@ -64,10 +65,28 @@ async def test_a_base_is_known_from_its_first_question_on_and_follows_its_change
     assert held[key].sketch.texts == 1
     following = asyncio.create_task(held.follow())
     source.held[key] = (2, None)
-    source.changes = [key]
+    source.changes = {key: 2}
     await asyncio.wait_for(until(held, key, 2), 10)
     assert held[key].sketch.texts == 0, "what was deleted draws no question any more"
     following.cancel()
+
+
+async def test_a_change_is_fetched_once_and_one_by_another_model_not_taken() -> None:
+    source = Source(red="boots", blue="tents")
+    held = Bases(source, COVERAGE, 1 << 20)
+    red, blue = ("docs", "red"), ("docs", "blue")
+    for key in (red, blue):
+        await until(held, key, 1)
+    source.held[red] = (2, sketch("canvas", "another"))
+    source.held[blue] = (2, sketch("canvas"))
+    source.changes = {red: 2, blue: 2}
+    source.asked.clear()
+    following = asyncio.create_task(held.follow())
+    await asyncio.wait_for(source.asked_again.wait(), 10)
+    following.cancel()
+    assert held[red].version == 1, "what was known stays in force"
+    assert held[blue].version == 2
+    assert source.asked.count(blue) == 1
 
 
 async def test_a_tenant_without_a_base_is_known_to_have_none() -> None:

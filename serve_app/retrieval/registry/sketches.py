@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from serve_app.database import Database, missing_only
 from serve_app.retrieval.registry import claims, tables
@@ -23,12 +24,19 @@ class Drawn:
         content: `Sketch.to_bytes`; none where the tenant has nothing in the collection.
         drawn_to: The latest change of a document that is in it, Unix seconds.
         stale: Documents of which it still holds what they were.
+        model: Version of the model of its vectors.
+        kept_at: When it was put here, Unix seconds.
     """
 
     version: int
     content: bytes | None
     drawn_to: float
     stale: int
+    model: str
+    kept_at: float = 0.0
+
+
+_NEVER = Drawn(0, None, 0.0, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,8 @@ class Sketches:
         self._database = database
         self._clock = clock
 
-    async def due(self, since: float) -> list[Due]:
-        """What has changed since a moment and is not drawn."""
+    async def due(self, since: float, model: str) -> list[Due]:
+        """What has changed since a moment and is not drawn, or by another model."""
         latest = func.max(documents.updated_at).label("latest")
         same = and_(
             sketches.collection == documents.collection, sketches.tenant == documents.tenant
@@ -66,8 +74,14 @@ class Sketches:
             select(documents.collection, documents.tenant, latest)
             .select_from(tables.documents.outerjoin(tables.sketches, same))
             .where(documents.updated_at >= since)
-            .group_by(documents.collection, documents.tenant, sketches.drawn_to)
-            .having(or_(sketches.drawn_to.is_(None), latest > sketches.drawn_to))
+            .group_by(documents.collection, documents.tenant, sketches.drawn_to, sketches.model)
+            .having(
+                or_(
+                    sketches.drawn_to.is_(None),
+                    latest > sketches.drawn_to,
+                    sketches.model != model,
+                )
+            )
         )
         found = await self._database.read(lambda it: it.execute(asked).all())
         return [Due(*row) for row in found]
@@ -91,10 +105,7 @@ class Sketches:
             )
             if not taken.rowcount:
                 return None
-            asked = select(
-                sketches.version, sketches.content, sketches.drawn_to, sketches.stale
-            ).where(mine)
-            return Drawn(*connection.execute(asked).one())
+            return _drawn(connection.execute(select(tables.sketches).where(mine)).one())
 
         return await self._database.write(work)
 
@@ -112,31 +123,34 @@ class Sketches:
                 content=drawn.content,
                 drawn_to=drawn.drawn_to,
                 stale=drawn.stale,
+                model=drawn.model,
                 kept_at=self._clock(),
                 held_until=0.0,
             )
         )
         await self._database.write(lambda it: it.execute(change))
 
-    async def changed(self, since: float) -> tuple[float, list[tuple[str, str]]]:
-        """Collections and tenants whose sketches have changed since a moment; and the moment of
-        this answer, for the next call."""
+    async def changed(self, since: float) -> tuple[float, list[tuple[str, str, int]]]:
+        """Collections and tenants whose sketches have changed since a moment, with their versions;
+        and the moment of this answer, for the next call."""
         now = self._clock()
-        asked = select(sketches.collection, sketches.tenant).where(sketches.kept_at >= since)
+        asked = select(sketches.collection, sketches.tenant, sketches.version).where(
+            sketches.kept_at >= since
+        )
         found = await self._database.read(lambda it: it.execute(asked).all())
-        return now, [(collection, tenant) for collection, tenant in found]
+        return now, [(collection, tenant, version) for collection, tenant, version in found]
 
     async def get(self, collection: str, tenants: Sequence[str]) -> dict[str, Drawn]:
         """Those of tenants; of one without, an empty one."""
 
         def work(connection: Connection) -> dict[str, Drawn]:
-            found = dict.fromkeys(tenants, Drawn(0, None, 0.0, 0))
+            found = dict.fromkeys(tenants, _NEVER)
             for part in claims.parts(tenants):
                 asked = select(tables.sketches).where(
                     sketches.collection == collection, sketches.tenant.in_(part)
                 )
                 for row in connection.execute(asked):
-                    found[row.tenant] = Drawn(row.version, row.content, row.drawn_to, row.stale)
+                    found[row.tenant] = _drawn(row)
             return found
 
         return await self._database.read(work)
@@ -160,3 +174,7 @@ class Sketches:
             .limit(limit)
         )
         return await self._database.read(lambda it: [claims.entry(r) for r in it.execute(asked)])
+
+
+def _drawn(row: Row[Any]) -> Drawn:
+    return Drawn(row.version, row.content, row.drawn_to, row.stale, row.model, row.kept_at)

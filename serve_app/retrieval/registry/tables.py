@@ -232,6 +232,8 @@ sketches = Table(
     Column("content", LargeBinary),
     Column("drawn_to", Float, nullable=False),
     Column("stale", Integer, nullable=False),
+    # Version of the model of its vectors; none before it is drawn.
+    Column("model", String(64), nullable=False, default=""),
     Column("kept_at", Float, nullable=False, default=0.0),
     # The one process that draws it.
     Column("held_until", Float, nullable=False, default=0.0),
