@@ -11,6 +11,7 @@ from serve_app import __version__
 from serve_app.cli import (
     adapters,
     advice,
+    calibrating,
     canary,
     claim,
     collections,
@@ -64,6 +65,7 @@ app.add_typer(ledger.ledger, name="ledger", rich_help_panel="Money")
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
+app.add_typer(calibrating.calibrate, name="calibrate", rich_help_panel="Learn")
 adapters.adapters.command()(canary.canary)
 app.add_typer(adapters.adapters, name="adapters", rich_help_panel="Learn")
 evaluate.evaluate.command("expert")(proving.evaluate_expert)

@@ -78,6 +78,10 @@ class Client:
             Refused: The stack answered with an error, or somebody else did.
             Unavailable: Nobody answers at the address.
         """
+        return self.exchange(method, path, body)[1]
+
+    def exchange(self, method: str, path: str, body: Any = None) -> tuple[httpx.Headers, Any]:
+        """The same with the headers of the answer; raises the same."""
         try:
             response = self._http.request(method, path, json=body)
         except httpx.HTTPError as error:
@@ -85,7 +89,7 @@ class Client:
         if response.is_error:
             raise refused(response)
         try:
-            return response.json()
+            return response.headers, response.json()
         except ValueError:
             told = f"{self._url} answers with something else than JSON: is it Trivium? (--url)"
             raise Refused(told, response.status_code) from None
