@@ -7,7 +7,9 @@ Documents of two chunks each, as `loadtest.bulk` makes them, go into a Milvus se
 package. First a run of `trivium ingest` is killed again and again: every chunk is compared with
 those of a run that was left alone. Then `trivium reindex` is killed likewise, while documents are
 put, replaced and deleted one by one: every document is compared with what was said to be done.
-`trivium collections check` compares each time with the registry.
+`trivium collections check` compares each time with the registry. Milvus shows rows for a while that
+it was told to remove: how long that is, is measured; that a search finds nothing that was deleted
+holds at once.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from rich.console import Console
 
 from loadtest import corpus, servers
 from loadtest.bulk import configured
-from serve_app.domain import Document
+from serve_app.domain import Document, SearchQuery
 from serve_app.retrieval.bulk.models import LazyModels
 from serve_app.retrieval.catalogue import Catalogue
 from serve_app.retrieval.registry import Registry
@@ -44,8 +46,10 @@ from serve_app.settings import Settings, load
 
 _LOOK_S = 0.02  # between two looks at how far it is
 _MOMENT_S = 2.0
+_ASKED = 40  # words
 _OWN = 500  # documents that are put one by one before a reindex
 _PAUSE_S = 0.05  # between two changes
+_PATIENCE_S = 600.0  # for Milvus to show no row any more that it has removed
 
 Words = dict[str, list[str]]  # of each document, by its id
 
@@ -134,45 +138,74 @@ def _words(texts: Iterator[str]) -> list[str]:
     return [word for line in lines for word in line.split()]
 
 
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Retriever]:
+    """A retriever of its own."""
+    retrieval = settings.retrieval
+    store, registry = MilvusStore.of(retrieval), Registry.of(settings)
+    embedders = LazyModels({}, retrieval.embedding_model)
+    try:
+        yield Retriever(store, registry, embedders, retrieval.chunk_tokens, Rules())
+    finally:
+        await store.close()
+        await registry.close()
+
+
 @dataclass
 class Changes:
     """Documents are put, replaced and deleted one by one, and what was said to be done is kept.
 
     Attributes:
         wanted: What the collection is to hold.
+        gone: What it held and is not to hold.
     """
 
     settings: Settings
     collection: str
     wanted: Words
     draw: random.Random
+    gone: Words = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=lambda: {"put": 0, "deleted": 0})
 
     async def some(self, over: threading.Event, most: int | None = None) -> None:
-        retrieval = self.settings.retrieval
-        embedders = LazyModels({}, retrieval.embedding_model)
-        store, registry = MilvusStore.of(retrieval), Registry.of(self.settings)
-        retriever = Retriever(store, registry, embedders, retrieval.chunk_tokens, Rules())
-        try:
+        async with opened(self.settings) as retriever:
             while not over.is_set() and (most is None or sum(self.done.values()) < most):
                 await self._change(retriever, only_put=most is not None)
                 await asyncio.sleep(0 if most else _PAUSE_S)
-        finally:
-            await store.close()
-            await registry.close()
+
+    async def found(self) -> list[str]:
+        """Documents that were deleted and that a search for their words finds."""
+        found: list[str] = []
+        async with opened(self.settings) as retriever:
+            await retriever.mend()  # as a running stack does
+            for name, words in self.gone.items():
+                query = SearchQuery(" ".join(words[:_ASKED]), 10, "dense")
+                hits = await retriever.search(self.collection, "default", query)
+                found += [name] if name in {hit.document_id for hit in hits} else []
+        return found
+
+    def equal_after(self, most_s: float) -> float | None:
+        """Seconds until the rows of Milvus are what was said to be done; none if they never are."""
+        started = time.monotonic()
+        while (spent := time.monotonic() - started) < most_s:
+            if asyncio.run(content(self.settings, self.collection)) == self.wanted:
+                return spent
+            time.sleep(_MOMENT_S)
+        return None
 
     async def _change(self, retriever: Retriever, *, only_put: bool) -> None:
         of = (self.collection, "default")
         if not only_put and self.draw.random() < 0.4:
             name = self.draw.choice(list(self.wanted))
             await retriever.delete(*of, name)
-            del self.wanted[name]
+            self.gone[name] = self.wanted.pop(name)
             self.done["deleted"] += 1
             return
         number = self.draw.randrange(2 * _OWN)
         name, text = f"own{number}", corpus.text(number, self.done["put"] + 2)
         await retriever.ingest(*of, [Document(name, "", text)])
         self.wanted[name] = _words(iter([text]))
+        self.gone.pop(name, None)
         self.done["put"] += 1
 
     @contextmanager
@@ -266,15 +299,20 @@ def reindexes(options: argparse.Namespace, config: Path, console: Console) -> di
     with changes.going_on():
         reached = killed_often(command("killed"), done, chosen, draw, console)
         _, taken = whole(command("killed"))
-    found = asyncio.run(content(settings, "killed"))
-    wanted = changes.wanted
+    searched = asyncio.run(changes.found())
+    at_once = asyncio.run(content(settings, "killed"))
+    equal_after = changes.equal_after(_PATIENCE_S)
+    found, wanted = asyncio.run(content(settings, "killed")), changes.wanted
     return {
         "undisturbed_s": round(seconds, 1),
         "killed_at": reached,
         "last_run_s": round(taken, 1),
         "changes": changes.done,
         "documents": len(found),
-        "equal": found == wanted,
+        "deleted_and_found": searched[:10],
+        "rows_deleted_and_read_at_once": len(at_once.keys() & changes.gone.keys()),
+        "rows_equal_after_s": equal_after and round(equal_after, 1),
+        "equal": equal_after is not None and not searched,
         "missing": sorted(wanted.keys() - found.keys())[:10],
         "came_back": sorted(found.keys() - wanted.keys())[:10],
         "otherwise": sorted(n for n in found.keys() & wanted.keys() if found[n] != wanted[n])[:10],

@@ -71,11 +71,20 @@ def running(
 
 
 @contextlib.contextmanager
-def trivium(port: int, log: Path, variables: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The whole stack by `trivium up`; yields its address."""
+def trivium(
+    port: int,
+    log: Path,
+    variables: Mapping[str, str] | None = None,
+    checkout: Path | None = None,
+) -> Iterator[str]:
+    """The whole stack by `trivium up`; yields its address.
+
+    Args:
+        checkout: As `running` takes it.
+    """
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(port)]
-    with running(command, f"{url}/readyz", log, variables or {}):
+    with running(command, f"{url}/readyz", log, variables or {}, checkout):
         yield url
 
 
@@ -104,12 +113,13 @@ def vllm(settings: Settings, port: int, log: Path, name: str = "alone") -> Itera
 
 
 @contextlib.contextmanager
-def milvus(folder: Path, **settings: object) -> Iterator[Any]:
+def milvus(folder: Path, tick_ms: int = 200, **settings: object) -> Iterator[Any]:
     """A Milvus 2.3.5 server, by the `milvus` package. Started again, it has what it had.
 
     Several may run at once: the etcd within each has ports of its own, not 2379 and 2380.
 
     Args:
+        tick_ms: Between two moments at which it shows what was written; 200 is its own.
         settings: Of its configuration, by the names of the package's template.
     """
     from milvus import MilvusServer
@@ -122,10 +132,10 @@ def milvus(folder: Path, **settings: object) -> Iterator[Any]:
     etcd = folder / "etcd.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     etcd.write_text(_ETCD.format(client=client, peer=peer))
-    # The package's template has no place for it.
+    # The package's template has no places for these.
     server.config.template_text = server.config.template_text.replace(
         "\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n"
-    )
+    ).replace("timeTickInterval: 200", f"timeTickInterval: {tick_ms}")
     server.start()
     try:
         yield server

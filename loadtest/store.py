@@ -480,6 +480,9 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, help="processes that share the steps on a server"
     )
+    parser.add_argument(
+        "--tick-ms", type=int, default=20, help="between two ticks of the server, its own is 200"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     if options.jobs > 1 and (options.on == "lite" or options.registry):
@@ -494,7 +497,8 @@ def main() -> None:
             milvus = str(folder / "milvus.db")
             done = run(milvus, registries[0], options.steps, options.each, options.seed)
         else:
-            with servers.milvus(folder / "milvus") as server:
+            # Each read waits for the next tick: a step would take a second.
+            with servers.milvus(folder / "milvus", tick_ms=options.tick_ms) as server:
                 done = _shared(f"http://127.0.0.1:{server.listen_port}", registries, options)
         seconds = time.monotonic() - started
     if options.json:

@@ -32,6 +32,7 @@ from serve_app.retrieval.ranking import Floats, Hit
 from serve_app.retrieval.reading import Reading
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Collection, Entry, Facts, Index
+from serve_app.retrieval.standing import standing
 from serve_app.retrieval.store import MilvusStore
 from serve_app.retrieval.together import Together
 from serve_app.retrieval.writing import Writer
@@ -216,7 +217,9 @@ class Retriever:
             )
         vector = await self._vector(source, query.text)
         async with self._lanes.search():
-            hits = await self._found(source, Reader(tenant, groups), query, vector)
+            reader = Reader(tenant, groups)
+            hits = await self._found(source, reader, query, vector)
+            hits = await standing(self._registry, collection, reader, hits)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:

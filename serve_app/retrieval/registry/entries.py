@@ -78,6 +78,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What tells whether a row of a document still stands.
+
+    Attributes:
+        version: The one in force.
+        allow: Groups that may read it.
+        changed_at: When it came into force, Unix seconds; `None` while somebody writes it.
+    """
+
+    version: int
+    allow: tuple[str, ...]
+    changed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A document that is a writer's for a while.
 

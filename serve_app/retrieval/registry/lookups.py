@@ -17,6 +17,7 @@ from serve_app.retrieval.registry.entries import (
     Entry,
     Kept,
     Obsolete,
+    Standing,
     collection_of,
     document_key,
 )
@@ -42,6 +43,30 @@ class Lookups:
                     documents.collection == collection, documents.key.in_(part)
                 )
                 found |= {row.key: entry(row) for row in connection.execute(asked)}
+            return found
+
+        return await self._database.read(work)
+
+    async def standing(self, collection: str, keys: Sequence[str]) -> dict[str, Standing]:
+        """Of the documents that are in, what tells whether a row of them still stands."""
+
+        def work(connection: Connection) -> dict[str, Standing]:
+            found: dict[str, Standing] = {}
+            for part in claims.parts(keys):
+                asked = select(
+                    documents.key,
+                    documents.version,
+                    documents.allow,
+                    documents.updated_at,
+                    documents.claim,
+                ).where(
+                    documents.collection == collection,
+                    documents.key.in_(part),
+                    documents.state == "in",
+                )
+                for key, version, allow, updated_at, claim in connection.execute(asked):
+                    changed_at = None if claim else updated_at
+                    found[key] = Standing(version, allow, changed_at)
             return found
 
         return await self._database.read(work)

@@ -1,0 +1,47 @@
+"""Which hits of a search still stand.
+
+Milvus shows rows that were removed from it now and then, for minutes, whatever consistency is asked
+for: while it builds the index of a segment, it serves it without what was removed since (seen with
+2.3.5). The registry knows what is in force. So a document that was removed, or is for others now,
+is not found, whatever Milvus says.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from serve_app.errors import Unavailable
+from serve_app.retrieval.filters import Reader
+from serve_app.retrieval.ranking import Hit
+from serve_app.retrieval.registry import Registry
+
+log = logging.getLogger(__name__)
+
+# That another version may be found after one has come into force: so long a search may
+# not see the newer one yet.
+_LATE_S = 10.0
+
+
+async def standing(
+    registry: Registry, collection: str, reader: Reader, hits: Sequence[Hit]
+) -> list[Hit]:
+    """Those of documents that are there, for the reader, in the version in force."""
+    rows = [(hit, *hit.key.rsplit("-", 2)) for hit in hits]
+    try:
+        found = await registry.documents.standing(collection, sorted({key for _, key, *_ in rows}))
+    except Unavailable as error:
+        # Searches go on without the registry, for a while.
+        log.warning("hits are not compared with the registry: %s", error)
+        return list(hits)
+    now = time.time()
+    kept = []
+    for hit, key, version, _ in rows:
+        known = found.get(key)
+        if known is None or not reader.may_read(known.allow):
+            continue
+        is_late = known.changed_at is not None and known.changed_at < now - _LATE_S
+        if int(version) == known.version or not is_late:
+            kept.append(hit)
+    return kept
