@@ -1,5 +1,8 @@
 """What the gateway adds to vLLM: time to first token, and throughput.
 
+    python -m loadtest.overhead
+    python -m loadtest.overhead --beside ../before      another checkout too, in the same run
+
 Both servers run side by side on this machine with the same weights, engine arguments and prompts;
 measurements alternate between them, so that a drift of the machine meets both alike.
 """
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=4, help="alternations between the servers")
     parser.add_argument("--tokens", type=int, default=48, help="bound on each answer")
+    parser.add_argument("--beside", type=Path, help="folder of another checkout")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     args = parser.parse_args()
     console = Console(stderr=True)
@@ -107,6 +111,14 @@ def main() -> None:
             Target("trivium/expert", gateway, "trivium/expert"),
             Target("trivium/auto", gateway, "trivium/auto"),
         ]
+        if args.beside:
+            with console.status(f"starting the stack in {args.beside}"):
+                log = (logs / "beside.log").resolve()
+                beside = stack.enter_context(servers.trivium(8012, log, checkout=args.beside))
+            targets += [
+                Target(f"{road} in {args.beside}", beside, road)
+                for road in ("trivium/expert", "trivium/auto")
+            ]
         for target in targets:
             asyncio.run(concurrently(target, prompts(4, "warm up"), 2, 8))
         rows = []

@@ -2,6 +2,7 @@
 
     python -m loadtest.router                     the demo's three roads
     python -m loadtest.router --data ../shared/data     CLINC150 (150 intents) too
+    python -m loadtest.router --beside ../before        this router and another checkout's, in turns
 
 Contestants: Trivium's router, the `semantic-router` package with the whole MiniLM, and
 TF-IDF with logistic regression. Each runs alone, in a process of its own, first with 1 caller and
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ CALLERS = (1, 32)
 SECONDS = 6.0
 WINDOWS = 5  # of so many seconds through Serve: a shared machine has good and bad ones
 MOST_WORDS = 20
+TURNS, TURN, TURN_IN = 150, 40, 3  # beside another checkout: turns, decisions in each, left out
 
 Choose = Callable[[str], str]
 
@@ -310,10 +313,64 @@ def run(name: str, data: Path | None) -> dict[str, Any]:
     return found
 
 
+# Decides as often as each line that it reads says, and answers with the seconds of each decision.
+_TURNS = """
+import sys, time
+from loadtest import router
+train, test = router.splits(None)["demo roads"]
+choose = router.trivium(train)
+queries = router.traffic([row.turns.last for row in test])
+at = 0
+print("ready", flush=True)
+for line in sys.stdin:
+    taken = []
+    for _ in range(int(line)):
+        started = time.perf_counter()
+        choose(queries[at % len(queries)])
+        taken.append(time.perf_counter() - started)
+        at += 1
+    print(*taken, flush=True)
+"""
+
+
+def in_turns(checkouts: Sequence[Path], console: Console) -> dict[str, dict[str, float]]:
+    """The latency of each checkout's router with one caller, in turns of a few decisions."""
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    taken: dict[Path, list[float]] = {each: [] for each in checkouts}
+    with ExitStack() as stack:
+        running = []
+        for each in checkouts:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _TURNS],
+                cwd=each,
+                env={**os.environ, **one_thread, "PYTHONPATH": str(each.resolve())},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            stack.enter_context(process)
+            running.append((each, process))
+        for each, process in running:
+            if next(iter(process.stdout or ()), "").strip() != "ready":
+                sys.exit(f"the router in {each} did not start")
+        with console.status("deciding in turns"):
+            for _ in range(TURNS):
+                for each, process in running:
+                    assert process.stdin
+                    assert process.stdout
+                    process.stdin.write(f"{TURN}\n")
+                    process.stdin.flush()
+                    # The first ones find the caches as the other has left them.
+                    taken[each] += list(map(float, process.stdout.readline().split()))[TURN_IN:]
+    return {str(each): summary(found, sum(found)) for each, found in taken.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, help="folder of the public data sets")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--beside", type=Path, help="folder of another checkout")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
@@ -323,6 +380,13 @@ def main() -> None:
             print(json.dumps(contest(options.contestant, options.data)))
         return
     console = Console(stderr=True)
+    if options.beside:
+        found = in_turns([Path(), options.beside], console)
+        if options.json:
+            print(json.dumps(found))
+        for name, each in found.items() if not options.json else ():
+            print(f"{name}: p50 {each['p50_ms']:.2f} ms, p99 {each['p99_ms']:.2f} ms")
+        return
     install_peer(console)
     results = {}
     for name in (*CONTESTANTS, "trivium, Serve"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,12 +11,11 @@ import numpy as np
 from serve_app.domain import Decision
 from serve_app.evaluation import metrics
 from serve_app.evaluation.sections import Section
-from serve_app.router.noise import mistyped
+from serve_app.router.noise import mistyped, unpunctuated
 from serve_app.router.rows import Row
 from serve_app.router.turns import Turns
 
 MOST = 500  # rows that are decided again
-_MARKS = re.compile(r"[^\w\s]+")
 
 Decide = Callable[[Sequence[Turns]], Sequence[Decision]]
 
@@ -30,7 +28,7 @@ VARIANTS: dict[str, Callable[[str], str]] = {
     "a typing error in 25 letters": _typing,
     "lower case": str.lower,
     "capitals": str.upper,
-    "no punctuation": lambda text: _MARKS.sub(" ", text),
+    "no punctuation": unpunctuated,
 }
 
 

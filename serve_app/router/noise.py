@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 
+_MARKS = re.compile(r"[^\w\s]+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -25,3 +27,8 @@ def mistyped(text: str, noise: random.Random, every: int = 25) -> str:
                 characters[at] = noise.choice(_LETTERS)
     noisy = "".join(characters)
     return noise.choice([noisy, noisy, noisy.lower(), noisy.upper()])
+
+
+def unpunctuated(text: str) -> str:
+    """The text as people type it who leave the marks out."""
+    return _MARKS.sub(" ", text).strip() or text

@@ -18,7 +18,7 @@ from serve_app.domain import Route
 from serve_app.errors import SettingsError
 from serve_app.router.encoder import Encoder
 from serve_app.router.heads import Heads, Linear
-from serve_app.router.noise import mistyped
+from serve_app.router.noise import mistyped, unpunctuated
 from serve_app.router.rows import Row
 from serve_app.router.training.complexity import train_complexity
 from serve_app.router.training.fit import train_fit
@@ -57,15 +57,14 @@ def train(
         )
     heads = replace(base or _BLANK, card=dict(card))
     intents = [row for row in rows if row.intent is not None]
-    # Noisy twins teach that a typing error changes nothing.
-    noise = _TWINS if len(intents) <= _TWINS_UP_TO else ()
-    twins = [_mistyped(row, every) for every in noise for row in intents]
-    texts = Texts(encoder, [*rows, *twins], on_progress)
+    volatile = [row for row in rows if row.volatile is not None]
+    twins, volatile_twins = _twins(intents), _twins(volatile)
+    texts = Texts(encoder, [*rows, *twins, *volatile_twins], on_progress)
     if intents:
         heads = train_fit(texts, intents, twins, heads, roads, on_progress)
-    if chosen := [row for row in rows if row.volatile is not None]:
-        on_progress(f"volatility: {len(chosen)} rows")
-        heads = replace(heads, volatility=train_volatility(texts, chosen))
+    if volatile:
+        on_progress(f"volatility: {len(volatile)} rows")
+        heads = replace(heads, volatility=train_volatility(texts, volatile, volatile_twins))
     if chosen := [row for row in rows if is_graded(row)]:
         on_progress(f"complexity: {len(chosen)} rows")
         heads = replace(heads, complexity=train_complexity(texts, chosen))
@@ -75,6 +74,19 @@ def train(
     return heads
 
 
+def _twins(rows: Sequence[Row]) -> list[Row]:
+    """Noisy copies of the rows, all of them in order, as often as there are copies: they teach that
+    a typing error changes nothing, and no mark either."""
+    if len(rows) > _TWINS_UP_TO:
+        return []
+    found = [_mistyped(row, every) for every in _TWINS for row in rows]
+    return found + [_with(row, unpunctuated(row.turns.last)) for row in rows]
+
+
 def _mistyped(row: Row, every: int) -> Row:
     noise = random.Random(f"{every} {row.turns.last}")  # noqa: S311  # the same every time
-    return replace(row, turns=replace(row.turns, last=mistyped(row.turns.last, noise, every)))
+    return _with(row, mistyped(row.turns.last, noise, every))
+
+
+def _with(row: Row, last: str) -> Row:
+    return replace(row, turns=row.turns.with_last(last))

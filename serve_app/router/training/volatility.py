@@ -28,34 +28,44 @@ from serve_app.router.training.texts import Conversations, Texts
 _PIECES_SCALE = 1.5
 
 
-def train_volatility(texts: Texts, rows: Sequence[Row]) -> Linear:
+def train_volatility(texts: Texts, rows: Sequence[Row], twins: Sequence[Row]) -> Linear:
+    """The head.
+
+    Args:
+        twins: As `train_fit` takes them.
+    """
     labels = np.array([float(row.volatile or 0) >= 0.5 for row in rows])
     if labels.all() or not labels.any():
         raise SettingsError("volatile has one value in all rows; it needs rows with 0 and with 1")
     weights = _balanced(labels, [row.source for row in rows])
-    features = Conversations.of(texts, rows)
-    weights[features.has_earlier] *= CONVERSATION_WEIGHT
+    copies = 1 + len(twins) // len(rows)
+    features = Conversations.of(texts, [*rows, *twins])
+    all_labels, all_weights = np.tile(labels, copies), np.tile(weights, copies)
+    all_weights[features.has_earlier] *= CONVERSATION_WEIGHT
+    weights = all_weights[: len(labels)]
     matrix = matrix_of(features.last, VOLATILITY_LAYERS, _PIECES_SCALE)
 
     def fitted(chosen: npt.NDArray[Any], context: sparse.csr_matrix) -> Linear:
         table = sparse.hstack([matrix, context]).tocsr()[chosen]
         model = LogisticRegression(C=3.0, max_iter=3000)
-        model.fit(table, labels[chosen], sample_weight=weights[chosen])
+        model.fit(table, all_labels[chosen], sample_weight=all_weights[chosen])
         return split(model.coef_, model.intercept_, VOLATILITY_LAYERS, _PIECES_SCALE)
 
-    everything = np.arange(len(labels))
+    everything = np.arange(len(all_labels))
     hashed = [buckets(ids) for ids in features.last.pieces]
     own = dense(features.last, VOLATILITY_LAYERS)
-    plain = fitted(everything, sparse.csr_matrix((len(labels), 0)))
+    plain = fitted(everything, sparse.csr_matrix((len(all_labels), 0)))
     before = dense(features.earlier, VOLATILITY_LAYERS)
     volatile = sigmoid(plain.logits(before, [buckets(ids) for ids in features.earlier.pieces]))
-    full = np.zeros((len(labels), 2), dtype=np.float32)
+    full = np.zeros((len(all_labels), 2), dtype=np.float32)
     full[features.has_earlier] = np.hstack([volatile, np.ones_like(volatile)])
     context = sparse.csr_matrix(full)
 
     out_of_fold = np.zeros(len(labels))
     for known, held in folds(labels):
-        linear = fitted(known, context)
+        # Twins stay in their original's fold.
+        with_twins = np.concatenate([known + number * len(labels) for number in range(copies)])
+        linear = fitted(with_twins, context)
         scores = linear.logits(own[held], [hashed[i] for i in held])[:, 0]
         out_of_fold[held] = scores + context[held] @ linear.context[0]
     return platt(fitted(everything, context), out_of_fold, labels.astype(float), weights)
