@@ -384,8 +384,9 @@ def main() -> None:
         found = in_turns([Path(), options.beside], console)
         if options.json:
             print(json.dumps(found))
-        for name, each in found.items() if not options.json else ():
-            print(f"{name}: p50 {each['p50_ms']:.2f} ms, p99 {each['p99_ms']:.2f} ms")
+            return
+        for where, timing in found.items():
+            print(f"{where}: p50 {timing['p50_ms']:.2f} ms, p99 {timing['p99_ms']:.2f} ms")
         return
     install_peer(console)
     results = {}

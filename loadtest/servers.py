@@ -113,20 +113,22 @@ def vllm(settings: Settings, port: int, log: Path, name: str = "alone") -> Itera
 
 
 @contextlib.contextmanager
-def milvus(folder: Path, tick_ms: int = 200, **settings: object) -> Iterator[Any]:
+def milvus(
+    folder: Path, settings: Mapping[str, object] | None = None, *, tick_ms: int = 200
+) -> Iterator[Any]:
     """A Milvus 2.3.5 server, by the `milvus` package. Started again, it has what it had.
 
     Several may run at once: the etcd within each has ports of its own, not 2379 and 2380.
 
     Args:
-        tick_ms: Between two moments at which it shows what was written; 200 is its own.
         settings: Of its configuration, by the names of the package's template.
+        tick_ms: Between two moments at which it shows what was written; 200 is its own.
     """
     from milvus import MilvusServer
 
     server = MilvusServer()
     server.set_base_dir(str(folder))
-    for name, value in settings.items():
+    for name, value in (settings or {}).items():
         server.config.set(name, value)
     server.listen_port, client, peer = _free_ports(3)
     etcd = folder / "etcd.yaml"

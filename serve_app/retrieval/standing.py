@@ -28,16 +28,16 @@ async def standing(
     registry: Registry, collection: str, reader: Reader, hits: Sequence[Hit]
 ) -> list[Hit]:
     """Those of documents that are there, for the reader, in the version in force."""
-    rows = [(hit, *hit.key.rsplit("-", 2)) for hit in hits]
+    rows = [hit.key.rsplit("-", 2) for hit in hits]
     try:
-        found = await registry.documents.standing(collection, sorted({key for _, key, *_ in rows}))
+        found = await registry.documents.standing(collection, sorted({key for key, *_ in rows}))
     except Unavailable as error:
         # Searches go on without the registry, for a while.
         log.warning("hits are not compared with the registry: %s", error)
         return list(hits)
     now = time.time()
     kept = []
-    for hit, key, version, _ in rows:
+    for hit, (key, version, _) in zip(hits, rows, strict=True):
         known = found.get(key)
         if known is None or not reader.may_read(known.allow):
             continue

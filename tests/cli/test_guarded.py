@@ -48,7 +48,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         "server_key_path": str(folder / "server.key")
     }
     guards = {"authorization_enabled": True, "tls_mode": 1}
-    with servers.milvus(folder / "milvus", **guards, **files) as server:
+    with servers.milvus(folder / "milvus", {**guards, **files}) as server:
         url = f"https://localhost:{server.listen_port}"
         yield Guarded(url, folder / "ca.pem", folder / "stranger.pem")
 
