@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.router.turns import cut
-
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
@@ -35,6 +33,8 @@ _UNKNOWN = "[UNK]"
 # a pass costs as much as this many tokens, whatever is in it.
 _PASS_IN_TOKENS = 6
 _ROWS_PER_PASS = 16
+_TAIL = 4  # of a long text the last quarter of what is read is its end
+_CHARACTERS = 16  # of a token, more than in any text that people write
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """Embed texts; a long one is cut in its middle."""
-        whole = [cut(text) for text in texts]
+        whole = [self._cut(text) for text in texts]
         encodings = self._tokenizer.encode_batch(whole)
         pieces = [self._shorten(encoding.ids) for encoding in encodings]
         layers = np.zeros((len(texts), len(LAYERS), WIDTH), dtype=np.float32)
@@ -100,6 +100,14 @@ class Encoder:
             layers[rows] = self._pass([pieces[row] for row in rows])
         read = [self._read(each, text) for each, text in zip(encodings, whole, strict=True)]
         return Encoded(layers, pieces, read)
+
+    def _cut(self, text: str) -> str:
+        """What may be read of a text: the tokens that stay are not those of its middle."""
+        most = self._max_tokens * _CHARACTERS
+        if len(text) <= most:
+            return text
+        tail = most // _TAIL
+        return f"{text[: most - tail]} {text[-tail:]}"
 
     def _read(self, encoding: Encoding, text: str) -> float:
         """Share of the letters in pieces that the encoder learned as parts of words."""
@@ -123,7 +131,7 @@ class Encoder:
     def _shorten(self, ids: list[int]) -> list[int]:
         if len(ids) <= self._max_tokens:
             return ids
-        tail = self._max_tokens // 4
+        tail = self._max_tokens // _TAIL
         return ids[: self._max_tokens - tail] + ids[-tail:]
 
 
