@@ -153,6 +153,8 @@ class Together:
         first = secrets.randbelow(lanes)
         self._free = list(range(first, first + lanes))
         self._items = items
+        self._lanes = lanes
+        self._carried = 0
         self._waiting: deque[tuple[RequestContext, Any, asyncio.Future[Any]]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -170,20 +172,24 @@ class Together:
 
     def _send(self) -> None:
         while self._free and self._waiting:
-            # An even share for each free lane, so that no replica idles beside a long batch.
-            share = min(self._items, math.ceil(len(self._waiting) / len(self._free)))
+            # An even share of all that wait or are under way: a lane that took what is left would
+            # be the longest from then on, and its callers would come back together.
+            everything = len(self._waiting) + self._carried
+            share = min(self._items, math.ceil(everything / self._lanes), len(self._waiting))
             taken = [self._waiting.popleft() for _ in range(share)]
             # Who has given up needs no answer.
             if wanted := [each for each in taken if not each[2].done()]:
                 lane = heapq.heappop(self._free)
+                self._carried += len(wanted)
                 # Of many requests: Serve may not take it for a part of the one that sends it, and
                 # end it when that one's client leaves.
                 task = asyncio.create_task(self._carry(wanted, lane), context=Context())
                 self._under_way.add(task)
-                task.add_done_callback(partial(self._returned, lane))
+                task.add_done_callback(partial(self._returned, lane, len(wanted)))
 
-    def _returned(self, lane: int, task: asyncio.Task[None]) -> None:
+    def _returned(self, lane: int, items: int, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        self._carried -= items
         heapq.heappush(self._free, lane)
         self._send()
 

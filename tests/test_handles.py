@@ -70,6 +70,28 @@ async def test_what_waits_is_spread_over_the_free_lanes() -> None:
     assert len({int(lane) % 4 for lane in deployment.lanes}) == 4
 
 
+async def test_a_free_lane_leaves_the_others_their_share() -> None:
+    """Else one lane stays long for ever, as its callers come back together, and another short."""
+    released = asyncio.Event()
+
+    async def first_is_slow(texts: list[str]) -> list[str]:
+        if texts == ["first"]:
+            await released.wait()
+        return await at_once(texts)
+
+    deployment = Deployment(first_is_slow)
+    shouting = together(deployment, lanes=2, items=32)
+    first = asyncio.create_task(shouting.call(context(), "first"))
+    while not deployment.calls:
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(shouting.call(context(), str(i))) for i in range(7)]
+    while len(deployment.calls) < 2:
+        await asyncio.sleep(0)
+    assert len(deployment.calls[1]) == 4, "half of all eight"
+    released.set()
+    await asyncio.gather(first, *others)
+
+
 @pytest.mark.parametrize(("lanes", "callers"), [(3, 20), (12, 3)])
 async def test_calls_under_way_lead_to_different_replicas(lanes: int, callers: int) -> None:
     """Three replicas: as many lanes as them, and more lanes than calls are ever under way."""
