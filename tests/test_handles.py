@@ -72,21 +72,21 @@ async def test_what_waits_is_spread_over_the_free_lanes() -> None:
 
 async def test_a_free_lane_leaves_the_others_their_share() -> None:
     """Else one lane stays long for ever, as its callers come back together, and another short."""
-    released = asyncio.Event()
+    begun, again, released = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def first_is_slow(texts: list[str]) -> list[str]:
         if texts == ["first"]:
+            begun.set()
             await released.wait()
+        again.set()
         return await at_once(texts)
 
     deployment = Deployment(first_is_slow)
     shouting = together(deployment, lanes=2, items=32)
     first = asyncio.create_task(shouting.call(context(), "first"))
-    while not deployment.calls:
-        await asyncio.sleep(0)
+    await begun.wait()
     others = [asyncio.create_task(shouting.call(context(), str(i))) for i in range(7)]
-    while len(deployment.calls) < 2:
-        await asyncio.sleep(0)
+    await again.wait()
     assert len(deployment.calls[1]) == 4, "half of all eight"
     released.set()
     await asyncio.gather(first, *others)

@@ -22,6 +22,7 @@ from serve_app.frontier.pictures import Pictures
 from serve_app.frontier.providers import not_configured
 from serve_app.frontier.upstreams import Upstreams
 from serve_app.pins import Pins, carried, matched
+from serve_app.priority import after_engines
 from serve_app.settings import FrontierSettings, from_args
 from serve_app.telemetry import metrics, tracing
 
@@ -48,6 +49,7 @@ class FrontierServer:
     """
 
     def __init__(self, pins_of: PinsOf, otlp_endpoint: str | None) -> None:
+        after_engines()
         tracing.configure(otlp_endpoint, "frontier")
         self._pins_of = pins_of
         self._in_force: _InForce | None = None

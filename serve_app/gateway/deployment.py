@@ -18,6 +18,7 @@ from serve_app.errors import SettingsError
 from serve_app.gateway.exchange import Exchange
 from serve_app.gateway.request_ids import SaidOnce
 from serve_app.gateway.running import Peers, Running
+from serve_app.priority import after_engines
 from serve_app.settings import from_args
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics
@@ -37,6 +38,7 @@ class GatewayServer:
         frontier: DeploymentHandle[Any],
         otlp_endpoint: str | None,
     ) -> None:
+        after_engines()
         tracing.configure(otlp_endpoint, "gateway")
         self._peers = Peers(router, expert, retriever, frontier)
         self._metrics, self._standing = GatewayMetrics(), StandingMetrics()

@@ -15,6 +15,7 @@ from typing import Any
 
 from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest, SettingsError, TriviumError
+from serve_app.priority import after_engines
 from serve_app.retrieval import admission
 from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, check_window, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
@@ -53,6 +54,7 @@ class RetrieverServer:
         sketching: Callable[[], VectorModel],
         otlp_endpoint: str | None,
     ) -> None:
+        after_engines()
         tracing.configure(otlp_endpoint, "retriever")
         everything = from_args(fixed)
         settings = everything.retrieval

@@ -24,6 +24,7 @@ from serve_app.domain import Decision, RequestContext
 from serve_app.errors import SettingsError
 from serve_app.handles import Remote
 from serve_app.pins import Pin
+from serve_app.priority import after_engines
 from serve_app.router.bases import Bases, Key
 from serve_app.router.classifier import GenerativeClassifier
 from serve_app.router.coverage import Coverage
@@ -61,6 +62,7 @@ class RouterServer:
         retriever: DeploymentHandle[Any],
         otlp_endpoint: str | None,
     ) -> None:
+        after_engines()
         tracing.configure(otlp_endpoint, "router")
         if not encoder.is_dir():
             raise SettingsError(f"{encoder} is not prepared; run `trivium prepare`")
