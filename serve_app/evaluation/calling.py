@@ -120,6 +120,18 @@ class Record:
             with path.open("r+", encoding="utf-8") as file:
                 file.truncate(len(kept.encode()))
 
+    def prepare(self) -> None:
+        """Make sure that it can be written, before anything is paid for.
+
+        Raises:
+            SettingsError: It cannot.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+        except OSError as error:
+            raise SettingsError(f"{self._path}: cannot be written: {error}") from None
+
     def add(self, line: dict[str, Any]) -> None:
         """Keep a row; it is on the disk when this returns."""
         with self._path.open("a", encoding="utf-8") as file:
@@ -156,29 +168,33 @@ class Caller:
         """Ask all that is missing; whether the budget was enough."""
         left = [(row, road) for row in rows for road in roads if self.missing(row, road)]
         running: dict[Future[dict[str, Any]], float] = {}
-        enough = True
+        self.record.prepare()
         with ThreadPoolExecutor(self.at_once) as pool:
-            for row, road in left:
-                expected = self.expected(row, road)
-                while len(running) >= self.at_once:
+            try:
+                for row, road in left:
+                    expected = self.expected(row, road)
+                    while len(running) >= self.at_once:
+                        self._take(running)
+                    held = sum(running.values())
+                    if self.record.usd + held + expected > self.budget_usd:
+                        return False
+                    running[pool.submit(self._row, row, road)] = expected
+            finally:
+                while running:  # whoever stops it has them paid for by now
                     self._take(running)
-                held = sum(running.values())
-                if self.record.usd + held + expected > self.budget_usd:
-                    enough = False
-                    break
-                running[pool.submit(self._row, row, road)] = expected
-            while running:
-                self._take(running)
-        return enough
+        return True
 
     def missing(self, row: Row, road: Route) -> bool:
         """Whether a road is still to be asked, or its answer to be judged."""
         line = self.record.found.get((row["id"], road))
-        return line is None or (line["success"] is None and line["answer"] is not None)
+        if line is None or line["answer"] is None:
+            return True
+        return line["success"] is None and (verdicts.has_rule(row) or self.judge is not None)
 
     def expected(self, row: Row, road: Route) -> float:
-        """Dollars that the router expects an answer to take; nothing for one that was paid."""
-        if (row["id"], road) in self.record.found:
+        """Dollars that the router expects an answer to take; nothing for one that is there."""
+        line = self.record.found.get((row["id"], road))
+        if line is not None and line["answer"] is not None:
             return 0.0
         return float(self.decision(row)["terms"][road]["cost_usd"])
 
@@ -196,10 +212,14 @@ class Caller:
             self.on_row(line)
 
     def _row(self, row: Row, road: Route) -> dict[str, Any]:
-        line = self.record.found.get((row["id"], road)) or self._answered(row, road)
+        line = self.record.found.get((row["id"], road))
+        if line is None or line["answer"] is None:
+            spent = line["cost_usd"] if line else 0.0
+            line = self._answered(row, road)
+            line["cost_usd"] += spent
         if line["answer"] is None:
             return line
-        judged = {**line, "success": None, "judged": ""}
+        judged = {**line, "success": None, "judged": "", "error": ""}
         try:
             if (found := self._verdict(row, line["answer"])) is not None:
                 spent = line["judge_usd"] + found.usd

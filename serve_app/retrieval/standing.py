@@ -8,6 +8,7 @@ is not found, whatever Milvus says.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 # That another version may be found after one has come into force: so long a search may
 # not see the newer one yet.
 _LATE_S = 10.0
+_PATIENCE_S = 1.0  # with the registry, which takes some milliseconds
 
 
 async def standing(
@@ -29,11 +31,13 @@ async def standing(
 ) -> list[Hit]:
     """Those of documents that are there, for the reader, in the version in force."""
     rows = [hit.key.rsplit("-", 2) for hit in hits]
+    keys = sorted({key for key, *_ in rows})
     try:
-        found = await registry.documents.standing(collection, sorted({key for key, *_ in rows}))
-    except Unavailable as error:
+        async with asyncio.timeout(_PATIENCE_S):
+            found = await registry.documents.standing(collection, keys)
+    except (Unavailable, TimeoutError) as error:
         # Searches go on without the registry, for a while.
-        log.warning("hits are not compared with the registry: %s", error)
+        log.warning("hits are not compared with the registry: %r", error)
         return list(hits)
     now = time.time()
     kept = []

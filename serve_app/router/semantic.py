@@ -149,6 +149,8 @@ class SemanticRouter:
     def _covered(
         self, texts: Sequence[str], encoded: Encoded, bases: Sequence[Base | None]
     ) -> list[float | None]:
+        if not any(base and base.sketch.texts for base in bases):
+            return [None if base is None else 0.0 for base in bases]
         rows = self.coverage.vectors(encoded)
         return [
             self.coverage.of(base, text, row) if base else None

@@ -147,6 +147,9 @@ def test_a_road_that_fails_is_no_outcome_and_a_judge_that_fails_is_asked_again(
     judge.away = True
     more = json.loads(run(*arguments, "--json", "--road", "frontier").out)
     assert (more["judged"], more["not_judged"]) == (1, 1)
+    judge.away = False
+    again = json.loads(run(*arguments, "--json", "--road", "frontier").out)
+    assert (again["judged"], again["not_judged"]) == (2, 0), "a road that failed is asked again"
 
 
 def test_recorded_outcomes_and_feedback_are_learned_from_without_asking(
