@@ -121,7 +121,7 @@ def calibrate_router(
             if as_json:
                 print(json.dumps({"dry_run": True, "queries": len(rows), "expected_usd": expected}))
             return
-        if sum(expected.values()) and not (yes or as_json):
+        if sum(expected.values()) and not yes:
             typer.confirm("Ask?", abort=True, err=True)
         within = _asked(caller, rows, roads)
         learned = _learned(known, caller, rows, roads, others)

@@ -82,7 +82,7 @@ def test_outcomes_move_what_is_known_and_the_bill_is_the_ledgers(
     stack = house(Knows(CAPITALS))
     url = serve(stack)
     output = tmp_path / "outcomes.yaml"
-    arguments = ["calibrate", "router", "-q", str(queries), "-o", str(output), *ROADS]
+    arguments = ["calibrate", "router", "-q", str(queries), "-o", str(output), "-y", *ROADS]
     planned = json.loads(run(*arguments, "--dry-run", "--json", "--url", url).out)
     assert planned["expected_usd"]["frontier"] == pytest.approx(4 * COSTS[Route.FRONTIER])
     assert not stack.expert.asked
@@ -111,7 +111,7 @@ def test_a_run_that_was_cut_off_goes_on_and_pays_for_nothing_twice(
     stack = house(Knows(CAPITALS))
     url = serve(stack)
     output, record = tmp_path / "outcomes.yaml", tmp_path / "outcomes.yaml.jsonl"
-    arguments = ["calibrate", "router", "-q", str(queries), "-o", str(output), *ROADS]
+    arguments = ["calibrate", "router", "-q", str(queries), "-o", str(output), "-y", *ROADS]
     arguments += ["--json", "--url", url, "--at-once", "1"]
     stopped = json.loads(run(*arguments, "--budget", "0.0005").out)
     assert not stopped["within_budget"]
