@@ -15,7 +15,7 @@ import pytest
 from milvus import MilvusServer
 
 from serve_app import models
-from serve_app.domain import SearchQuery
+from serve_app.domain import Document, SearchQuery
 from serve_app.errors import NotFound, Unavailable
 from serve_app.retrieval.embedder import EmbeddingModels
 from serve_app.retrieval.registry import Registry
@@ -71,6 +71,8 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     store = MilvusStore(milvus_server, "", timeout_s=20)
     registry = Registry(str(folder.parent / "state" / "registry.db"))
     retriever = Retriever(store, registry, EmbeddingModels(BUNDLED, PATHS), 64, Rules())
+    # What the run has not put in force yet is not found: this is.
+    await retriever.ingest("kept", "default", [Document("tent", "", "A tent keeps rain out.")])
     run = started(milvus_server, folder)
     written = 0
     while not 0 < written < CHUNKS:
@@ -99,7 +101,7 @@ async def test_a_server_that_dies_stops_a_run_without_loss(
     until = time.monotonic() + 120
     while True:
         try:
-            found = await retriever.search("default", "default", SearchQuery("tent", 3))
+            found = await retriever.search("kept", "default", SearchQuery("tent", 3))
             break
         except Unavailable:  # it is there, and does not listen yet
             assert time.monotonic() < until
