@@ -27,7 +27,8 @@ class Query:
     """A query that every road was asked.
 
     Attributes:
-        kinds: As the router told them; `complexity` and `read` likewise.
+        kinds: Probability of each (`router.outcomes`), as the router told them; `complexity` and
+            `read`, from 0 to 1, likewise.
         worth_usd: Of a right answer.
         costs: Expected of each road, dollars.
         success: Of each road's answer, 0 to 1.

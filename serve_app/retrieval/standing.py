@@ -1,9 +1,8 @@
 """Which hits of a search still stand.
 
-Milvus shows rows that were removed from it now and then, for minutes, whatever consistency is asked
-for: while it builds the index of a segment, it serves it without what was removed since (seen with
-2.3.5). The registry knows what is in force. So a document that was removed, or is for others now,
-is not found, whatever Milvus says.
+Milvus 2.3.5 has shown rows for minutes after it was told to remove them, though strong consistency
+was asked for; why is not known (docs/lab-notes.md). The registry knows what is in force. So a
+document that was removed, or is for others now, is not found, whatever Milvus says.
 """
 
 from __future__ import annotations

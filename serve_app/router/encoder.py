@@ -34,7 +34,7 @@ _UNKNOWN = "[UNK]"
 _PASS_IN_TOKENS = 6
 _ROWS_PER_PASS = 16
 _TAIL = 4  # of a long text the last quarter of what is read is its end
-_CHARACTERS = 16  # of a token, more than in any text that people write
+_CHARACTERS = 16  # taken for each token that is read; of longer ones fewer are read
 
 
 @dataclass(frozen=True, slots=True)

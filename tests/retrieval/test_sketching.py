@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from serve_app.domain import Document
@@ -89,6 +91,17 @@ async def test_a_large_base_is_added_to_and_drawn_anew_when_too_much_has_gone(
     rest = await drawn(sketcher, collection)
     assert has(rest, "word11")
     assert not has(rest, "word3")
+
+
+async def test_what_another_model_drew_is_drawn_anew(
+    sketcher: Sketcher, retriever: Retriever, collection: str
+) -> None:
+    await retriever.ingest(collection, "red", [Document("a", "Tents", "Canvas.")])
+    before = await drawn(sketcher, collection)
+    later = Sketcher(sketcher.store, sketcher.registry, replace(sketcher.model, version="later"))
+    after = await drawn(later, collection)
+    assert (before.model, after.model) == (sketcher.model.version, "later")
+    assert has(after, "canvas")
 
 
 async def test_a_drawing_that_fails_is_tried_again_at_once(
