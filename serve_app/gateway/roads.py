@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextvars import Context
 from dataclasses import replace
 
 from serve_app.domain import (
@@ -29,6 +31,51 @@ from serve_app.router.turns import Turns, of_user, turns
 log = logging.getLogger(__name__)
 
 _FRESH_S = 2.0  # a pin that is new may be overlooked for so long
+_RENEW_S = 1.0  # from then on one question is on its way, while callers go on with what is known
+
+
+class KnownPins:
+    """The pins of each tenant, as the policy was at most two seconds ago.
+
+    Under steady traffic nobody waits for them: they are asked for anew before they are too old.
+    """
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._known: dict[str, tuple[float, tuple[Pin, ...]]] = {}  # by tenant: when, and which
+        self._renewing: dict[str, asyncio.Task[None]] = {}
+
+    async def of(self, context: RequestContext) -> tuple[Pin, ...]:
+        """Those that may hold for the tenant of a request.
+
+        Raises:
+            TriviumError: What is known is too old, and the router could not be asked in time.
+        """
+        now = time.monotonic()
+        asked, pins = self._known.get(context.tenant, (-math.inf, ()))
+        if now - asked > _FRESH_S:
+            return await self._ask(context)
+        if now - asked > _RENEW_S and context.tenant not in self._renewing:
+            # For all requests: Serve may not end it when the client of this one leaves.
+            task = asyncio.create_task(self._renew(context), context=Context())
+            self._renewing[context.tenant] = task
+        return pins
+
+    async def _ask(self, context: RequestContext) -> tuple[Pin, ...]:
+        asked = time.monotonic()
+        pins: tuple[Pin, ...] = await self._remote.call("pins", context)
+        # An older question whose answer was long on its way must not hide a newer one's.
+        if asked > self._known.get(context.tenant, (-math.inf, ()))[0]:
+            self._known[context.tenant] = (asked, pins)
+        return pins
+
+    async def _renew(self, context: RequestContext) -> None:
+        try:
+            await self._ask(context)
+        except TriviumError as error:
+            log.info("the pins of a tenant were not renewed: %s", error)
+        finally:
+            del self._renewing[context.tenant]
 
 
 class RemoteRouter:
@@ -47,7 +94,7 @@ class RemoteRouter:
         self._first = Together(remote, "decide", lanes=replicas, items=batch)
         self._model = model
         self._collection = collection
-        self._known: dict[str, tuple[float, tuple[Pin, ...]]] = {}  # by tenant: when, and which
+        self._pins = KnownPins(remote)
 
     async def decide(
         self,
@@ -58,7 +105,7 @@ class RemoteRouter:
     ) -> Decision:
         # Cut to what the router reads before it is sent. Pins are about all of it.
         asked = replace(turns(messages), collection=collection or self._collection)
-        if pins := await self._pins(context):
+        if pins := await self._pins.of(context):
             all_turns = of_user(messages) if any(pin.intents for pin in pins) else ()
             found = await matched(pins, said(messages))
             # One turn alone is what the router reads anyway.
@@ -81,18 +128,7 @@ class RemoteRouter:
         return decision
 
     async def may_bar(self, context: RequestContext) -> bool:
-        return bool(await self._pins(context))
-
-    async def _pins(self, context: RequestContext) -> tuple[Pin, ...]:
-        """As the policy was at most two seconds ago."""
-        asked = time.monotonic()
-        when, pins = self._known.get(context.tenant, (-math.inf, ()))
-        if asked - when > _FRESH_S:
-            pins = await self._remote.call("pins", context)
-            # An older question whose answer was long on its way must not hide a newer one's.
-            if asked > self._known.get(context.tenant, (-math.inf, ()))[0]:
-                self._known[context.tenant] = (asked, pins)
-        return pins
+        return bool(await self._pins.of(context))
 
     async def _again(self, context: RequestContext, asked: Turns, first: Decision) -> Decision:
         decision: Decision = await self._remote.call("decide_again", context, asked, first)

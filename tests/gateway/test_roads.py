@@ -10,6 +10,7 @@ import pytest
 
 from serve_app.domain import Message, RequestContext, Route, estimated_tokens
 from serve_app.errors import Unavailable
+from serve_app.gateway import roads
 from serve_app.gateway.roads import RemoteRouter
 from serve_app.pins import Pin
 from serve_app.router.turns import Turns
@@ -74,6 +75,55 @@ async def test_answer_that_was_long_on_its_way_does_not_hide_a_newer_one() -> No
     assert not await first
     assert await one.may_bar(CONTEXT)
     assert len(deployment.asked) == 2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+async def test_pins_are_renewed_before_anybody_has_to_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(roads, "time", clock)
+    deployment = Deployment()
+    one = router(deployment)
+    await one.may_bar(CONTEXT)
+    clock.now += 1.5
+    deployment.held, deployment.pinned = asyncio.Event(), (CONTEXT.tenant,)
+    # The new ones are on their way, once: until they are there the known ones hold.
+    assert [await one.may_bar(CONTEXT) for _ in range(3)] == [False] * 3
+    await asyncio.sleep(0)
+    assert len(deployment.asked) == 2
+    deployment.held.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert await one.may_bar(CONTEXT)
+    assert len(deployment.asked) == 2
+
+
+async def test_pins_that_could_not_be_renewed_hold_no_longer_than_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(roads, "time", clock)
+    deployment = Deployment(CONTEXT.tenant)
+    one = router(deployment)
+    await one.may_bar(CONTEXT)
+    deployment.down = True
+    clock.now += 1.5
+    assert await one.may_bar(CONTEXT)
+    await asyncio.sleep(0)
+    clock.now += 1.0
+    with pytest.raises(Unavailable):
+        await one.may_bar(CONTEXT)
 
 
 class Deciding(Deployment):
