@@ -24,24 +24,36 @@ def _typing(text: str) -> str:
     return mistyped(text, random.Random(text))  # noqa: S311  # the same every time
 
 
-VARIANTS: dict[str, Callable[[str], str]] = {
-    "a typing error in 25 letters": _typing,
-    "lower case": str.lower,
-    "capitals": str.upper,
-    "no punctuation": unpunctuated,
+VARIANTS: dict[str, Callable[[Row], str | None]] = {
+    "a typing error in 25 letters": lambda row: _typing(row.turns.last),
+    "lower case": lambda row: row.turns.last.lower(),
+    "capitals": lambda row: row.turns.last.upper(),
+    "no punctuation": lambda row: unpunctuated(row.turns.last),
+    "other words": lambda row: row.paraphrase,
 }
 
 
 def measure(decide: Decide, rows: Sequence[Row], made: Sequence[Decision]) -> Section:
-    """The share of rows that take another road, for each way to write them otherwise."""
+    """The share of rows that take another road, for each way to write them otherwise.
+
+    In other words are those that have a paraphrase.
+    """
     rows, made = rows[:MOST], made[:MOST]
-    scores, intervals = {}, {}
+    scores, intervals, notes = {}, {}, []
     for name, write in VARIANTS.items():
-        written = [replace(row.turns, last=write(row.turns.last)) for row in rows]
-        again = decide(written)
-        flips = np.array([a.route is not b.route for a, b in zip(made, again, strict=True)], float)
+        pairs = [(row, was, write(row)) for row, was in zip(rows, made, strict=True)]
+        written = [(row, was, text) for row, was, text in pairs if text is not None]
+        if not written:
+            continue
+        again = decide([replace(row.turns, last=text) for row, _, text in written])
+        flips = np.array(
+            [new.route is not was.route for (_, was, _), new in zip(written, again, strict=True)],
+            float,
+        )
         scores[name] = {"flips": float(flips.mean())}
+        if len(written) < len(rows):
+            notes.append(f"{name}: {len(written)} rows")
         intervals[name] = {
-            "flips": metrics.interval(lambda d, f=flips: float(f[d].mean()), len(rows))  # type: ignore[misc]
+            "flips": metrics.interval(lambda d, f=flips: float(f[d].mean()), len(written))  # type: ignore[misc]
         }
-    return Section("flips", len(rows), scores, intervals=intervals)
+    return Section("flips", len(rows), scores, intervals=intervals, notes=tuple(notes))

@@ -9,6 +9,7 @@ JSONL, a row a line, with `query` or `messages` and any of the labels
     weak_correct, strong_correct        the two models' outcomes, 0 to 1
     score, cost_usd                     outcomes and costs by model (RouterBench)
     weak_usd, strong_usd                what the two models' answers cost
+    paraphrase                          the same in other words: a decision should not change
 
 A head learns from the rows that carry its label. Other fields are ignored. Feedback is rows too:
 
@@ -44,6 +45,7 @@ class Row:
         intent: The intent, or the road's own name.
         weak: Share of right answers of a small model; `strong`: of a frontier model.
         costs: What their answers cost, in dollars.
+        paraphrase: The last turn in other words.
     """
 
     turns: Turns
@@ -55,6 +57,7 @@ class Row:
     weak: float | None = None
     strong: float | None = None
     costs: tuple[float, float] | None = None
+    paraphrase: str | None = None
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -117,9 +120,17 @@ def _row(path: Path, number: int, data: Mapping[str, Any]) -> Row:
             weak=weak,
             strong=strong,
             costs=_costs(data),
+            paraphrase=_paraphrase(data),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}:{number}: {_reason(error)}") from None
+
+
+def _paraphrase(data: Mapping[str, Any]) -> str | None:
+    found = data.get("paraphrase")
+    if found is not None and not (isinstance(found, str) and found.strip()):
+        raise ValueError("paraphrase must be a text that is not empty")
+    return found
 
 
 def _route(data: Mapping[str, Any]) -> str | None:

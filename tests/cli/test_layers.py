@@ -73,6 +73,9 @@ def test_report_has_baselines_calibration_and_a_picture(run: Run, tmp_path: Path
     assert road["scores"]["router"]["accuracy"] > road["scores"]["tf-idf"]["accuracy"]
     assert road["scores"]["router"]["ece"] < 0.1
     assert set(road["confusion"]) == set(Route)
+    flips = next(section for section in report["sections"] if section["name"] == "flips")
+    assert flips["scores"]["other words"]["flips"] <= 0.15
+    assert flips["notes"] == ["other words: 77 rows"]
     assert report["latency"]["p99_ms"] > 0
     assert picture.stat().st_size > 10_000
 

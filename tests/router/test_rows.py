@@ -79,6 +79,7 @@ def test_outcomes_of_two_models_come_in_either_form(file: Path) -> None:
         ({**GOOD[0], "volatile": "no"}, "volatile must be a number from 0 to 1"),
         ({**GOOD[0], "complex": 1.5}, "complex must be a number from 0 to 1"),
         ({**GOOD[2], "intent": 3}, "intent must be a name"),
+        ({**GOOD[0], "paraphrase": " "}, "paraphrase must be a text"),
         ({"messages": [{"role": "assistant", "content": "hi"}]}, "no user turn"),
         ({"messages": [{"role": "user"}]}, "'content' is missing"),
         (["a", "list"], "must be a JSON object"),
