@@ -394,6 +394,7 @@ class Delta:
         lost: Tries before the one that says it.
         refusal: A piece of what it says instead of an answer.
         adapted: Parameters of the caller's that this model takes otherwise, or not at all.
+        logprobs: The log-probability of each of its tokens, where they were asked for.
     """
 
     text: str = ""
@@ -405,6 +406,7 @@ class Delta:
     lost: tuple[Lost, ...] = ()
     refusal: str = ""
     adapted: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What dataclasses do to be pickled takes longer, and answers are sent in many of these.

@@ -355,6 +355,7 @@ class House:
                 verify=rules.verify,
                 refuse=self.settings.ledger.at_limit == "refuse",
                 say_so=rules.without_knowledge == "say so",
+                doubt=rules.doubt,
                 adapters=self.adapters,
             ),
             KnowledgeNodes(

@@ -115,12 +115,14 @@ def parse(line: str) -> Delta | None:
         completion_tokens=usage.get("completion_tokens") or 0,
         cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
     )
-    text, finish = "", None
+    text, finish, logprobs = "", None, ()
     if event["choices"]:
         choice = event["choices"][0]
         text = choice["delta"].get("content") or ""
         finish = _finish(choice.get("finish_reason"))
-    return Delta(text=text, finish_reason=finish, usage=counted or None)
+        if told := choice.get("logprobs"):
+            logprobs = tuple([each["logprob"] for each in told.get("content") or ()])
+    return Delta(text=text, finish_reason=finish, usage=counted or None, logprobs=logprobs)
 
 
 def engine_error(error: dict[str, Any]) -> InvalidRequest | InternalError:

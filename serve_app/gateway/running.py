@@ -230,6 +230,7 @@ class Running:
             refuse=settings.ledger.at_limit == "refuse",
             say_so=settings.orchestration.without_knowledge == "say so",
             hedge_after_s=frontier.hedge_after_s,
+            doubt=settings.orchestration.doubt,
             adapters=self.adapters,
         )
 

@@ -28,9 +28,11 @@ def after_frontier(state: State) -> str:
 
 
 def after_expert(state: State) -> str:
-    """An answer that was held back is checked."""
+    """An answer that was held back is checked; one that was doubted is left to the frontier."""
     if state["error"]:
         return "detour"
+    if "doubt" in state and state["decision"].route is Route.EXPERT:
+        return "overrule"
     return "conform" if "held" in state else "end"
 
 

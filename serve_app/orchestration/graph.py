@@ -27,6 +27,7 @@ BY = {
     "retrieve": "retriever",
     "grade": "rule",
     "expert": "model",
+    "overrule": "rule",
     "conform": "rule",
     "frontier": "model",
     "answer": "model",
@@ -66,7 +67,8 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
     branch("answer", knowledge.after_answer, "verify", "detour", "end")
     branch("verify", facts.after_verify, "quote", "end", *unanswered)
     branch("quote", facts.after_quote, "detour", "end", *unanswered)
-    branch("expert", branches.after_expert, "conform", "detour", "end")
+    branch("expert", branches.after_expert, "overrule", "conform", "detour", "end")
+    branch("overrule", branches.after_decide, "rewrite", "frontier")
     branch("conform", branches.after_conform, "expert", "detour", "end")
     branch("frontier", branches.after_frontier, "detour", "abstain", "end")
     branch("detour", branches.after_detour, *starts, "end")

@@ -16,10 +16,8 @@ from langgraph.runtime import Runtime
 from serve_app.domain import (
     Chunk,
     Citation,
-    Decision,
     FinishReason,
     Generation,
-    ModelCall,
     Release,
     Route,
 )
@@ -35,16 +33,18 @@ from serve_app.orchestration import detours, evidence
 from serve_app.orchestration.adapters import NoAdapters, Through, chosen
 from serve_app.orchestration.calling import Calls
 from serve_app.orchestration.contracts import unanswered
+from serve_app.orchestration.deciding import Decider, barred
+from serve_app.orchestration.doubt import LOGPROBS, Doubt, InDoubt, overruled
 from serve_app.orchestration.messages import instructed
 from serve_app.orchestration.prompts import Prompt, prompt
 from serve_app.orchestration.reply import Reply, send
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
+from serve_app.settings import DoubtSettings
 from serve_app.telemetry import tracing
 
 BOUND = "max_completion_tokens"
 EFFORT = "reasoning_effort"
-_ONLY_FRONTIER = "tools and pictures go to the frontier alone"
 
 
 class Nodes:
@@ -59,6 +59,7 @@ class Nodes:
         refuse: What does not fit into a limit is refused, rather than answered by another road.
         say_so: That facts cannot be looked up is said in an answer, rather than as an error.
         hedge_after_s: As `Calls` takes it, for the frontier.
+        doubt: When an answer of the expert is left to the frontier; `None`: never.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Nodes:
         refuse: bool = False,
         say_so: bool = False,
         hedge_after_s: float | None = None,
+        doubt: DoubtSettings | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        self._router = router
+        self._decider = Decider(router, models[Route.EXPERT][0][0])
         self._expert = expert
         self._frontier = frontier
         self._models = models
@@ -86,13 +88,11 @@ class Nodes:
         self._say_so = say_so
         self._most = most or {}
         self._hedge_after_s = hedge_after_s
+        self._doubt = doubt
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
         """Choose the road: the one that the question must take, or the router's.
-
-        The policy's pins hold for both. Where there are none, a road that is named needs no router,
-        but for the knowledge road: when an answer was true matters there, whoever chose it.
 
         Raises:
             RoadBarred: The one that it must take is.
@@ -100,21 +100,9 @@ class Nodes:
         """
         run, question = runtime.context, state["question"]
         run.adapted.update(dict.fromkeys(question.adapted))
-        named = question.named
-        why = _ONLY_FRONTIER if question.only_frontier else "the caller named this road"
-        decision = await self._routed(run, question)
-        if named:
-            decision = replace(
-                _pinned(named, why),
-                barred=decision.barred,
-                intended=decision.intended,
-                latency_ms=decision.latency_ms,
-                versions=decision.versions,
-                **(_of_time(decision) if named is Route.KNOWLEDGE else {}),
-            )
-        run.decision = decision
-        if named and named in decision.barred:
-            raise _barred(named, question)
+        run.decision = decision = await self._decider.decide(run, question)
+        if question.named and question.named in decision.barred:
+            raise barred(question.named, question)
         return {
             "decision": decision,
             "road": decision.route,
@@ -124,63 +112,16 @@ class Nodes:
             "error": None,
         }
 
-    async def _routed(self, run: Run, question: Question) -> Decision:
-        """What the router says, where it has to be asked."""
-        named, unpinned = question.named, None
-        try:
-            if named and not await self._router.may_bar(run.context):
-                unpinned = replace(_pinned(named, "nothing is pinned"), intended=())
-                if named is not Route.KNOWLEDGE:
-                    return unpinned
-            # A road that is named needs no second opinion.
-            purse = None if named else run.purse
-            decision = await self._router.decide(
-                run.context, question.messages, purse, question.collection
-            )
-        except TriviumError as error:
-            # Nobody can say whether it needs facts, so it is looked up first: what the base has
-            # nothing on goes to the expert. Nothing leaves the house.
-            if named is Route.FRONTIER:
-                raise
-            run.degraded.append(reason("router", error))
-            if unpinned:
-                return unpinned
-            decision = replace(
-                _pinned(Route.KNOWLEDGE, "the router is not reachable"),
-                stage="fallback",
-                confidence=0.0,
-                barred=(Route.FRONTIER,),
-            )
-        self._noted(run, decision)
-        return decision
-
-    def _noted(self, run: Run, decision: Decision) -> None:
-        if decision.usage:
-            own, _ = self._models[Route.EXPERT]
-            run.beside.append(ModelCall(own[0], "route", decision.usage))
-
-    async def _needs_facts(self, run: Run, state: State) -> bool:
-        """Whether the answer has to be looked up; of the frontier's own questions the router knows.
-
-        What nobody knows counts as needed.
-        """
-        decision, question = state["decision"], state["question"]
-        if decision.stage != "pinned" or decision.route is not Route.FRONTIER:
-            return detours.needs_facts(decision)
-        try:
-            judged = await self._router.decide(
-                run.context, question.messages, run.purse, question.collection
-            )
-        except TriviumError:
-            return True
-        self._noted(run, judged)
-        return detours.needs_facts(judged)
-
     async def expert(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by the small model, streaming; through an adapter as its contract says."""
         run, adapter = runtime.context, state["adapter"]
         if adapter is None:
-            return await self._answer(state, run, Route.EXPERT, prompt("expert"))
+            try:
+                return await self._answer(
+                    state, run, Route.EXPERT, prompt("expert"), doubt=self._doubted(state)
+                )
+            except InDoubt as doubt:
+                return {"doubt": doubt.mean, "error": None}
         through = Through.of(
             adapter, state["question"], state.get("held", ""), state.get("violations", [])
         )
@@ -195,6 +136,26 @@ class Nodes:
         if "draft" in done:
             return {"held": done["draft"], "finish_reason": done["finish_reason"], "error": None}
         return done
+
+    def _doubted(self, state: State) -> Doubt | None:
+        """What looks at the expert's answer, where the frontier may answer instead."""
+        decision, question = state["decision"], state["question"]
+        may = (
+            decision.route is Route.EXPERT
+            and question.named is None
+            and not question.in_json
+            and Route.FRONTIER in self._fallbacks.get(Route.EXPERT, ())
+            and Route.FRONTIER not in decision.barred
+            and self._models[Route.FRONTIER][0]
+        )
+        return Doubt(self._doubt) if self._doubt and may else None
+
+    async def overrule(self, state: State, runtime: Runtime[Run]) -> State:
+        """Let the frontier answer what the expert doubted. If it cannot, the expert does."""
+        assert self._doubt is not None
+        decision = overruled(state["decision"], self._doubt, state["doubt"])
+        runtime.context.decision = decision
+        return {"decision": decision, "road": Route.FRONTIER}
 
     async def conform(self, state: State, runtime: Runtime[Run]) -> State:
         """Check an answer that was held back. One repair is tried, then another road."""
@@ -247,7 +208,7 @@ class Nodes:
         decision, first = state["decision"], state.get("first_error", error)
         if isinstance(error, RoadBarred):
             if failed is question.named:
-                raise _barred(failed, question) from error
+                raise barred(failed, question) from error
             decision = replace(decision, barred=tuple({*decision.barred, failed}))
             run.decision = decision
         elif isinstance(first, RoadBarred):
@@ -255,7 +216,7 @@ class Nodes:
             first = error
         run.degraded.append(reason(failed.value, error))
         tried = (*state["tried"], failed)
-        facts = await self._needs_facts(run, state)
+        facts = await self._decider.needs_facts(run, decision, question)
         others = {} if question.only_frontier else self._fallbacks
         if road := detours.next_road(others, decision, tried, facts=facts):
             return {
@@ -298,6 +259,7 @@ class Nodes:
         *,
         hold: bool = False,
         through: Through | None = None,
+        doubt: Doubt | None = None,
     ) -> State:
         model = self._expert if road is Route.EXPERT else self._frontier
         names, usual = self._models[road]
@@ -312,6 +274,7 @@ class Nodes:
                 **instructions.options,
                 **self._wishes(run, road, question),
                 **(through.options if through else {}),
+                **(LOGPROBS if doubt else {}),
             },
             adapter=release,
             intended=state["decision"].intended,
@@ -334,9 +297,14 @@ class Nodes:
                         reply.take(delta)
                         if bill.overdrawn:
                             reply.finish_reason = "length"
-                        send(run, delta, hold=hold)
+                        for each in doubt.take(delta) if doubt else (delta,):
+                            send(run, each, hold=hold)
+                for each in doubt.rest() if doubt else ():
+                    send(run, each, hold=hold)
             except TriviumError as error:
-                if run.started or (self._refuse and isinstance(error, BudgetExceeded)):
+                # What the expert doubts it may still answer.
+                over = isinstance(error, BudgetExceeded) and "doubt" not in state
+                if run.started or (self._refuse and over):
                     raise
                 run.model = before
                 return {"error": error}
@@ -363,23 +331,6 @@ async def _located(text: str, sources: list[Chunk]) -> tuple[Citation, ...]:
 
 def _named(model: str, release: Release | None) -> str:
     return f"{model}:{release}" if release else model
-
-
-def _barred(road: Route, question: Question) -> RoadBarred:
-    otherwise = _ONLY_FRONTIER if question.only_frontier else "ask trivium/auto"
-    return RoadBarred(
-        f"the policy does not let this question go to trivium/{road}; {otherwise}", param="model"
-    )
-
-
-def _pinned(route: Route, reason: str) -> Decision:
-    scores = {road: float(road is route) for road in Route}
-    return Decision(route, scores, 0.0, 0.0, 1.0, "pinned", reason)
-
-
-def _of_time(decision: Decision) -> dict[str, Any]:
-    """What a decision says of how soon the answer changes."""
-    return {"volatility": decision.volatility, "volatile": decision.volatile}
 
 
 def _note(run: Run, through: Through, text: str, finish_reason: FinishReason) -> None:

@@ -27,6 +27,7 @@ class State(TypedDict, total=False):
         road: The one being tried now.
         found: What the last search that found anything found, before it was graded.
         escalated: There is no evidence, and the frontier is asked instead.
+        doubt: The mean log-probability of an answer that the expert doubted; it is not asked twice.
     """
 
     question: Question
@@ -46,6 +47,7 @@ class State(TypedDict, total=False):
     finish_reason: FinishReason
     citations: tuple[Citation, ...]
     escalated: bool
+    doubt: float
     adapter: Adapter | None
     held: str
     violations: list[str]

@@ -17,6 +17,7 @@ from serve_app.settings.ledger import LedgerSettings, LimitSettings
 from serve_app.settings.loading import from_args, from_text, load
 from serve_app.settings.sections import (
     BUNDLED,
+    DoubtSettings,
     ExpertSettings,
     LoraSettings,
     OrchestrationSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "NAME",
     "ApiKey",
     "CircuitSettings",
+    "DoubtSettings",
     "ExpertSettings",
     "FrontierSettings",
     "GatewaySettings",

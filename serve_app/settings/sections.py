@@ -440,10 +440,28 @@ def _zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
+class DoubtSettings(Section):
+    """When the expert's answer is left to the frontier because its own model doubts it.
+
+    Answers through an adapter, in JSON, or by name are never.
+
+    Attributes:
+        below: Mean log-probability of the first tokens, below which the answer is doubted.
+        tokens: How many are looked at. They are held back until then.
+        within_s: For no longer than this after the first one, doubted or not.
+    """
+
+    below: float = Field(lt=0)
+    tokens: int = Field(default=8, ge=1)
+    within_s: Seconds = 1.0
+
+
 class OrchestrationSettings(Section):
     """How the roads work together.
 
     Attributes:
+        doubt: When the expert's own doubt sends a question on to the frontier, where that may
+            stand in for it. Unset: never.
         fallbacks: Which road answers when another cannot, tried in order, before the first byte.
             Where the question needs facts, the knowledge road stands in instead of the expert.
         grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
@@ -465,6 +483,7 @@ class OrchestrationSettings(Section):
             Route.FRONTIER: (Route.EXPERT,),
         }
     )
+    doubt: DoubtSettings | None = None
     grade: bool = True
     answers: Literal["model", "quote"] = "model"
     verify: bool = True

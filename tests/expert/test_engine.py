@@ -30,6 +30,15 @@ def test_text_and_running_usage_are_read() -> None:
     assert parse(line) == Delta("Hé", None, Usage(9, 2, 4))
 
 
+def test_log_probabilities_are_read() -> None:
+    told = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -2.0}]}
+    both = choice({"content": "ab"})
+    assert parse(event(choices=[{**both[0], "logprobs": told}])) == Delta(
+        "ab", logprobs=(-0.5, -2.0)
+    )
+    assert parse(event(choices=[{**both[0], "logprobs": None}])) == Delta("ab")
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [("stop", "stop"), ("length", "length"), ("abort", "stop"), (None, None)],
