@@ -452,7 +452,7 @@ class DoubtSettings(Section):
     """
 
     below: float = Field(lt=0)
-    tokens: int = Field(default=8, ge=1)
+    tokens: int = Field(default=16, ge=1)
     within_s: Seconds = 1.0
 
 
