@@ -45,6 +45,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 DEPTH = 20  # hits of each ranking that fusion sees, at least
+_DEEPER = (1, 8, 64)  # times that, while rows which stand no more take their places
 _SIZE_TTL_S = 10.0  # to add up a base's tokens for each question would cost too much
 _PAGE = 500  # documents read together
 _LOOKS = 20  # at documents that others write, so many times; those see to them too
@@ -218,8 +219,7 @@ class Retriever:
         vector = await self._vector(source, query.text)
         async with self._lanes.search():
             reader = Reader(tenant, groups)
-            hits = await self._found(source, reader, query, vector)
-            hits = await standing(self._registry, collection, reader, hits)
+            hits = await self._standing(source, collection, reader, query, vector)
             if query.recent:
                 hits = ranking.recent_first(hits, time.time(), self.rules.half_life_s)
             if self._reranker and query.rerank:
@@ -434,12 +434,28 @@ class Retriever:
             self.rules.max_collections,
         )
 
-    async def _found(
-        self, source: Index, reader: Reader, query: SearchQuery, vector: list[float]
+    async def _standing(
+        self,
+        source: Index,
+        collection: str,
+        reader: Reader,
+        query: SearchQuery,
+        vector: list[float],
     ) -> list[Hit]:
-        """Hits of one ranking, or of both, fused."""
+        """Hits that still stand. Where too few of them do, more are looked for."""
+        hits: list[Hit] = []
+        for depth in (max(query.k, DEPTH) * times for times in _DEEPER):
+            found = await self._found(source, reader, query, vector, depth)
+            hits = await standing(self._registry, collection, reader, found)
+            if len(hits) >= query.k or len(found) < depth:
+                break
+        return hits
+
+    async def _found(
+        self, source: Index, reader: Reader, query: SearchQuery, vector: list[float], depth: int
+    ) -> list[Hit]:
+        """Hits of one ranking, or of both, fused; of each so many."""
         where = Where(reader, query.metadata, query.since, query.until)
-        depth = max(query.k, DEPTH)
 
         async def near() -> list[Hit]:
             wanted = query.diversity > 0

@@ -12,7 +12,7 @@ from serve_app.errors import Unavailable
 from serve_app.retrieval import standing
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.lookups import Lookups
-from serve_app.retrieval.retriever import Retriever
+from serve_app.retrieval.retriever import DEPTH, Retriever
 from serve_app.retrieval.store import MilvusStore
 
 pytestmark = [
@@ -49,6 +49,18 @@ async def test_what_was_removed_is_not_found_though_milvus_still_shows_it(
     assert len(await found(retriever, collection)) == 2
     await retriever.delete(collection, "red", "goes")
     assert await found(retriever, collection) == [("stays", "Tents keep the rain out.")]
+
+
+@pytest.mark.usefixtures("removes_nothing")
+async def test_rows_that_were_removed_take_nobody_elses_place(
+    retriever: Retriever, collection: str
+) -> None:
+    many = [Document(f"goes-{n}", "", "Tents in the rain.") for n in range(DEPTH + 5)]
+    stays = Document("stays", "", "A stove burns gas, petrol or wood.")
+    await retriever.ingest(collection, "red", [*many, stays])
+    for each in many:
+        await retriever.delete(collection, "red", each.id)
+    assert await found(retriever, collection) == [("stays", stays.text)]
 
 
 @pytest.mark.usefixtures("removes_nothing")
