@@ -4,6 +4,8 @@
     python -m loadtest.router --data ../shared/data     CLINC150 (150 intents) too
     python -m loadtest.router --beside ../before        this router and another checkout's, in turns
 
+Beside another checkout both decide on this one's questions, alone and through Serve.
+
 Contestants: Trivium's router, the `semantic-router` package with the whole MiniLM, and
 TF-IDF with logistic regression. Each runs alone, in a process of its own, first with 1 caller and
 then with 32; Trivium also through Ray Serve, with two replicas. `semantic-router` is installed
@@ -53,6 +55,7 @@ SECONDS = 6.0
 WINDOWS = 5  # of so many seconds through Serve: a shared machine has good and bad ones
 MOST_WORDS = 20
 TURNS, TURN, TURN_IN = 150, 40, 3  # beside another checkout: turns, decisions in each, left out
+ROUNDS = 4  # beside another checkout: of each through Serve
 
 Choose = Callable[[str], str]
 
@@ -78,8 +81,12 @@ def handbook(own: Settings) -> Base:
     return of_files(["configs/demo/handbook"], own.retrieval.chunk_tokens, encoder, Coverage.load())
 
 
-def trivium(rows: list[Row]) -> Choose:
-    """The shipped heads for the demo; heads trained on the rows for anything else."""
+def trivium(rows: list[Row], *, base: bool = True) -> Choose:
+    """The shipped heads for the demo; heads trained on the rows for anything else.
+
+    Args:
+        base: Whether the tenant has the demo's handbook.
+    """
     from serve_app.router.training import train
 
     own = settings()
@@ -90,7 +97,7 @@ def trivium(rows: list[Row]) -> Choose:
     if not on_roads:
         heads = train(encoder, rows, heads, roads={}, card={})
     coverage = Coverage.load()
-    bases = {("", "default"): handbook(own)}
+    bases = {("", "default"): handbook(own)} if base else {}
     router = SemanticRouter.of(own, encoder, heads, coverage, bases)
 
     def choose(query: str) -> str:
@@ -189,8 +196,12 @@ def contest(name: str, data: Path | None) -> dict[str, Any]:
     return found
 
 
-def through_serve(data: Path | None) -> dict[str, Any]:
-    """The router's deployment, two replicas, called as the gateway calls it; the shipped heads."""
+def through_serve(data: Path | None, *, base: bool = True) -> dict[str, Any]:
+    """The router's deployment, two replicas, called as the gateway calls it; the shipped heads.
+
+    Args:
+        base: Whether every tenant has the demo's handbook, or none has anything.
+    """
     from ray import serve
     from ray.serve.config import RequestRouterConfig
 
@@ -204,15 +215,15 @@ def through_serve(data: Path | None) -> dict[str, Any]:
         """Stands where the expert would: stage 2 is off."""
 
     class Retriever:
-        """Stands where the retriever would: every tenant has the demo's handbook."""
+        """Stands where the retriever would: every tenant has the same base."""
 
-        def __init__(self, sketch: bytes) -> None:
+        def __init__(self, sketch: bytes | None) -> None:
             self.sketch = sketch
 
         async def sketches(
             self, context: RequestContext, collection: str, tenants: Sequence[str]
-        ) -> dict[str, tuple[int, bytes]]:
-            return dict.fromkeys(tenants, (1, self.sketch))
+        ) -> dict[str, tuple[int, bytes | None]]:
+            return dict.fromkeys(tenants, (1 if self.sketch else 0, self.sketch))
 
         async def sketches_changed(
             self, context: RequestContext, since: float
@@ -220,7 +231,7 @@ def through_serve(data: Path | None) -> dict[str, Any]:
             return 0.0, []
 
     own = settings()
-    sketch = handbook(own).sketch.to_bytes()
+    sketch = handbook(own).sketch.to_bytes() if base else None
     with local.cluster(own, purpose="bench"):
         router = serve.deployment(
             RouterServer,
@@ -316,9 +327,11 @@ def run(name: str, data: Path | None) -> dict[str, Any]:
 # Decides as often as each line that it reads says, and answers with the seconds of each decision.
 _TURNS = """
 import sys, time
+from pathlib import Path
 from loadtest import router
+router.TEST = Path(sys.argv[1])
 train, test = router.splits(None)["demo roads"]
-choose = router.trivium(train)
+choose = router.trivium(train%s)
 queries = router.traffic([row.turns.last for row in test])
 at = 0
 print("ready", flush=True)
@@ -333,7 +346,53 @@ for line in sys.stdin:
 """
 
 
-def in_turns(checkouts: Sequence[Path], console: Console) -> dict[str, dict[str, float]]:
+_SERVE = """
+import json, sys
+from pathlib import Path
+from loadtest import router
+router.TEST, router.CALLERS = Path(sys.argv[1]), (32,)
+found = router.through_serve(None%s)
+print(json.dumps(found["demo roads"]["callers"][32]))
+"""
+
+
+def _code(program: str, checkout: Path, *, base: bool) -> list[str]:
+    """A program as another checkout runs it, on the questions of this one."""
+    # Which knows no bases, perhaps.
+    told = "" if base or checkout != Path() else ", base=False"
+    return [sys.executable, "-c", program % told, str(TEST.resolve())]
+
+
+def serve_in_turns(
+    checkouts: Sequence[Path], *, base: bool, console: Console
+) -> dict[str, list[dict[str, float]]]:
+    """Decisions a second and their latency through Serve with 32 callers, in turns."""
+    found: dict[str, list[dict[str, float]]] = {str(each): [] for each in checkouts}
+    with console.status("deciding through Serve in turns"):
+        for _ in range(ROUNDS):
+            for each in checkouts:
+                done = subprocess.run(
+                    _code(_SERVE, each, base=base),
+                    cwd=each,
+                    env={
+                        **os.environ,
+                        **local.RAY_ENVIRONMENT,
+                        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+                        "PYTHONPATH": str(each.resolve()),
+                    },
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode:
+                    sys.exit(f"the router in {each} failed:\n{done.stderr[-2000:]}")
+                found[str(each)].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return found
+
+
+def in_turns(
+    checkouts: Sequence[Path], *, base: bool, console: Console
+) -> dict[str, dict[str, float]]:
     """The latency of each checkout's router with one caller, in turns of a few decisions."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     taken: dict[Path, list[float]] = {each: [] for each in checkouts}
@@ -341,7 +400,7 @@ def in_turns(checkouts: Sequence[Path], console: Console) -> dict[str, dict[str,
         running = []
         for each in checkouts:
             process = subprocess.Popen(
-                [sys.executable, "-c", _TURNS],
+                _code(_TURNS, each, base=base),
                 cwd=each,
                 env={**os.environ, **one_thread, "PYTHONPATH": str(each.resolve())},
                 stdin=subprocess.PIPE,
@@ -371,6 +430,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the public data sets")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("--beside", type=Path, help="folder of another checkout")
+    parser.add_argument(
+        "--without-base", action="store_true", help="with --beside: the tenant has no base"
+    )
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contestant:
@@ -381,12 +443,18 @@ def main() -> None:
         return
     console = Console(stderr=True)
     if options.beside:
-        found = in_turns([Path(), options.beside], console)
+        both, base = [Path(), options.beside], not options.without_base
+        found = in_turns(both, base=base, console=console)
+        served = serve_in_turns(both, base=base, console=console)
         if options.json:
-            print(json.dumps(found))
+            print(json.dumps({"in process": found, "through Serve": served}))
             return
         for where, timing in found.items():
             print(f"{where}: p50 {timing['p50_ms']:.2f} ms, p99 {timing['p99_ms']:.2f} ms")
+        for where, rounds in served.items():
+            rates = ", ".join(f"{each['per_second']:.0f}" for each in rounds)
+            tails = ", ".join(f"{each['p99_ms']:.0f}" for each in rounds)
+            print(f"{where}: through Serve {rates} decisions a second, p99 {tails} ms")
         return
     install_peer(console)
     results = {}
