@@ -19,6 +19,7 @@ from typing import Any
 
 from serve_app import models
 from serve_app.ledger.prices import PriceTable
+from serve_app.orchestration.prompts import load_prompts, prompt_texts
 from serve_app.plain_data import yaml_file
 from serve_app.router.fetching import digest_of, fetch
 from serve_app.router.outcomes import load_outcomes
@@ -37,7 +38,7 @@ _NOT_THE_ENGINES = ("max_output_tokens", "training", "training_workers")
 
 
 def checked(settings: Settings) -> Settings:
-    """The same, complete: policy and prices read, the router's heads named with their digest.
+    """The same, complete: policy, prompts and prices read, the heads named with their digest.
 
     Raises:
         SettingsError: One of them is bad, or a model has no price.
@@ -48,6 +49,9 @@ def checked(settings: Settings) -> Settings:
     for model in settings.models_used:
         prices.require(model)
     load_outcomes(router.outcomes)
+    orchestration = settings.orchestration
+    load_prompts(orchestration.prompts)
+    prompts = prompt_texts(orchestration.prompts) or None
     more: Plain = {
         "policy": _content(router.policy),
         "outcomes": _content(router.outcomes),
@@ -62,6 +66,7 @@ def checked(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "router": router.model_copy(update=more),
+            "orchestration": orchestration.model_copy(update={"prompts": prompts}),
             "ledger": ledger.model_copy(update={"prices": _content(ledger.prices)}),
         }
     )

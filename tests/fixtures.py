@@ -54,6 +54,7 @@ from serve_app.orchestration import evidence
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
+from serve_app.orchestration.prompts import load_prompts
 from serve_app.orchestration.run import Purse, Question
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
@@ -356,6 +357,7 @@ class House:
                 refuse=self.settings.ledger.at_limit == "refuse",
                 say_so=rules.without_knowledge == "say so",
                 doubt=rules.doubt,
+                prompts=load_prompts(rules.prompts),
                 adapters=self.adapters,
             ),
             KnowledgeNodes(

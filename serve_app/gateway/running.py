@@ -39,6 +39,7 @@ from serve_app.ledger.prices import PriceTable
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
+from serve_app.orchestration.prompts import load_prompts
 from serve_app.settings import LedgerSettings, Settings
 from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics
 
@@ -231,6 +232,7 @@ class Running:
             say_so=settings.orchestration.without_knowledge == "say so",
             hedge_after_s=frontier.hedge_after_s,
             doubt=settings.orchestration.doubt,
+            prompts=load_prompts(settings.orchestration.prompts),
             adapters=self.adapters,
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from serve_app.domain import Chunk, Message
-from serve_app.orchestration.prompts import Prompt, prompt
+from serve_app.orchestration.prompts import SHIPPED, Prompt
 
 _KEY = secrets.token_bytes(32)  # of this process
 _MARK = 12  # hexadecimal digits
@@ -26,6 +26,8 @@ def instructed(
     sources: Sequence[Chunk] = (),
     *,
     first: bool = False,
+    tools: bool = False,
+    sources_as: Prompt = SHIPPED["sources"],
 ) -> tuple[Message, ...]:
     """A conversation with our instructions, and sources where there are any.
 
@@ -35,22 +37,24 @@ def instructed(
         first: Put the sources before the whole conversation, so that other questions about the same
             ones begin with the same bytes, which an engine has in its prefix cache. Else they stand
             before the last question, and what was said earlier keeps its place.
+        tools: Whether the model may call tools.
+        sources_as: How sources are told.
     """
-    ours = instructions.render(sources=bool(sources))
+    ours = instructions.render(sources=bool(sources), tools=tools)
     theirs = [m.content for m in messages if m.role in ("system", "developer")]
     rest = [m for m in messages if m.role not in ("system", "developer")]
     if sources:
         of_user = [number for number, each in enumerate(rest) if each.role == "user"]
         at = of_user[0 if first else -1]
-        rest[at] = _before(rest[at], told(sources))
+        rest[at] = _before(rest[at], told(sources, sources_as))
     # Through an adapter there are none of ours: its weights hold them.
     said = [each for each in (ours, *theirs) if each]
     return (Message("system", "\n\n".join(said)), *rest) if said else tuple(rest)
 
 
-def told(sources: Sequence[Chunk]) -> str:
+def told(sources: Sequence[Chunk], sources_as: Prompt = SHIPPED["sources"]) -> str:
     """Sources as a model reads them, numbered by us."""
-    return prompt("sources").render(sources=sources, mark=_mark(sources))
+    return sources_as.render(sources=sources, mark=_mark(sources))
 
 
 def _mark(sources: Sequence[Chunk]) -> str:

@@ -36,7 +36,7 @@ from serve_app.orchestration.contracts import unanswered
 from serve_app.orchestration.deciding import Decider, barred
 from serve_app.orchestration.doubt import LOGPROBS, Doubt, InDoubt, overruled
 from serve_app.orchestration.messages import instructed
-from serve_app.orchestration.prompts import Prompt, prompt
+from serve_app.orchestration.prompts import SHIPPED, Prompt
 from serve_app.orchestration.reply import Reply, send
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
 from serve_app.orchestration.state import State, reason
@@ -59,6 +59,7 @@ class Nodes:
         refuse: What does not fit into a limit is refused, rather than answered by another road.
         say_so: That facts cannot be looked up is said in an answer, rather than as an error.
         hedge_after_s: As `Calls` takes it, for the frontier.
+        prompts: Of each kind of call, by name.
         doubt: When an answer of the expert is left to the frontier; `None`: never.
     """
 
@@ -76,6 +77,7 @@ class Nodes:
         say_so: bool = False,
         hedge_after_s: float | None = None,
         doubt: DoubtSettings | None = None,
+        prompts: Mapping[str, Prompt] = SHIPPED,
         adapters: Adapters | None = None,
     ) -> None:
         self._decider = Decider(router, models[Route.EXPERT][0][0])
@@ -89,6 +91,7 @@ class Nodes:
         self._most = most or {}
         self._hedge_after_s = hedge_after_s
         self._doubt = doubt
+        self._prompts = prompts
         self._adapters = adapters or NoAdapters()
 
     async def decide(self, state: State, runtime: Runtime[Run]) -> State:
@@ -118,7 +121,7 @@ class Nodes:
         if adapter is None:
             try:
                 return await self._answer(
-                    state, run, Route.EXPERT, prompt("expert"), doubt=self._doubted(state)
+                    state, run, Route.EXPERT, self._prompts["expert"], doubt=self._doubted(state)
                 )
             except InDoubt as doubt:
                 return {"doubt": doubt.mean, "error": None}
@@ -126,7 +129,7 @@ class Nodes:
             adapter, state["question"], state.get("held", ""), state.get("violations", [])
         )
         done = await self._answer(
-            state, run, Route.EXPERT, prompt("adapter"), hold=through.held, through=through
+            state, run, Route.EXPERT, self._prompts["adapter"], hold=through.held, through=through
         )
         if isinstance(done["error"], InvalidRequest) and through.violations:
             # It was we who asked for a repair: the caller's request was not at fault.
@@ -177,7 +180,7 @@ class Nodes:
         """Answer by the outside model, streaming, with evidence when there is any."""
         sources = state.get("chunks", [])
         return await self._answer(
-            state, runtime.context, Route.FRONTIER, prompt("frontier"), sources
+            state, runtime.context, Route.FRONTIER, self._prompts["frontier"], sources
         )
 
     async def answer(self, state: State, runtime: Runtime[Run]) -> State:
@@ -186,7 +189,7 @@ class Nodes:
             state,
             runtime.context,
             Route.EXPERT,
-            prompt("answer"),
+            self._prompts["answer"],
             state["chunks"],
             hold=self._verify,
         )
@@ -265,7 +268,12 @@ class Nodes:
         names, usual = self._models[road]
         question, release = state["question"], through.adapter.release if through else None
         asked = instructed(
-            question.messages, instructions, sources or (), first=state.get("whole", False)
+            question.messages,
+            instructions,
+            sources or (),
+            first=state.get("whole", False),
+            tools="tools" in question.options,
+            sources_as=self._prompts["sources"],
         )
         generation = Generation(
             messages=(*asked, *(through.turns if through else ())),
@@ -284,6 +292,7 @@ class Nodes:
         span = {
             "trivium.prompt.name": instructions.name,
             "trivium.prompt.version": instructions.version,
+            "trivium.prompt.digest": instructions.digest,
         }
         reply = Reply()
         bill: Bill | None = None

@@ -1,30 +1,82 @@
-"""Prompts are files in `prompts/`: front matter with name and version, then a Jinja template."""
+"""Prompts are texts: front matter with a version, then a Jinja template.
+
+    ---
+    version: 3
+    options: { temperature: 0 }     # sampling; the caller's own overrule it
+    ---
+    Answer the question, using only the sources given with it.
+
+Those in `prompts/` come along; the settings may hold others in their place
+(`orchestration.prompts`). Each is checked when it is read: with what it will be filled with, by
+rendering it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jinja2
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.plain_data import yaml_text
+from serve_app.domain import Chunk
+from serve_app.errors import SettingsError
+from serve_app.plain_data import validated, yaml_text
+
+_SUFFIX = ".md"
+
+# What each may be filled with. Instructions: whether sources, and whether tools, come with the
+# question.
+_INSTRUCTIONS = [
+    {"sources": one, "tools": other} for one in (True, False) for other in (True, False)
+]
+_SOURCE = Chunk("id", "document", "Title", "Heading", "Text.", None)
+_VALUES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    **dict.fromkeys(("adapter", "answer", "expert", "frontier"), _INSTRUCTIONS),
+    "sources": [{"sources": [_SOURCE], "mark": "m"}],
+}
 
 # Prompts are plain text: escaping for HTML would change what the model reads.
-_environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+_environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = None
+
+
+class _Head(BaseModel):
+    """The front matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int | str
+    options: _Options = _Options()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A versioned template; name and version go into the trace of every call made with it.
+    """A versioned template; name, version and digest go into the trace of calls made with it.
 
-    `options` are the sampling parameters it was written for; the caller's own overrule them.
+    Attributes:
+        options: The sampling parameters that it was written for, under their OpenAI names.
+        digest: Of its text: two prompts of one version may differ.
     """
 
     name: str
-    version: int
+    version: str
+    digest: str
     options: Mapping[str, Any]
     template: jinja2.Template
 
@@ -33,11 +85,84 @@ class Prompt:
         return self.template.render(**values).strip()
 
 
-@cache
-def prompt(name: str) -> Prompt:
-    """The prompt in `prompts/<name>.md`."""
-    text = files(__package__).joinpath("prompts", f"{name}.md").read_text(encoding="utf-8")
-    _, head, body = text.split("---\n", 2)
-    meta = yaml_text(head, f"{name}.md")
-    template = _environment.from_string(body)
-    return Prompt(meta["name"], int(meta["version"]), meta.get("options", {}), template)
+def prompt_texts(own: Mapping[str, str] | Path | None) -> dict[str, str]:
+    """The texts of a folder's prompts by their names, or those that are given.
+
+    Raises:
+        SettingsError: The folder cannot be read, or holds no prompt.
+    """
+    if not isinstance(own, Path):
+        return dict(own or {})
+    try:
+        found = sorted(each for each in own.iterdir() if each.suffix == _SUFFIX)
+        texts = {each.stem: each.read_text(encoding="utf-8") for each in found}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{own}: the prompts cannot be read: {error}") from None
+    if not texts:
+        raise SettingsError(f"{own}: holds no prompt; one is a file such as expert{_SUFFIX}")
+    return texts
+
+
+def load_prompts(own: Mapping[str, str] | Path | None = None) -> Mapping[str, Prompt]:
+    """Every prompt by its name: those that come along, and one's own in their place.
+
+    Raises:
+        SettingsError: As `prompt_texts`; or one has a name that none has, front matter that is not
+            as it should be, or a template that cannot be filled with what it is given.
+    """
+    place = f"{own}/" if isinstance(own, Path) else "orchestration.prompts."
+    found = {name: _read(name, text, f"{name}{_SUFFIX}") for name, text in _shipped().items()}
+    for name, text in prompt_texts(own).items():
+        source = f"{place}{name}"
+        if name not in found:
+            there = ", ".join(sorted(_VALUES))
+            raise SettingsError(f"{source}: there is no prompt {name!r}; there are {there}")
+        found[name] = _read(name, text, source)
+    return found
+
+
+def _shipped() -> dict[str, str]:
+    folder = files(__package__).joinpath("prompts")
+    return {name: folder.joinpath(f"{name}{_SUFFIX}").read_text("utf-8") for name in _VALUES}
+
+
+def _read(name: str, text: str, source: str) -> Prompt:
+    begin, *parts = f"\n{text}".replace("\r\n", "\n").split("\n---\n", 2)
+    if begin or len(parts) != 2:
+        raise SettingsError(
+            f"{source}: must begin with front matter between two lines of ---, "
+            "such as `version: 1`; the prompt follows it"
+        )
+    head = validated(_Head, yaml_text(parts[0], source), source)
+    return Prompt(
+        name,
+        str(head.version),
+        hashlib.sha256(text.encode()).hexdigest()[:12],
+        head.options.model_dump(exclude_none=True),
+        _template(name, parts[1], source),
+    )
+
+
+def _template(name: str, body: str, source: str) -> jinja2.Template:
+    values = set(_VALUES[name][0])
+    try:
+        used = find_undeclared_variables(_environment.parse(body))
+        if unknown := used - values:
+            raise SettingsError(
+                f"{source}: {', '.join(sorted(unknown))} is not known; "
+                f"a prompt of this name is filled with {' and '.join(sorted(values))}"
+            )
+        if name == "sources" and used != values:
+            # Without it a source could be forged within another.
+            raise SettingsError(f"{source}: must show the sources, each behind {{{{ mark }}}}")
+        template = _environment.from_string(body)
+        for each in _VALUES[name]:
+            template.render(**each)
+    except jinja2.TemplateSyntaxError as error:
+        raise SettingsError(f"{source}: line {error.lineno} of the template: {error}") from None
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        raise SettingsError(f"{source}: the template cannot be filled: {error}") from None
+    return template
+
+
+SHIPPED = load_prompts()

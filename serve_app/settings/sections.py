@@ -464,6 +464,8 @@ class OrchestrationSettings(Section):
             stand in for it. Unset: never.
         fallbacks: Which road answers when another cannot, tried in order, before the first byte.
             Where the question needs facts, the knowledge road stands in instead of the expert.
+        prompts: One's own in place of those that come along (`serve_app/orchestration/prompts`): a
+            folder of files in their format, or the texts by name.
         grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
         answers: Who answers from evidence: the expert's model, or a rule that quotes it. A quote
             costs no tokens, and beats a model that is too small to be trusted with facts.
@@ -484,6 +486,7 @@ class OrchestrationSettings(Section):
         }
     )
     doubt: DoubtSettings | None = None
+    prompts: dict[str, str] | Path | None = None
     grade: bool = True
     answers: Literal["model", "quote"] = "model"
     verify: bool = True
@@ -504,6 +507,11 @@ class OrchestrationSettings(Section):
                 "would invent them; leave expert out of fallbacks.knowledge"
             )
         return value
+
+    def resolved(self, root: Path) -> OrchestrationSettings:
+        """The same with a relative path made absolute against `root`."""
+        own = self.prompts
+        return self.model_copy(update={"prompts": root / own if isinstance(own, Path) else own})
 
     def zone(self, tenant: str) -> ZoneInfo:
         """Where a tenant's days begin."""

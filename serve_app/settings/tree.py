@@ -108,6 +108,7 @@ class Settings(BaseSettings):
                 "state_dir": state,
                 "shipped_models": self.shipped_models and root / self.shipped_models,
                 "router": router.resolved(root),
+                "orchestration": self.orchestration.resolved(root),
                 "expert": self.expert.model_copy(update={"adapters": adapters, "lora": lora}),
                 "ledger": self.ledger.resolved(root, state),
                 "retrieval": retrieval.resolved(root, state, self.ledger.database),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serve_app.domain import Image, Message
 from serve_app.orchestration.messages import instructed, told
-from serve_app.orchestration.prompts import prompt
+from serve_app.orchestration.prompts import SHIPPED
 from tests.fixtures import chunk
 
 CHUNKS = [chunk("Returns within 30 days."), chunk("The shop opens at nine.", title="Hours")]
@@ -35,7 +35,7 @@ def read(text: str) -> list[str]:
 @pytest.mark.parametrize("name", ["answer", "frontier"])
 @pytest.mark.parametrize("first", [True, False])
 def test_no_source_stands_in_a_system_message(name: str, first: bool) -> None:
-    made = instructed(TALK, prompt(name), CHUNKS, first=first)
+    made = instructed(TALK, SHIPPED[name], CHUNKS, first=first)
     assert [m.role for m in made] == ["system", "user", "assistant", "user"]
     for source in CHUNKS:
         assert source.text not in made[0].content
@@ -60,7 +60,7 @@ def test_a_source_cannot_hold_another_one(texts: list[str]) -> None:
 def test_same_sources_begin_a_prompt_with_the_same_bytes() -> None:
     """A base that goes in whole is read once by the engine, whatever is asked of it."""
     asked = [Message("user", text) for text in ("When do you open?", "What may I return?")]
-    one, other = (instructed([each], prompt("answer"), CHUNKS, first=True) for each in asked)
+    one, other = (instructed([each], SHIPPED["answer"], CHUNKS, first=True) for each in asked)
     assert one[0] == other[0]
     shared = len(told(CHUNKS))
     assert one[1].content[:shared] == other[1].content[:shared] == told(CHUNKS)
@@ -78,11 +78,11 @@ def test_marks_differ_between_sources_and_between_processes() -> None:
 
 def test_sources_stand_before_a_picture_too() -> None:
     turn = Message("user", "What is it?", ("What is it?", PICTURE))
-    (_, made) = instructed([turn], prompt("frontier"), CHUNKS)
+    (_, made) = instructed([turn], SHIPPED["frontier"], CHUNKS)
     assert made.parts == (told(CHUNKS), "What is it?", PICTURE)
 
 
 def test_without_sources_nothing_is_said_of_them() -> None:
-    made = instructed(TALK, prompt("frontier"))
+    made = instructed(TALK, SHIPPED["frontier"])
     assert "sources" not in made[0].content
     assert made[1:] == TALK[1:]
