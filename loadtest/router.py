@@ -331,7 +331,7 @@ from pathlib import Path
 from loadtest import router
 router.TEST = Path(sys.argv[1])
 train, test = router.splits(None)["demo roads"]
-choose = router.trivium(train%s)
+choose = router.trivium(train{told})
 queries = router.traffic([row.turns.last for row in test])
 at = 0
 print("ready", flush=True)
@@ -351,7 +351,7 @@ import json, sys
 from pathlib import Path
 from loadtest import router
 router.TEST, router.CALLERS = Path(sys.argv[1]), (32,)
-found = router.through_serve(None%s)
+found = router.through_serve(None{told})
 print(json.dumps(found["demo roads"]["callers"][32]))
 """
 
@@ -360,7 +360,7 @@ def _code(program: str, checkout: Path, *, base: bool) -> list[str]:
     """A program as another checkout runs it, on the questions of this one."""
     # Which knows no bases, perhaps.
     told = "" if base or checkout != Path() else ", base=False"
-    return [sys.executable, "-c", program % told, str(TEST.resolve())]
+    return [sys.executable, "-c", program.replace("{told}", told), str(TEST.resolve())]
 
 
 def serve_in_turns(
