@@ -77,8 +77,8 @@ def overruled(decision: Decision, rule: DoubtSettings, mean: float) -> Decision:
         route=Route.FRONTIER,
         stage="2",
         reason=(
-            f"the expert doubted its answer: the mean log-probability of its first "
-            f"{rule.tokens} tokens was {mean:.2f}, below {rule.below:g}"
+            f"the expert doubted its answer: the mean log-probability of its first tokens "
+            f"(at most {rule.tokens}) was {mean:.2f}, below {rule.below:g}"
         ),
         confidence=decision.terms[Route.FRONTIER].success if decision.terms else 0.0,
     )

@@ -36,10 +36,11 @@ _SUFFIX = ".md"
 _INSTRUCTIONS = [
     {"sources": one, "tools": other} for one in (True, False) for other in (True, False)
 ]
-_SOURCE = Chunk("id", "document", "Title", "Heading", "Text.", None)
+_SOURCES = [Chunk("id", "document", "Title", "", text, None) for text in ("One.", "Another.")]
+_MARK = "0123456789ab"
 _VALUES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     **dict.fromkeys(("adapter", "answer", "expert", "frontier"), _INSTRUCTIONS),
-    "sources": [{"sources": [_SOURCE], "mark": "m"}],
+    "sources": [{"sources": _SOURCES, "mark": _MARK}],
 }
 
 # Prompts are plain text: escaping for HTML would change what the model reads.
@@ -152,17 +153,25 @@ def _template(name: str, body: str, source: str) -> jinja2.Template:
                 f"{source}: {', '.join(sorted(unknown))} is not known; "
                 f"a prompt of this name is filled with {' and '.join(sorted(values))}"
             )
-        if name == "sources" and used != values:
-            # Without it a source could be forged within another.
-            raise SettingsError(f"{source}: must show the sources, each behind {{{{ mark }}}}")
         template = _environment.from_string(body)
-        for each in _VALUES[name]:
-            template.render(**each)
+        filled = [template.render(**each) for each in _VALUES[name]]
     except jinja2.TemplateSyntaxError as error:
         raise SettingsError(f"{source}: line {error.lineno} of the template: {error}") from None
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
         raise SettingsError(f"{source}: the template cannot be filled: {error}") from None
+    if name == "sources" and not _apart(filled[0]):
+        raise SettingsError(
+            f"{source}: must show each source behind a {{{{ mark }}}} of its own, "
+            "and one after the last"
+        )
     return template
+
+
+def _apart(filled: str) -> bool:
+    """Whether marks set the sources apart: else one could be forged within another."""
+    before, *parts = filled.split(_MARK)
+    held = [sum(each.text in part for each in _SOURCES) for part in (before, *parts)]
+    return sum(held) == len(_SOURCES) and max(held) == 1 and held[0] == held[-1] == 0
 
 
 SHIPPED = load_prompts()

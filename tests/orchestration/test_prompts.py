@@ -84,7 +84,15 @@ def test_a_folder_takes_the_place_of_what_it_names(tmp_path: Path) -> None:
         ("expert", "---\nversion: 1\n---\na\n{% if sources %}", "line 2 of the template"),
         ("expert", "---\nversion: 1\n---\n{% if not tools %}{{ sources.x }}{% endif %}", "filled"),
         ("expert", "---\nversion: 1\n---\n{{ sources.__class__.mro() }}", "filled"),
-        ("sources", "---\nversion: 1\n---\n{{ sources }}", "each behind {{ mark }}"),
+        ("sources", "---\nversion: 1\n---\nNothing.", "each source behind a {{ mark }}"),
+        *(
+            ("sources", f"---\nversion: 1\n---\n{body}", "each source behind a {{ mark }}")
+            for body in (
+                "{% for each in sources %}{{ each.text }}{% endfor %}",
+                "{{ mark }}{% for each in sources %}{{ each.text }}{% endfor %}{{ mark }}",
+                "{% for each in sources %}{{ mark }} {{ each.text }}{% endfor %}",
+            )
+        ),
     ],
 )
 def test_a_bad_prompt_is_refused_by_name(name: str, text: str, wrong: str) -> None:
