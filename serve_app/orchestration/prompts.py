@@ -111,10 +111,10 @@ def load_prompts(own: Mapping[str, str] | Path | None = None) -> Mapping[str, Pr
         SettingsError: As `prompt_texts`; or one has a name that none has, front matter that is not
             as it should be, or a template that cannot be filled with what it is given.
     """
-    place = f"{own}/" if isinstance(own, Path) else "orchestration.prompts."
     found = {name: _read(name, text, f"{name}{_SUFFIX}") for name, text in _shipped().items()}
     for name, text in prompt_texts(own).items():
-        source = f"{place}{name}"
+        inline = f"orchestration.prompts.{name}"
+        source = str(own / f"{name}{_SUFFIX}") if isinstance(own, Path) else inline
         if name not in found:
             there = ", ".join(sorted(_VALUES))
             raise SettingsError(f"{source}: there is no prompt {name!r}; there are {there}")
