@@ -25,7 +25,7 @@ from rich.table import Table
 
 from loadtest import servers
 from loadtest.streams import Target, Timing, concurrently, percentile
-from serve_app.orchestration.prompts import prompt
+from serve_app.orchestration.prompts import SHIPPED
 from serve_app.settings import load
 
 _TOPICS = "tents stoves boots packs maps rain snow wind fire rope skis huts tea wool wood".split()
@@ -101,7 +101,7 @@ def main() -> None:
     console = Console(stderr=True)
     settings = load(Path("configs/local.yaml")).resolved(Path.cwd())
     logs = settings.state_dir / "bench"
-    instructions = prompt("expert").render(sources=[])
+    instructions = SHIPPED["expert"].render(sources=False, tools=False)
     with ExitStack() as stack:
         with console.status("starting both servers (two minutes)"):
             gateway = stack.enter_context(servers.trivium(8010, logs / "trivium.log"))
