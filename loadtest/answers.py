@@ -1,7 +1,7 @@
 """How often the knowledge road is right, refuses rightly, and cites what supports it.
 
     trivium up --demo --detach                                             # quotes by a rule
-    TRIVIUM_ORCHESTRATION__ANSWERS=model trivium up --demo --detach        # or: the expert's model
+    TRIVIUM_ORCHESTRATION__ROLES='{"answer": ["expert", "rule"]}' trivium up --demo --detach  # or
     python -m loadtest.answers
 
 100 questions about the demo company, half of them answered nowhere in its handbook, put to a

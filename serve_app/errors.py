@@ -24,6 +24,7 @@
     │   ├── FrontierResting           503  resting
     │   ├── AdapterUnusable           503  adapter_unusable
     │   ├── FormatBroken              503  format
+    │   ├── RoleUnfilled              503  unfilled
     │   ├── KnowledgeUnavailable      503  knowledge_unavailable
     │   ├── LedgerUnavailable         503  ledger_unavailable
     │   ├── ClaimLost                 503  service_unavailable
@@ -192,6 +193,12 @@ class FormatBroken(Unavailable):
     """An answer that breaks the adapter's contract, after one repair."""
 
     code = "format"
+
+
+class RoleUnfilled(Unavailable):
+    """A model's answer to a question of ours is none."""
+
+    code = "unfilled"
 
 
 class KnowledgeUnavailable(Unavailable):

@@ -55,6 +55,7 @@ from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.prompts import load_prompts
+from serve_app.orchestration.roles.assigned import Roles
 from serve_app.orchestration.run import Purse, Question
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
@@ -63,6 +64,8 @@ from serve_app.telemetry.metrics import GatewayMetrics
 
 EXPERT, FRONTIER = "small", "large"
 EMBEDS = "reader"
+MIN_RELEVANCE = 0.04
+QUOTES = {"answer": ("rule",)}  # who fills the roles where evidence is quoted
 
 Step = str | Delta | Exception | asyncio.Event
 
@@ -346,6 +349,13 @@ class House:
         self.database = Database(self.ledger_path)
         limits = [Limit.of(each) for each in self.settings.ledger.limits]
         self.book = opened(Book(self.database, limits))
+        prompts = load_prompts(rules.prompts)
+        roles = Roles.of(
+            rules.roles,
+            {Route.EXPERT: (self.expert, [EXPERT]), Route.FRONTIER: (self.frontier, [FRONTIER])},
+            prompts,
+            MIN_RELEVANCE,
+        )
         self.orchestrator = Orchestrator(
             Nodes(
                 self.router,
@@ -353,18 +363,18 @@ class House:
                 self.frontier,
                 models={Route.EXPERT: ([EXPERT], 256), Route.FRONTIER: ([FRONTIER], 1024)},
                 fallbacks=rules.fallbacks,
-                verify=rules.verify,
+                roles=roles,
                 refuse=self.settings.ledger.at_limit == "refuse",
                 say_so=rules.without_knowledge == "say so",
                 doubt=rules.doubt,
-                prompts=load_prompts(rules.prompts),
+                prompts=prompts,
                 adapters=self.adapters,
             ),
             KnowledgeNodes(
                 self.knowledge,
+                roles,
                 rules,
                 top_k=4,
-                min_relevance=0.04,
                 whole_tokens=whole_tokens,
                 embeds=EMBEDS,
             ),

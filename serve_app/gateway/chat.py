@@ -66,7 +66,8 @@ class Chat:
 
         Headers wait a moment for the first piece: until then another road may take over, and an
         error has a status of its own. Where nothing comes they leave with what is known, comments
-        keep the connection open, and the last chunk tells the rest.
+        keep the connection open, and the last chunk tells the rest, as it does where more of an
+        answer had to be done in another way since.
         """
         stack = contextlib.AsyncExitStack()
         try:
@@ -85,6 +86,7 @@ class Chat:
             await stack.aclose()
             raise
         facts = _facts(run.decision, run.degraded, run.adapted, None if early else run.model)
+        known = len(run.degraded)
 
         async def events() -> AsyncGenerator[bytes]:
             async with stack:
@@ -105,7 +107,8 @@ class Chat:
                     yield sse.event(InternalError("the answer broke off").envelope())
                     return
                 told = _facts(answer.decision, answer.degraded, answer.adapted, _model(answer))
-                end = [form.last(answer, told if early else None)]
+                late = early or len(answer.degraded) > known
+                end = [form.last(answer, told if late else None)]
                 if include_usage:
                     cost = self._accounting.cost(question, run, answer)
                     end.append(form.usage(answer, cost))

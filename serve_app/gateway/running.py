@@ -40,6 +40,7 @@ from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.prompts import load_prompts
+from serve_app.orchestration.roles.assigned import Roles
 from serve_app.settings import LedgerSettings, Settings
 from serve_app.telemetry.metrics import GatewayMetrics, StandingMetrics
 
@@ -158,9 +159,7 @@ class Running:
             retriever.collection,
         )
         knowledge = RemoteKnowledge(Remote(self.peers.retriever, "knowledge", retriever.timeout_s))
-        orchestrator = Orchestrator(
-            self._nodes(decider, metrics), _knowledge_nodes(settings, knowledge)
-        )
+        orchestrator = self._orchestrator(decider, knowledge, metrics)
         meter = CostMeter(
             prices, settings.ledger.baseline_model, settings.ledger.baseline_context_tokens
         )
@@ -212,29 +211,47 @@ class Running:
             Remote(self.peers.expert, "expert", self.settings.gateway.request_timeout_s)
         )
 
-    def _nodes(self, router: RemoteRouter, metrics: GatewayMetrics) -> Nodes:
+    def _orchestrator(
+        self, router: RemoteRouter, knowledge: RemoteKnowledge, metrics: GatewayMetrics
+    ) -> Orchestrator:
         settings = self.settings
-        expert, frontier = settings.expert, settings.frontier
+        expert, frontier, retrieval = settings.expert, settings.frontier, settings.retrieval
+        rules = settings.orchestration
         outside = RemoteModel(Remote(self.peers.frontier, "frontier", frontier.timeout_s))
-        models = [each.model for each in frontier.upstreams if each.provider]
-        return Nodes(
+        names = [each.model for each in frontier.upstreams if each.provider]
+        models = {
+            Route.EXPERT: (Timed(self._expert(), expert.model, metrics), [expert.model]),
+            Route.FRONTIER: (Timed(outside, frontier.model, metrics), names),
+        }
+        prompts = load_prompts(rules.prompts)
+        roles = Roles.of(rules.roles, models, prompts, retrieval.min_relevance)
+        roads = Nodes(
             router,
-            Timed(self._expert(), expert.model, metrics),
-            Timed(outside, frontier.model, metrics),
+            models[Route.EXPERT][0],
+            models[Route.FRONTIER][0],
             models={
                 Route.EXPERT: ([expert.model], expert.max_output_tokens),
-                Route.FRONTIER: (models, frontier.max_output_tokens),
+                Route.FRONTIER: (names, frontier.max_output_tokens),
             },
-            fallbacks=settings.orchestration.fallbacks,
+            roles=roles,
+            fallbacks=rules.fallbacks,
             most={Route.EXPERT: expert.most_output_tokens},
-            verify=settings.orchestration.verify,
             refuse=settings.ledger.at_limit == "refuse",
-            say_so=settings.orchestration.without_knowledge == "say so",
+            say_so=rules.without_knowledge == "say so",
             hedge_after_s=frontier.hedge_after_s,
-            doubt=settings.orchestration.doubt,
-            prompts=load_prompts(settings.orchestration.prompts),
+            doubt=rules.doubt,
+            prompts=prompts,
             adapters=self.adapters,
         )
+        facts = KnowledgeNodes(
+            knowledge,
+            roles,
+            rules,
+            top_k=retrieval.top_k,
+            whole_tokens=min(retrieval.whole_tokens, expert.room_for_evidence()),
+            embeds=retrieval.embedding_model,
+        )
+        return Orchestrator(roads, facts)
 
     def _adapters(self) -> Adapters:
         """The adapters of the registry; a version serves once it has answered."""
@@ -271,15 +288,3 @@ def _prices(settings: Settings) -> PriceTable:
     if stale := prices.stale(used, datetime.now(UTC).date()):
         log.warning("prices may have changed, read them again: %s", ", ".join(stale))
     return prices
-
-
-def _knowledge_nodes(settings: Settings, knowledge: RemoteKnowledge) -> KnowledgeNodes:
-    retrieval = settings.retrieval
-    return KnowledgeNodes(
-        knowledge,
-        settings.orchestration,
-        top_k=retrieval.top_k,
-        min_relevance=retrieval.min_relevance,
-        whole_tokens=min(retrieval.whole_tokens, settings.expert.room_for_evidence()),
-        embeds=retrieval.embedding_model,
-    )

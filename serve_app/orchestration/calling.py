@@ -24,12 +24,14 @@ class Calls:
         purpose: What for, as the ledger names it.
         hedge_after_s: How long the first of several models may take to speak before the others
             are asked too; `None` asks one at a time.
+        beside: What answers is no answer to the caller.
     """
 
     run: Run
     model: Model
     purpose: str
     hedge_after_s: float | None = None
+    beside: bool = False
     _bills: list[Bill] = field(default_factory=list, init=False)
 
     def steps(self, names: Sequence[str], generation: Generation) -> AsyncGenerator[Step]:
@@ -75,6 +77,6 @@ class Calls:
                 call = ModelCall(model, self.purpose, usage, generation.adapter)
                 self.run.beside.append(call)
             if bill.usage.total_tokens:
-                lost = answering is not None and bill is not answering
+                lost = self.beside or (answering is not None and bill is not answering)
                 call = ModelCall(bill.model, self.purpose, bill.usage, generation.adapter)
                 (self.run.beside if lost else self.run.calls).append(call)

@@ -31,12 +31,40 @@ _JSON_VALUE = re.compile(
 )
 _NUMBER = re.compile(r"\d[\d.,]*+")
 _SUPPORT = 0.6
+_ALIKE = 0.8
+_NEGATION = re.compile(
+    r"\b(?:not|no(?!\.?\s*\d)|never|none|nobody|nothing|neither|nor|cannot|without|\w+n['\u2019]t"
+    r"|nicht|kein\w*|niemals|ohne|pas|jamais|aucune?|nunca|ning[uú]n\w*"
+    r"|n[aã]o|niet|geen|ikke|ingen|aldri|aldrig|inte|inga)\b",
+    re.IGNORECASE,
+)
+_NEGATIONS = frozenset(
+    "not never none nobody nothing neither nor cannot without nicht kein keine keinen niemals ohne "
+    "ne pas jamais nunca não nao niet geen ikke ingen aldri aldrig inte inga can't don't".split()
+)
+# What makes a negation hold in part, or say something else than that it is not so.
+_IN_PART = re.compile(
+    r"\b(?:unless|except|other than|only|until|before|but|more|less|later|longer|exceed\w*|fail"
+    r"|hesitate|außer|nur|aber|sauf|seulement|mais|salvo|solo|pero|alleen|maar|kun|men|bare|bara)\b",
+    re.IGNORECASE,
+)
 _SLOPE, _OFFSET = 8.76, 5.69
 
 
 def sentences(text: str) -> list[str]:
     """Sentences of a text, in order, white space trimmed."""
-    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+    return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """Where each sentence of a text begins and ends, white space left out."""
+    found, start = [], 0
+    for stop, after in [*(each.span() for each in _SENTENCE_END.finditer(text)), (len(text),) * 2]:
+        if part := text[start:stop].strip():
+            begin = start + text[start:stop].index(part)
+            found.append((begin, begin + len(part)))
+        start = after
+    return found
 
 
 def words(text: str) -> set[str]:
@@ -45,11 +73,6 @@ def words(text: str) -> set[str]:
     rest, pairs = (text, []) if text.isascii() else parted(text)
     found = (match.group().lower() for match in _WORD.finditer(rest))
     return {_stem(word) for word in found if word not in _STOP}.union(pairs)
-
-
-def relevant(chunks: Sequence[Chunk], threshold: float) -> list[Chunk]:
-    """Chunks that answer the query with at least this probability, in their order."""
-    return [chunk for chunk in chunks if probability(chunk.relevance) >= threshold]
 
 
 def probability(cosine: float) -> float:
@@ -66,49 +89,75 @@ class Sources:
 
     Support means: every figure of the claim stands in the chunk, and so do at least 60 % of its
     content words.
+
+    Attributes:
+        chunks: In the order that a model is told them in.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self._chunks = chunks
-        self._words = [words(_whole(chunk)) for chunk in chunks]
-        self._numbers = [_numbers(_whole(chunk)) for chunk in chunks]
+        self.chunks = chunks
+
+    @cached_property
+    def _words(self) -> list[set[str]]:
+        return [words(_whole(chunk)) for chunk in self.chunks]
+
+    @cached_property
+    def _numbers(self) -> list[set[str]]:
+        return [figures_of(_whole(chunk)) for chunk in self.chunks]
 
     @cached_property
     def numbers(self) -> set[str]:
         """All that stand in one."""
         return set().union(*self._numbers)
 
-    def supporter(self, claim: str) -> Chunk | None:
-        """The chunk that supports a claim best, if one does."""
+    def supporter(self, claim: str, among: Sequence[int] = ()) -> Chunk | None:
+        """The chunk that supports a claim best, if one does.
+
+        Args:
+            among: Places of chunks; where one of them supports it, it is that one.
+        """
         claimed = words(claim)
         if not claimed:
             return None
         figures = {word for word in claimed if any(c.isdigit() for c in word)}
-        best, best_share = None, 0.0
-        for chunk, known in zip(self._chunks, self._words, strict=True):
-            share = len(claimed & known) / len(claimed) if figures <= known else 0.0
-            if share >= _SUPPORT and share > best_share:
-                best, best_share = chunk, share
-        return best
+        shares = [
+            len(claimed & known) / len(claimed) if figures <= known else 0.0
+            for known in self._words
+        ]
+        for places in (among, range(len(shares))):
+            best = max(places, key=shares.__getitem__, default=None)
+            if best is not None and shares[best] >= _SUPPORT:
+                return self.chunks[best]
+        return None
+
+    def denier(self, claim: str) -> Chunk | None:
+        """The chunk that says a claim is not so, if one does and none says that it is.
+
+        Its sentence has the claim's words, and either holds a word of negation and the other none.
+        Where there is an exception, or words differ, nobody can tell by rule.
+        """
+        claimed, negated = words(claim) - _NEGATIONS, bool(_NEGATION.search(claim))
+        if _IN_PART.search(claim):
+            return None
+        found = None
+        for chunk, known in zip(self.chunks, self._words, strict=True):
+            if len(claimed & known) < _ALIKE * len(claimed):
+                continue
+            for said in sentences(chunk.text):
+                spoken = words(said) - _NEGATIONS
+                if len(claimed & spoken) < _ALIKE * len(claimed | spoken) or _IN_PART.search(said):
+                    continue
+                if bool(_NEGATION.search(said)) is negated:
+                    return None
+                found = found or chunk
+        return found
 
     def holder(self, value: str) -> Chunk | None:
         """Which chunk supports a value; a mere number is compared as one."""
-        if value.strip("-+0123456789.,eE ") or not (asked := _numbers(value)):
+        if value.strip("-+0123456789.,eE ") or not (asked := figures_of(value)):
             return self.supporter(value)
-        pairs = zip(self._chunks, self._numbers, strict=True)
-        return next((chunk for chunk, numbers in pairs if asked <= numbers), None)
-
-
-def supporter(sentence: str, chunks: Sequence[Chunk]) -> Chunk | None:
-    """The chunk that supports a sentence best, if one does; `Sources` is for many sentences."""
-    return Sources(chunks).supporter(sentence)
-
-
-def supported(text: str, chunks: Sequence[Chunk]) -> list[tuple[str, Chunk]]:
-    """The sentences of a text that a chunk supports, each with that chunk."""
-    sources = Sources(chunks)
-    found = ((sentence, sources.supporter(sentence)) for sentence in sentences(text))
-    return [(sentence, chunk) for sentence, chunk in found if chunk]
+        pairs = zip(self.chunks, self._numbers, strict=True)
+        return next((chunk for chunk, known in pairs if asked <= known), None)
 
 
 def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]:
@@ -163,7 +212,7 @@ def of_json(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...] | None:
     for match in values:
         group = "number" if match["number"] else "string"
         value = match["number"] or _unescaped(match["string"])
-        if not _numbers(value) <= sources.numbers:
+        if not figures_of(value) <= sources.numbers:
             return None
         claims += bool(words(value))
         if chunk := sources.holder(value):
@@ -171,7 +220,7 @@ def of_json(text: str, chunks: Sequence[Chunk]) -> tuple[Citation, ...] | None:
     return None if claims and not citations else tuple(citations)
 
 
-def _numbers(text: str) -> set[str]:
+def figures_of(text: str) -> set[str]:
     """Numbers as they compare: without the commas of thousands and zeros behind the point."""
     found = (match[0].replace(",", "").rstrip(".") for match in _NUMBER.finditer(text))
     return {each.rstrip("0").rstrip(".") if "." in each else each for each in found}

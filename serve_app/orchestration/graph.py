@@ -20,18 +20,18 @@ from serve_app.orchestration.run import Purse, Question, Run
 from serve_app.orchestration.state import Node, State
 from serve_app.telemetry import tracing
 
-# Who does each step; the trace shows it.
+# Who does each step; the trace shows it. Below the step of a role a span says who filled it.
 BY = {
     "decide": "encoder",
-    "rewrite": "rule",
+    "rewrite": "role",
     "retrieve": "retriever",
-    "grade": "rule",
+    "grade": "role",
     "expert": "model",
     "overrule": "rule",
     "conform": "rule",
     "frontier": "model",
     "answer": "model",
-    "verify": "rule",
+    "reflect": "role",
     "quote": "rule",
     "abstain": "rule",
     "escalate": "rule",
@@ -58,15 +58,16 @@ def build(roads: Nodes | type[Nodes], facts: KnowledgeNodes | type[KnowledgeNode
         graph.add_conditional_edges(source, chosen, ends)
 
     unanswered = ("rewrite", "abstain", "escalate", "expert")
+    readers = ("answer", "quote")
     starts = ("expert", "rewrite", "frontier")
     graph.add_edge(START, "decide")
     branch("decide", branches.after_decide, *starts)
     graph.add_edge("rewrite", "retrieve")
     branch("retrieve", knowledge.after_retrieve, "grade", "frontier", "detour")
-    branch("grade", facts.after_grade, "answer", "quote", "frontier", *unanswered)
-    branch("answer", knowledge.after_answer, "verify", "detour", "end")
-    branch("verify", facts.after_verify, "quote", "end", *unanswered)
-    branch("quote", facts.after_quote, "detour", "end", *unanswered)
+    branch("grade", facts.after_grade, *readers, "frontier", *unanswered)
+    branch("answer", facts.after_answer, "reflect", *readers, "detour", "end")
+    branch("reflect", facts.after_reading, *readers, "detour", "end", *unanswered)
+    branch("quote", facts.after_reading, *readers, "detour", "end", *unanswered)
     branch("expert", branches.after_expert, "overrule", "conform", "detour", "end")
     branch("overrule", branches.after_decide, "rewrite", "frontier")
     branch("conform", branches.after_conform, "expert", "detour", "end")

@@ -1,4 +1,4 @@
-"""The steps of the knowledge road: find evidence, quote it or check what a model made of it."""
+"""The steps of the knowledge road: find evidence, quote it or settle what a model made of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 from langgraph.runtime import Runtime
 from opentelemetry import trace
 
 from serve_app.domain import (
     Chunk,
+    Citation,
     Delta,
+    FinishReason,
     Generation,
     Message,
     ModelCall,
@@ -23,24 +24,30 @@ from serve_app.domain import (
     estimated_tokens,
 )
 from serve_app.errors import NotFound, TriviumError
-from serve_app.orchestration import evidence, quoting, timespans
-from serve_app.orchestration.contracts import said, unanswered
+from serve_app.orchestration import evidence, quoting
+from serve_app.orchestration.contracts import bounded, said, unanswered
+from serve_app.orchestration.drafting import Drafted
+from serve_app.orchestration.roles.assigned import Roles
+from serve_app.orchestration.roles.reflecting import Finding
+from serve_app.orchestration.roles.rewriting import Vain
 from serve_app.orchestration.run import Knowledge, Run
-from serve_app.orchestration.state import State, reason
-from serve_app.settings import OrchestrationSettings
+from serve_app.orchestration.searching import in_turn, search_query
+from serve_app.orchestration.state import State, known, reason
+from serve_app.settings import RULE, OrchestrationSettings
 
 NOT_FOUND = "The knowledge base does not say."
 NO_EVIDENCE = "knowledge-no-evidence"
 
 _SEARCHES = 2  # the second one is wider
+_PARTS_FACTOR = 2  # times as many chunks, at most, for a question of several parts
 _CANDIDATES = 64  # statements that are compared with a question, at most
+_DROPPED = Finding("not stated")
 
 
 class KnowledgeNodes:
     """Steps from a question to evidence, and from evidence to a cited answer.
 
     Args:
-        min_relevance: Least probability that a chunk answers the question.
         whole_tokens: A knowledge base of at most so many tokens goes into a model's prompt whole.
         embeds: The embedding model's name in the price table; none costs nothing.
     """
@@ -48,39 +55,52 @@ class KnowledgeNodes:
     def __init__(
         self,
         knowledge: Knowledge,
+        roles: Roles,
         rules: OrchestrationSettings,
         *,
         top_k: int,
-        min_relevance: float,
         whole_tokens: int = 0,
         embeds: str | None = None,
     ) -> None:
         self._knowledge = knowledge
+        self._roles = roles
         self._rules = rules
         self._top_k = top_k
-        self._min_relevance = min_relevance
         self._embeds = embeds
         # Without a model there is no prompt to put it into.
-        self._whole_tokens = whole_tokens if rules.answers == "model" else 0
+        self._whole_tokens = 0 if roles.answer[0] == RULE else whole_tokens
 
     async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
         """Make the query stand alone, and its words of time a filter.
 
-        A second time round, widen it: the whole conversation, whatever its time.
+        A second time round, widen it, whatever its time.
         """
-        turns = [m.content for m in state["question"].messages if m.role == "user"]
-        short = len(turns[-1].split()) < 4
-        again = state["rewrites"] > 0
-        take = len(turns) if again else 2 if short else 1
-        query = SearchQuery(
-            "\n".join(turns[-take:]), self._top_k, recent=state["decision"].volatile
-        )
-        zone = self._rules.zone(runtime.context.context.tenant)
-        span = await asyncio.to_thread(timespans.find, turns[-1], datetime.now(UTC), zone)
-        # What does not change is as true today as on the day it was written.
-        if span and query.recent and not again:
-            query = replace(query, since=span.start.timestamp(), until=_closed(span.end))
-        return {"query": query, "rewrites": state["rewrites"] + 1}
+        run, turns = runtime.context, state["question"].messages
+        vain = None
+        if state["rewrites"]:
+            vain = Vain(tuple(each.text for each in state["queries"]), state.get("missing", ""))
+        written = await self._roles.rewrite(run, turns, vain)
+        recent = state["decision"].volatile
+        zone = self._rules.zone(run.context.tenant)
+        asked = next(each.content for each in reversed(turns) if each.role == "user")
+        made = [
+            await search_query(
+                text,
+                # What the whole question says of time need not hold for each part of it.
+                (text,) if written.parts else (asked, text),
+                zone,
+                self._top_k,
+                recent=recent,
+                wide=vain is not None,
+            )
+            for text in written.queries
+        ]
+        return {
+            "query": replace(made[0], text=written.query),
+            "queries": tuple(made),
+            "rewrites": state["rewrites"] + 1,
+            "decision": known(run, state),
+        }
 
     async def retrieve(self, state: State, runtime: Runtime[Run]) -> State:
         """Take the whole base if it is small, else find chunks near the query."""
@@ -91,24 +111,33 @@ class KnowledgeNodes:
                 whole = await self._knowledge.whole(context, collection, self._whole_tokens)
                 if whole:
                     return {"chunks": whole, "found": whole, "whole": True, "error": None}
-            async with self._embedding(runtime.context, [state["query"].text]):
-                chunks = await self._knowledge.search(context, collection, state["query"])
+            found = await self._searched(runtime.context, collection, state["queries"])
         except NotFound:
             # Nothing was ever ingested: that is an answer, not a failure.
             return {"chunks": [], "found": [], "error": None}
         except TriviumError as error:
-            if state["road"] is Route.FRONTIER:
-                # It goes on without evidence, and says so.
+            before = state.get("chunks", [])
+            if state["road"] is Route.FRONTIER or before:
+                # It goes on with what there is, and says so.
                 runtime.context.degraded.append(reason("knowledge", error))
-            return {"chunks": [], "error": error}
+            return {"chunks": before, "error": None if before else error}
+        # What an earlier search found may answer beside it.
+        chunks = in_turn([found, state.get("chunks", [])])
         runtime.context.evidence = tuple(chunks)
         return {"chunks": chunks, "found": chunks or state.get("found", []), "error": None}
 
     async def grade(self, state: State, runtime: Runtime[Run]) -> State:
         """Keep the chunks that bear on the question."""
-        if state.get("whole") or not self._rules.grade:
-            return {}
-        return {"chunks": evidence.relevant(state["chunks"], self._min_relevance)}
+        chunks = state["chunks"]
+        if chunks and self._roles.grade and not state.get("whole"):
+            asked = state["query"].text
+            chunks = (await self._roles.grade(runtime.context, asked, chunks)).kept(chunks)
+        decision = known(runtime.context, state)
+        if {each.id for each in chunks} <= state.get("read", frozenset()):
+            # Whoever has read all of it in vain is not paid to do so again.
+            return {"chunks": chunks, "decision": decision}
+        readers = self._roles.readers(in_json=state["question"].in_json)
+        return {"chunks": chunks, "readers": readers, "decision": decision}
 
     async def quote(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by what the evidence says nearest to the question, if it is near enough."""
@@ -128,24 +157,36 @@ class KnowledgeNodes:
             {"trivium.quote.probability": likely, "trivium.quote.statements": len(chosen)}
         )
         if not chosen:
-            return {"chunks": []}
-        return self._cited(state, run, quoting.parts(chosen))
+            return self._in_vain(state)
+        text, citations = evidence.cite(quoting.parts(chosen))
+        text += self._dated(state, run, text, citations)
+        return said(run, question, text, citations)
 
-    async def verify(self, state: State, runtime: Runtime[Run]) -> State:
-        """Keep the sentences of a draft that a chunk supports, and cite it. JSON is kept whole."""
-        run, question, draft = runtime.context, state["question"], state["draft"]
-        if question.in_json:
-            citations = await asyncio.to_thread(evidence.of_json, draft, state["chunks"])
-            if citations is None:
-                return {"chunks": []}
-            run.emit(draft)
-            return {"text": draft, "citations": citations}
-        parts = await asyncio.to_thread(evidence.supported, draft, state["chunks"])
-        if not parts:
-            return {}
-        cut = state["finish_reason"]
-        done = self._cited(state, run, parts)
-        return {**done, "finish_reason": cut if cut == "length" else done["finish_reason"]}
+    async def reflect(self, state: State, runtime: Runtime[Run]) -> State:
+        """Repair or drop what the sources contradict, and say what they do not state."""
+        run = runtime.context
+        if state["question"].in_json:
+            return await self._checked_json(state, run)
+        sources = evidence.Sources(state["chunks"])
+        drafted = await self._settled(run, state["query"].text, state["drafted"], sources)
+        trace.get_current_span().set_attribute("trivium.draft.sentences", len(drafted.shown))
+        decision = known(run, state)
+        if not drafted.shown:
+            missing = drafted.missing
+            return {**self._in_vain(state), "missing": missing, "decision": decision}
+        text, citations = drafted.text, drafted.citations
+        if drafted.missing and _states_no_figure(drafted.missing, state, sources):
+            text += f" {drafted.missing}"
+        text += self._dated(state, run, text, citations)
+        kept, of_kept, why = bounded(state["question"], text, citations)
+        # What has left already was within the caller's bounds: the engine kept them.
+        left = state["drafted"].text
+        if len(kept) < len(left):
+            kept, of_kept = left, tuple(each for each in citations if each.end <= len(left))
+        cut = state["finish_reason"] == "length" or (why == "length" and len(kept) < len(text))
+        run.emit(kept[len(left) :])
+        ended: FinishReason = "length" if cut else "stop"
+        return {"text": kept, "citations": of_kept, "finish_reason": ended, "decision": decision}
 
     async def abstain(self, state: State, runtime: Runtime[Run]) -> State:
         """Nothing relevant was found: say so."""
@@ -163,23 +204,99 @@ class KnowledgeNodes:
         """Evidence: answer from it. None: search once more, more widely."""
         if state["road"] is Route.FRONTIER:
             return "frontier"
-        if not state["chunks"]:
-            return self._without_evidence(state)
-        # JSON is filled by a model, from the evidence: no quotation is JSON.
-        by_model = self._rules.answers == "model" or state["question"].in_json
-        return "answer" if by_model else "quote"
+        return _reader(state) if state["chunks"] and state["readers"] else self._next(state)
 
-    def after_verify(self, state: State) -> str:
-        """Of a draft without one supported sentence nothing is shown."""
+    def after_answer(self, state: State) -> str:
+        """A draft is looked at before it is the answer; without one the next reader is asked."""
+        if state["error"]:
+            return _reader(state) if state["readers"] else "detour"
+        return "end" if "text" in state else "reflect"
+
+    def after_reading(self, state: State) -> str:
+        """An answer is the end. None is as good as no evidence, unless a reader failed."""
         if "text" in state:
             return "end"
-        return self._without_evidence(state) if state["question"].in_json else "quote"
-
-    def after_quote(self, state: State) -> str:
-        """A quote is the end; none near enough is as good as no evidence."""
         if state["error"]:
             return "detour"
-        return "end" if "text" in state else self._without_evidence(state)
+        return self._next(state)
+
+    def _next(self, state: State) -> str:
+        """What is done where the evidence does not answer: search again, let another read it, or
+        go on without."""
+        if self._may_search_again(state):
+            return "rewrite"
+        if state["chunks"] and state["readers"]:
+            return _reader(state)
+        if state["decision"].stage == "fallback":
+            return "expert"
+        barred = Route.FRONTIER in state["decision"].barred
+        return "abstain" if barred or self._rules.without_evidence == "say so" else "escalate"
+
+    def _may_search_again(self, state: State) -> bool:
+        """Whether another search may find more. What a model has read is not looked for in the same
+        way again: only without the bounds of time, or by a query that a model words anew."""
+        if state["rewrites"] >= _SEARCHES or state.get("whole"):
+            return False
+        narrowed = any(each.since is not None for each in state["queries"])
+        return "read" not in state or narrowed or bool(self._roles.rewrite.models)
+
+    def _in_vain(self, state: State) -> State:
+        """The reader whose turn it is has found no answer."""
+        reader, *left = state["readers"]
+        if reader == RULE:
+            return {"readers": tuple(left)}
+        read = state.get("read", frozenset()) | {each.id for each in state["chunks"]}
+        return {"readers": tuple(left), "read": read}
+
+    async def _searched(
+        self, run: Run, collection: str, queries: Sequence[SearchQuery]
+    ) -> list[Chunk]:
+        """What the queries find together; what one of several could not is said.
+
+        Raises:
+            TriviumError: All of them failed.
+        """
+        async with self._embedding(run, [each.text for each in queries]):
+            found = await asyncio.gather(
+                *(self._knowledge.search(run.context, collection, each) for each in queries),
+                return_exceptions=True,
+            )
+        lists = [each for each in found if not isinstance(each, BaseException)]
+        failed = [each for each in found if isinstance(each, BaseException)]
+        for error in failed:
+            if not lists or not isinstance(error, TriviumError):
+                raise error
+            run.degraded.append(reason("knowledge", error))
+        return in_turn(lists)[: queries[0].k * min(len(lists), _PARTS_FACTOR)]
+
+    async def _checked_json(self, state: State, run: Run) -> State:
+        draft = state["draft"]
+        citations = await asyncio.to_thread(evidence.of_json, draft, state["chunks"])
+        if citations is None:
+            return self._in_vain(state)
+        run.emit(draft)
+        return {"text": draft, "citations": citations}
+
+    async def _settled(
+        self, run: Run, asked: str, drafted: Drafted, sources: evidence.Sources
+    ) -> Drafted:
+        """The draft, with what was contradicted repaired once, or dropped."""
+        broken = drafted.contradicted
+        if not broken:
+            return drafted
+        assert self._roles.reflect is not None
+        claims = await self._roles.repair(run, asked, broken, sources)
+        written = [each for each in claims if each.text]
+        found = await self._roles.reflect(run, asked, written, sources) if written else []
+        findings = iter(found)
+        return drafted.settled(
+            [(each, next(findings) if each.text else _DROPPED) for each in claims]
+        )
+
+    def _dated(self, state: State, run: Run, text: str, citations: Sequence[Citation]) -> str:
+        if not state["decision"].volatile:
+            return ""
+        return evidence.dated(text, citations, self._rules.zone(run.context.tenant))
 
     @asynccontextmanager
     async def _embedding(self, run: Run, texts: Sequence[str]) -> AsyncIterator[None]:
@@ -193,21 +310,6 @@ class KnowledgeNodes:
             bill.note(Delta(usage=Usage(estimated_tokens(texts))))
         run.beside.append(ModelCall(self._embeds, "embed", bill.usage))
 
-    def _without_evidence(self, state: State) -> str:
-        # A model has read what the first search found: it is not paid to do so again.
-        if state["rewrites"] < _SEARCHES and "draft" not in state:
-            return "rewrite"
-        if state["decision"].stage == "fallback":
-            return "expert"
-        barred = Route.FRONTIER in state["decision"].barred
-        return "abstain" if barred or self._rules.without_evidence == "say so" else "escalate"
-
-    def _cited(self, state: State, run: Run, parts: Sequence[tuple[str, Chunk]]) -> State:
-        text, citations = evidence.cite(parts)
-        if state["decision"].volatile:
-            text += evidence.dated(text, citations, self._rules.zone(run.context.tenant))
-        return said(run, state["question"], text, citations)
-
 
 def after_retrieve(state: State) -> str:
     """Reasoning goes on without evidence when there is no way to get it; facts cannot."""
@@ -216,16 +318,12 @@ def after_retrieve(state: State) -> str:
     return "frontier" if state["road"] is Route.FRONTIER else "detour"
 
 
-def after_answer(state: State) -> str:
-    """A draft is checked before it is shown."""
-    if state["error"]:
-        return "detour"
-    return "verify" if "draft" in state else "end"
+def _reader(state: State) -> str:
+    """The step of whoever answers next."""
+    return "quote" if state["readers"][0] == RULE else "answer"
 
 
-def _closed(end: datetime) -> float:
-    """What is written while the question is under way is still in a span that ends now."""
-    now = datetime.now(UTC)
-    return (
-        end + timedelta(minutes=1) if abs(now - end) < timedelta(minutes=1) else end
-    ).timestamp()
+def _states_no_figure(missing: str, state: State, sources: evidence.Sources) -> bool:
+    """Whether a sentence that is to say what is missing holds no figure of its own."""
+    known = sources.numbers | evidence.figures_of(state["question"].messages[-1].content)
+    return evidence.figures_of(missing) <= known

@@ -27,6 +27,7 @@ def instructed(
     *,
     first: bool = False,
     tools: bool = False,
+    json: bool = False,
     sources_as: Prompt = SHIPPED["sources"],
 ) -> tuple[Message, ...]:
     """A conversation with our instructions, and sources where there are any.
@@ -38,9 +39,10 @@ def instructed(
             ones begin with the same bytes, which an engine has in its prefix cache. Else they stand
             before the last question, and what was said earlier keeps its place.
         tools: Whether the model may call tools.
+        json: Whether its answer must be JSON.
         sources_as: How sources are told.
     """
-    ours = instructions.render(sources=bool(sources), tools=tools)
+    ours = instructions.render(sources=bool(sources), tools=tools, json=json)
     theirs = [m.content for m in messages if m.role in ("system", "developer")]
     rest = [m for m in messages if m.role not in ("system", "developer")]
     if sources:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from langgraph.runtime import Runtime
@@ -35,11 +36,15 @@ from serve_app.orchestration.calling import Calls
 from serve_app.orchestration.contracts import unanswered
 from serve_app.orchestration.deciding import Decider, barred
 from serve_app.orchestration.doubt import LOGPROBS, Doubt, InDoubt, overruled
+from serve_app.orchestration.drafting import Check, Drafting
 from serve_app.orchestration.messages import instructed
 from serve_app.orchestration.prompts import SHIPPED, Prompt
 from serve_app.orchestration.reply import Reply, send
+from serve_app.orchestration.roles.assigned import Roles
+from serve_app.orchestration.roles.claims import Claim
+from serve_app.orchestration.roles.reflecting import Finding
 from serve_app.orchestration.run import Adapters, Bill, Model, Question, Router, Run
-from serve_app.orchestration.state import State, reason
+from serve_app.orchestration.state import State, known, reason
 from serve_app.settings import DoubtSettings
 from serve_app.telemetry import tracing
 
@@ -55,7 +60,7 @@ class Nodes:
             place) and bound on the answer's tokens where the caller sets none, of expert and
             frontier.
         most: Of a road, the most tokens that a caller may ask for; else as in `models`.
-        verify: Hold drafts from evidence back until they are checked.
+        roles: Of the knowledge road.
         refuse: What does not fit into a limit is refused, rather than answered by another road.
         say_so: That facts cannot be looked up is said in an answer, rather than as an error.
         hedge_after_s: As `Calls` takes it, for the frontier.
@@ -72,7 +77,7 @@ class Nodes:
         models: Mapping[Route, tuple[Sequence[str], int]],
         fallbacks: detours.Fallbacks,
         most: Mapping[Route, int] | None = None,
-        verify: bool = True,
+        roles: Roles,
         refuse: bool = False,
         say_so: bool = False,
         hedge_after_s: float | None = None,
@@ -85,7 +90,7 @@ class Nodes:
         self._frontier = frontier
         self._models = models
         self._fallbacks = fallbacks
-        self._verify = verify
+        self._roles = roles
         self._refuse = refuse
         self._say_so = say_so
         self._most = most or {}
@@ -184,15 +189,51 @@ class Nodes:
         )
 
     async def answer(self, state: State, runtime: Runtime[Run]) -> State:
-        """Draft an answer from the evidence. Held back until it is verified, unless that is off."""
-        return await self._answer(
-            state,
-            runtime.context,
-            Route.EXPERT,
-            self._prompts["answer"],
-            state["chunks"],
-            hold=self._verify,
-        )
+        """Draft an answer from the evidence, by the model that is to read it.
+
+        What it says is shown sentence by sentence, as each is found supported. JSON is held back,
+        as it is right or wrong as a whole.
+        """
+        run, question, chunks = runtime.context, state["question"], state["chunks"]
+        road = Route(state["readers"][0])
+        if road is Route.FRONTIER and road in known(run, state).barred:
+            return self._unread(state, run, barred(road, question))
+        draft = partial(self._answer, state, run, road, self._prompts["answer"], chunks)
+        if question.in_json:
+            done = await draft(hold=self._roles.reflect is not None)
+        else:
+            check = self._check(run, state["query"].text, chunks)
+            show = run.emit if run.streaming else None
+            async with Drafting(check, len(chunks), show) as drafting:
+                done = await draft(hold=True, drafting=drafting)
+                if done["error"] is None:
+                    done["drafted"] = await drafting.close()
+        return done if done["error"] is None else self._unread(state, run, done["error"])
+
+    @staticmethod
+    def _unread(state: State, run: Run, error: TriviumError) -> State:
+        """A reader has failed: the next one reads, if there is one."""
+        reader, *left = state["readers"]
+        decision = known(run, state)
+        if left:
+            run.degraded.append(reason(f"answer-{reader}", error))
+        if isinstance(error, RoadBarred):
+            # The pin has met the evidence. It bars that model, and not the road it reads for.
+            decision = replace(decision, barred=tuple({*decision.barred, Route(reader)}))
+            run.decision = decision
+            error = Unavailable("a pin keeps the evidence from the model that was to read it")
+        return {"decision": decision, "readers": tuple(left), "error": error}
+
+    def _check(self, run: Run, asked: str, chunks: list[Chunk]) -> Check:
+        """What is said of sentences; where nobody reflects, that they are supported."""
+        sources, reflect = evidence.Sources(chunks), self._roles.reflect
+
+        async def check(claims: Sequence[Claim]) -> Sequence[Finding]:
+            if reflect:
+                return await reflect(run, asked, claims, sources)
+            return [Finding("supported", sources.supporter(each.text)) for each in claims]
+
+        return check
 
     async def detour(self, state: State, runtime: Runtime[Run]) -> State:
         """A road failed before its first byte: take the next one, and say why.
@@ -263,6 +304,7 @@ class Nodes:
         hold: bool = False,
         through: Through | None = None,
         doubt: Doubt | None = None,
+        drafting: Drafting | None = None,
     ) -> State:
         model = self._expert if road is Route.EXPERT else self._frontier
         names, usual = self._models[road]
@@ -273,6 +315,7 @@ class Nodes:
             sources or (),
             first=state.get("whole", False),
             tools="tools" in question.options,
+            json=question.in_json,
             sources_as=self._prompts["sources"],
         )
         generation = Generation(
@@ -289,15 +332,10 @@ class Nodes:
         )
         before, run.model = run.model, _named(names[0], release) if names else run.model
         purpose = "repair" if through and through.violations else instructions.name
-        span = {
-            "trivium.prompt.name": instructions.name,
-            "trivium.prompt.version": instructions.version,
-            "trivium.prompt.digest": instructions.digest,
-        }
         reply = Reply()
         bill: Bill | None = None
         calls = Calls(run, model, purpose, self._hedge_after_s if road is Route.FRONTIER else None)
-        with tracing.span(f"prompt {instructions.name}", span):
+        with tracing.span(f"prompt {instructions.name}", instructions.attributes):
             try:
                 async with aclosing(calls.steps(names, generation)) as steps:
                     async for bill, delta in steps:
@@ -306,6 +344,8 @@ class Nodes:
                         reply.take(delta)
                         if bill.overdrawn:
                             reply.finish_reason = "length"
+                        if drafting:
+                            drafting.take(delta.text)
                         for each in doubt.take(delta) if doubt else (delta,):
                             send(run, each, hold=hold)
                 for each in doubt.rest() if doubt else ():

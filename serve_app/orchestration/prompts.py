@@ -14,6 +14,7 @@ rendering it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -32,14 +33,16 @@ from serve_app.plain_data import validated, yaml_text
 _SUFFIX = ".md"
 
 # What each may be filled with. Instructions: whether sources, and whether tools, come with the
-# question.
+# question, and whether the answer must be JSON.
 _INSTRUCTIONS = [
-    {"sources": one, "tools": other} for one in (True, False) for other in (True, False)
+    {"sources": sources, "tools": tools, "json": json}
+    for sources, tools, json in itertools.product((True, False), repeat=3)
 ]
 _SOURCES = [Chunk("id", "document", "Title", "", text, None) for text in ("One.", "Another.")]
 _MARK = "0123456789ab"
 _VALUES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     **dict.fromkeys(("adapter", "answer", "expert", "frontier"), _INSTRUCTIONS),
+    **{name: [{}] for name in ("rewrite", "grade", "reflect", "repair")},
     "sources": [{"sources": _SOURCES, "mark": _MARK}],
 }
 
@@ -80,6 +83,15 @@ class Prompt:
     digest: str
     options: Mapping[str, Any]
     template: jinja2.Template
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What the trace of a call that is made with it says."""
+        return {
+            "trivium.prompt.name": self.name,
+            "trivium.prompt.version": self.version,
+            "trivium.prompt.digest": self.digest,
+        }
 
     def render(self, **values: Any) -> str:
         """Fill the template. Values are inserted as text and never read as template code."""
@@ -149,9 +161,10 @@ def _template(name: str, body: str, source: str) -> jinja2.Template:
     try:
         used = find_undeclared_variables(_environment.parse(body))
         if unknown := used - values:
+            known = f"is filled with {', '.join(sorted(values))}" if values else "has no variables"
             raise SettingsError(
                 f"{source}: {', '.join(sorted(unknown))} is not known; "
-                f"a prompt of this name is filled with {' and '.join(sorted(values))}"
+                f"a prompt of this name {known}"
             )
         template = _environment.from_string(body)
         filled = [template.render(**each) for each in _VALUES[name]]

@@ -17,7 +17,9 @@ from serve_app.domain import (
     ToolCall,
 )
 from serve_app.errors import FrontierNotConfigured, TriviumError
+from serve_app.orchestration.drafting import Drafted
 from serve_app.orchestration.run import Adapter, Question, Run
+from serve_app.settings import Filler
 
 
 class State(TypedDict, total=False):
@@ -25,7 +27,12 @@ class State(TypedDict, total=False):
 
     Attributes:
         road: The one being tried now.
+        queries: What was searched for, each by itself.
         found: What the last search that found anything found, before it was graded.
+        readers: Who may answer from the evidence, in order.
+        read: Ids of the chunks that one of them has answered from in vain.
+        drafted: An answer from the evidence whose sentences have been looked at.
+        missing: What a reader said that the evidence lacks.
         escalated: There is no evidence, and the frontier is asked instead.
         doubt: The mean log-probability of an answer that the expert doubted; it is not asked twice.
     """
@@ -35,11 +42,16 @@ class State(TypedDict, total=False):
     road: Route
     tried: tuple[Route, ...]
     query: SearchQuery
+    queries: tuple[SearchQuery, ...]
     rewrites: int
     found: list[Chunk]
     chunks: list[Chunk]
     whole: bool
+    readers: tuple[Filler, ...]
+    read: frozenset[str]
     draft: str
+    drafted: Drafted
+    missing: str
     text: str
     refusal: str
     declined: bool
@@ -56,6 +68,11 @@ class State(TypedDict, total=False):
 
 
 Node = Callable[[State, Runtime[Run]], Coroutine[Any, Any, State]]
+
+
+def known(run: Run, state: State) -> Decision:
+    """The decision, with the pins that a call has met since it was made."""
+    return run.decision or state["decision"]
 
 
 def reason(road: str, error: TriviumError) -> str:

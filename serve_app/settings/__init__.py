@@ -15,12 +15,17 @@ from serve_app.settings.frontier import (
 from serve_app.settings.gateway import ApiKey, GatewaySettings
 from serve_app.settings.ledger import LedgerSettings, LimitSettings
 from serve_app.settings.loading import from_args, from_text, load
+from serve_app.settings.orchestration import (
+    RULE,
+    DoubtSettings,
+    Filler,
+    OrchestrationSettings,
+    RoleSettings,
+)
 from serve_app.settings.sections import (
     BUNDLED,
-    DoubtSettings,
     ExpertSettings,
     LoraSettings,
-    OrchestrationSettings,
     RetrievalSettings,
     RouterSettings,
 )
@@ -30,10 +35,12 @@ __all__ = [
     "BUNDLED",
     "GROUP",
     "NAME",
+    "RULE",
     "ApiKey",
     "CircuitSettings",
     "DoubtSettings",
     "ExpertSettings",
+    "Filler",
     "FrontierSettings",
     "GatewaySettings",
     "LedgerSettings",
@@ -42,6 +49,7 @@ __all__ = [
     "MaskSettings",
     "OrchestrationSettings",
     "RetrievalSettings",
+    "RoleSettings",
     "RouterSettings",
     "Scaling",
     "Settings",

@@ -7,10 +7,8 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
     Field,
     SecretStr,
     field_validator,
@@ -427,95 +425,6 @@ class RetrievalSettings(Section):
                 "set milvus_uri to a server, e.g. http://milvus:19530, to scale out"
             )
         return self
-
-
-def _zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is no time zone; one looks like Europe/Oslo") from error
-    return name
-
-
-TimeZone = Annotated[str, AfterValidator(_zone)]
-
-
-class DoubtSettings(Section):
-    """When the expert's answer is left to the frontier because its own model doubts it.
-
-    Answers through an adapter, in JSON, or by name are never.
-
-    Attributes:
-        below: Mean log-probability of the first tokens, below which the answer is doubted.
-        tokens: How many are looked at. They are held back until then.
-        within_s: For no longer than this after the first one, doubted or not.
-    """
-
-    below: float = Field(lt=0)
-    tokens: int = Field(default=16, ge=1)
-    within_s: Seconds = 1.0
-
-
-class OrchestrationSettings(Section):
-    """How the roads work together.
-
-    Attributes:
-        doubt: When the expert's own doubt sends a question on to the frontier, where that may
-            stand in for it. Unset: never.
-        fallbacks: Which road answers when another cannot, tried in order, before the first byte.
-            Where the question needs facts, the knowledge road stands in instead of the expert.
-        prompts: One's own in place of those that come along (`serve_app/orchestration/prompts`): a
-            folder of files in their format, or the texts by name.
-        grade: Leave out chunks that hardly bear on the question; off, all that was found is used.
-        answers: Who answers from evidence: the expert's model, or a rule that quotes it. A quote
-            costs no tokens, and beats a model that is too small to be trusted with facts.
-        verify: Keep only sentences of the model that a chunk supports; with none left, quote.
-        min_quote: Least probability that what is quoted holds the answer.
-        without_evidence: What is done when nothing relevant was found, twice: say that the
-            knowledge base does not say, or ask the frontier, with whatever there was.
-        without_knowledge: What is done when facts cannot be looked up and nobody else may answer:
-            503, or a sentence that says so.
-        time_zone: What "yesterday" means, for tenants without one of their own in `time_zones`.
-    """
-
-    fallbacks: dict[Route, tuple[Route, ...]] = Field(
-        default={
-            Route.EXPERT: (Route.FRONTIER,),
-            Route.KNOWLEDGE: (Route.FRONTIER,),
-            Route.FRONTIER: (Route.EXPERT,),
-        }
-    )
-    doubt: DoubtSettings | None = None
-    prompts: dict[str, str] | Path | None = None
-    grade: bool = True
-    answers: Literal["model", "quote"] = "model"
-    verify: bool = True
-    min_quote: float = Field(default=0.25, ge=0, le=1)
-    without_evidence: Literal["say so", "frontier"] = "say so"
-    without_knowledge: Literal["unavailable", "say so"] = "unavailable"
-    time_zone: TimeZone = "UTC"
-    time_zones: dict[str, TimeZone] = Field(default_factory=dict)
-
-    @field_validator("fallbacks")
-    @classmethod
-    def _facts_are_not_invented(
-        cls, value: dict[Route, tuple[Route, ...]]
-    ) -> dict[Route, tuple[Route, ...]]:
-        if Route.EXPERT in value.get(Route.KNOWLEDGE, ()):
-            raise ValueError(
-                "knowledge must not fall back to expert: its model knows none of the facts and "
-                "would invent them; leave expert out of fallbacks.knowledge"
-            )
-        return value
-
-    def resolved(self, root: Path) -> OrchestrationSettings:
-        """The same with a relative path made absolute against `root`."""
-        own = self.prompts
-        return self.model_copy(update={"prompts": root / own if isinstance(own, Path) else own})
-
-    def zone(self, tenant: str) -> ZoneInfo:
-        """Where a tenant's days begin."""
-        return ZoneInfo(self.time_zones.get(tenant, self.time_zone))
 
 
 class TelemetrySettings(Section):

@@ -21,9 +21,9 @@ from serve_app.plain_data import json_text
 from serve_app.settings.frontier import FrontierSettings
 from serve_app.settings.gateway import GatewaySettings
 from serve_app.settings.ledger import LedgerSettings
+from serve_app.settings.orchestration import OrchestrationSettings
 from serve_app.settings.sections import (
     ExpertSettings,
-    OrchestrationSettings,
     RetrievalSettings,
     RouterSettings,
     TelemetrySettings,

@@ -35,6 +35,8 @@ from serve_app.handles import Remote
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
+from serve_app.orchestration.prompts import load_prompts
+from serve_app.orchestration.roles.assigned import Roles
 from serve_app.orchestration.run import Question
 from serve_app.pins import Pin
 from serve_app.router.heads import SHIPPED, Heads, Signals
@@ -43,10 +45,11 @@ from serve_app.router.policy import DEFAULT, Policy, parse_policy
 from serve_app.router.policy import pins as pins_of
 from serve_app.router.turns import Turns
 from serve_app.router.value import Known, prices
-from serve_app.settings import OrchestrationSettings, Settings
+from serve_app.settings import OrchestrationSettings, RoleSettings, Settings
 from tests.fixtures import (
     EXPERT,
     FRONTIER,
+    MIN_RELEVANCE,
     FixedKnowledge,
     Free,
     InProcess,
@@ -179,6 +182,14 @@ class Deciding:
         return made
 
 
+# Who thinks on the knowledge road. A model that is no good for it is asked all the same.
+ROLES: tuple[dict[str, Any], ...] = (
+    {},
+    {"rewrite": ["frontier"], "grade": ["frontier"], "reflect": ["frontier"]},
+    {"answer": ["frontier", "expert", "rule"], "reflect": ["expert", "rule"]},
+)
+
+
 class Roads:
     """All roads, with one door to providers. What varies is set for each question."""
 
@@ -188,6 +199,13 @@ class Roads:
         self.knowledge = FixedKnowledge()
         deciding: Any = InProcess(Deciding(policy, self.dice))
         rules = OrchestrationSettings(without_evidence="frontier" if number % 2 else "say so")
+        prompts = load_prompts()
+        roles = Roles.of(
+            RoleSettings.model_validate(ROLES[number % len(ROLES)]),
+            {Route.EXPERT: (self.expert, [EXPERT]), Route.FRONTIER: (door, [FRONTIER] * models)},
+            prompts,
+            MIN_RELEVANCE,
+        )
         self.orchestrator = Orchestrator(
             Nodes(
                 RemoteRouter(Remote(deciding, "router", 5.0), 1, 8, EXPERT, "default"),
@@ -197,15 +215,16 @@ class Roads:
                     Route.EXPERT: ([EXPERT], 64),
                     Route.FRONTIER: ([FRONTIER] * models, 64),
                 },
+                roles=roles,
                 fallbacks={road: tuple(r for r in Route if r is not road) for road in Route},
                 hedge_after_s=0.001 if number % 2 else None,
             ),
             KnowledgeNodes(
                 self.knowledge,
+                roles,
                 rules,
                 top_k=4,
-                min_relevance=0.04,
-                whole_tokens=1000 if number % 3 == 0 else 0,
+                whole_tokens=1000 if number % 2 == 0 else 0,
             ),
         )
 

@@ -25,7 +25,15 @@ from serve_app.errors import (
     UnprocessableDocument,
 )
 from serve_app.gateway.schema import MODELS
-from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
+from tests.fixtures import (
+    QUOTES,
+    FixedKnowledge,
+    FixedRouter,
+    House,
+    ScriptedModel,
+    chunk,
+    decision,
+)
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -116,7 +124,7 @@ async def test_quote_costs_what_finding_it_does_and_names_no_model() -> None:
     house = House(
         router=FixedRouter(decision(Route.KNOWLEDGE)),
         knowledge=FixedKnowledge([SOURCE]),
-        answers="quote",
+        roles=QUOTES,
     )
     response = await send(house, "POST", CHAT, json={"messages": TURNS})
     usage = response.json()["usage"]

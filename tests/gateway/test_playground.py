@@ -23,7 +23,15 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from serve_app.domain import Chunk, Delta, RequestContext, Route, SearchQuery
 from serve_app.ledger.tables import SERVED, answers
-from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
+from tests.fixtures import (
+    QUOTES,
+    FixedKnowledge,
+    FixedRouter,
+    House,
+    ScriptedModel,
+    chunk,
+    decision,
+)
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -57,7 +65,7 @@ def house() -> House:
     return House(
         router=FixedRouter(decision(Route.KNOWLEDGE)),
         knowledge=Hostile([chunk(MARKUP[0])]),
-        answers="quote",
+        roles=QUOTES,
     )
 
 

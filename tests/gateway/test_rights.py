@@ -62,7 +62,7 @@ GROUPS_IN_ORDER = list(GROUPS)
 class World:
     """A house with and one without the document, under the same keys."""
 
-    def __init__(self, knowledge: LocalKnowledge, answers: str, whole_tokens: int) -> None:
+    def __init__(self, knowledge: LocalKnowledge, readers: str, whole_tokens: int) -> None:
         keys = [
             {
                 "name": f"key {number}",
@@ -78,7 +78,7 @@ class World:
             knowledge=knowledge,
             expert=ScriptedModel(f"The code of the vault is {SECRET}."),
             frontier=ScriptedModel("No idea."),
-            answers=answers,
+            roles={"answer": readers.split()},
             whole_tokens=whole_tokens,
             min_quote=0.0,
         )
@@ -149,14 +149,16 @@ async def test_who_may_read_it_does(knowledge: LocalKnowledge, who: str) -> None
     assert SECRET in repr(await world.ask(who, "POST", "/v1/collections/with/search", body))
 
 
-@pytest.mark.parametrize(("answers", "whole"), [("quote", 0), ("model", 0), ("model", 10_000)])
+@pytest.mark.parametrize(
+    ("readers", "whole"), [("rule", 0), ("expert rule", 0), ("expert rule", 10_000)]
+)
 async def test_answers_are_made_of_what_the_asker_may_read(
-    knowledge: LocalKnowledge, answers: str, whole: int
+    knowledge: LocalKnowledge, readers: str, whole: int
 ) -> None:
     """Whoever asks first: sizes and prompts that are kept are kept apart."""
     for first, second in itertools.permutations(["hr", "sales"]):
         for who in (first, second):
-            world = World(knowledge, answers, whole)
+            world = World(knowledge, readers, whole)
             told = await world.ask(
                 who, "POST", "/v1/chat/completions", {**CHAT, "collection": "with"}
             )

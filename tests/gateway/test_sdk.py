@@ -23,7 +23,15 @@ from serve_app.errors import (
     UnprocessableDocument,
 )
 from serve_app.orchestration.knowledge import NOT_FOUND
-from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
+from tests.fixtures import (
+    QUOTES,
+    FixedKnowledge,
+    FixedRouter,
+    House,
+    ScriptedModel,
+    chunk,
+    decision,
+)
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 
@@ -203,7 +211,7 @@ async def test_refusal_is_one_for_the_sdk_and_no_success() -> None:
 async def test_facts_by_a_schema_are_parsed_or_refused() -> None:
     found = chunk("Customers may return goods within 30 days.", "returns")
     house = House(
-        knowledge=FixedKnowledge([found]), expert=ScriptedModel('{"days": 30}'), answers="quote"
+        knowledge=FixedKnowledge([found]), expert=ScriptedModel('{"days": 30}'), roles=QUOTES
     )
     async with sdk_of(house) as client:
         for expected, refusal in ((Day(days=30), None), (None, NOT_FOUND)):

@@ -22,6 +22,7 @@ from tests.fixtures import (
     EMBEDS,
     EXPERT,
     FRONTIER,
+    QUOTES,
     FixedKnowledge,
     FixedRouter,
     House,
@@ -75,7 +76,7 @@ async def test_an_answer_has_a_row_with_who_what_and_how_much() -> None:
 async def test_finding_evidence_has_its_price() -> None:
     found = FixedKnowledge([chunk("Goods may be returned within 30 days.")])
     router = FixedRouter(decision(Route.KNOWLEDGE))
-    house = House(router=router, knowledge=found, answers="quote")
+    house = House(router=router, knowledge=found, roles=QUOTES)
     async with client_of(house) as client:
         answer = (await client.post(CHAT, json=WHY)).json()
     calls = await rows(house, tables.calls)

@@ -103,10 +103,12 @@ async def server(
     return RetrieverServer({"retrieval": settings}, models.embedding_models(), unread, None)
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=["quote", "model"])
+@pytest_asyncio.fixture(loop_scope="module", params=["rule", "expert rule"])
 async def world(request: pytest.FixtureRequest, server: RetrieverServer) -> AsyncIterator[World]:
     """Red has a vault and a document of its own; blue has a vault of the same name."""
-    world = World(server, answers=request.param, without_evidence="frontier", min_quote=0.0)
+    world = World(
+        server, roles={"answer": request.param.split()}, without_evidence="frontier", min_quote=0.0
+    )
     red = [
         {
             "id": "vault",

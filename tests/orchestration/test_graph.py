@@ -27,6 +27,7 @@ from serve_app.orchestration.run import Question
 from tests.fixtures import (
     EXPERT,
     FRONTIER,
+    QUOTES,
     FixedKnowledge,
     FixedRouter,
     Free,
@@ -134,7 +135,7 @@ async def test_empty_draft_is_replaced_by_a_quote() -> None:
 
 async def test_draft_is_streamed_and_cited_when_verification_is_off() -> None:
     draft = ScriptedModel("Return goods within 30 days. ", "Elephants fly.")
-    house = knowledge([RETURNS], expert=draft, verify=False)
+    house = knowledge([RETURNS], expert=draft, roles={"reflect": ()})
     answer = await ask(house)
     assert answer.text == "Return goods within 30 days. Elephants fly."
     (citation,) = answer.citations
@@ -153,7 +154,7 @@ async def test_nothing_relevant_is_searched_once_more_more_widely_then_admitted(
     assert (answer.citations, answer.calls) == ((), ())
     assert house.knowledge.queries == [
         "How long may I bring it back?",
-        "I bought a tent.\nHow long may I bring it back?",
+        "How long may I bring it back?\nI bought a tent.",
     ]
 
 
@@ -167,7 +168,7 @@ async def test_short_follow_up_is_searched_with_the_turn_before() -> None:
     turns = (Message("user", "How long for returns?"), Message("user", "And tents?"))
     house = knowledge([RETURNS])
     await ask(house, question(messages=turns))
-    assert house.knowledge.queries == ["How long for returns?\nAnd tents?"]
+    assert house.knowledge.queries == ["And tents?\nHow long for returns?"]
 
 
 async def test_collection_that_was_never_filled_is_an_answer_not_a_failure() -> None:
@@ -222,7 +223,7 @@ def unreached(route: Route | None, **more: Any) -> House:
     )
 
 
-@pytest.mark.parametrize("answers", ["quote", "model"])
+@pytest.mark.parametrize("reader", ["rule", "expert"])
 @pytest.mark.parametrize("down", [DOWN, DeadlineExceeded("too late"), InternalError("broken")])
 @pytest.mark.parametrize(
     ("pinned", "route"),
@@ -235,9 +236,9 @@ def unreached(route: Route | None, **more: Any) -> House:
     ],
 )
 async def test_facts_that_cannot_be_looked_up_are_never_invented(
-    pinned: Route | None, route: Route, down: TriviumError, answers: str
+    pinned: Route | None, route: Route, down: TriviumError, reader: str
 ) -> None:
-    house = unreached(route, answers=answers)
+    house = unreached(route, roles={"answer": [reader]})
     house.knowledge.results = [down]
     with pytest.raises(KnowledgeUnavailable, match="cannot be looked up now") as caught:
         await ask(house, question(pinned=pinned))
@@ -255,7 +256,7 @@ async def test_facts_that_cannot_be_looked_up_may_be_admitted_in_a_sentence() ->
 
 
 async def test_facts_are_looked_up_where_the_frontier_cannot_reason_over_them() -> None:
-    house = unreached(Route.FRONTIER, answers="quote")
+    house = unreached(Route.FRONTIER, roles=QUOTES)
     house.knowledge.results = [[RETURNS]]
     answer = await ask(house, question("May customers return goods?"))
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
@@ -277,12 +278,28 @@ async def test_full_knowledge_road_is_told_as_it_is() -> None:
         await ask(house)
 
 
-async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier() -> None:
+async def test_expert_that_fails_on_evidence_hands_it_to_the_rule() -> None:
+    house = knowledge([RETURNS], expert=ScriptedModel(DOWN))
+    answer = await ask(house)
+    assert answer.text == f"Policy: {RETURNS.text}"
+    assert answer.degraded == ("answer-expert-service-unavailable",)
+    assert house.frontier.asked == []
+
+
+@pytest.mark.parametrize("readers", [("expert",), ("expert", "rule")])
+async def test_expert_that_fails_on_evidence_hands_it_to_the_frontier(
+    readers: tuple[str, ...],
+) -> None:
+    """Where no rule may stand in, or finds nothing near enough to quote."""
     house = knowledge(
-        [RETURNS], expert=ScriptedModel(DOWN), frontier=ScriptedModel("Within 30 days.")
+        [RETURNS],
+        expert=ScriptedModel(DOWN),
+        frontier=ScriptedModel("Within 30 days."),
+        roles={"answer": readers},
+        min_quote=1.0,
     )
     answer = await ask(house)
-    assert answer.degraded == ("knowledge-service-unavailable",)
+    assert answer.degraded[-1] == "knowledge-service-unavailable"
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
 
 
@@ -414,7 +431,7 @@ async def test_nothing_leaves_the_house_while_the_router_is_down(pinned: Route |
 
 
 async def test_without_a_router_what_the_base_knows_is_looked_up() -> None:
-    house = House(router=FixedRouter(DOWN), knowledge=FixedKnowledge([RETURNS]), answers="quote")
+    house = House(router=FixedRouter(DOWN), knowledge=FixedKnowledge([RETURNS]), roles=QUOTES)
     answer = await ask(house, question("May customers return goods?"))
     assert [citation.chunk for citation in answer.citations] == [RETURNS]
     assert answer.degraded == ("router-service-unavailable",)
@@ -546,7 +563,7 @@ async def test_questions_at_once_do_not_mix() -> None:
 def test_diagram_names_every_step() -> None:
     drawn = graph.diagram()
     for name in (
-        "decide rewrite retrieve grade expert frontier answer verify quote abstain escalate detour"
+        "decide rewrite retrieve grade expert frontier answer reflect quote abstain escalate detour"
     ).split():
         assert f"\t{name}(" in drawn
         assert f"{name} -" in drawn or f"{name};" in drawn

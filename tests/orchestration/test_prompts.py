@@ -16,20 +16,26 @@ from tests.conftest import ROOT
 from tests.fixtures import FixedRouter, Free, House, chunk, context, decision, question
 
 INSTRUCTIONS = ("adapter", "answer", "expert", "frontier")
+ROLES = ("rewrite", "grade", "reflect", "repair")
 OWN = "---\nversion: acme-2\noptions: { temperature: 0.7 }\n---\nYou write for Acme.\n"
 
 
-@pytest.mark.parametrize("name", ["answer", "expert", "frontier"])
+@pytest.mark.parametrize("name", ["answer", "expert", "frontier", *ROLES])
 def test_every_prompt_says_something(name: str) -> None:
     assert SHIPPED[name].name == name
     assert int(SHIPPED[name].version) >= 1
-    assert SHIPPED[name].render(sources=False, tools=False)
+    assert SHIPPED[name].render(sources=False, tools=False, json=False)
 
 
 def test_no_prompt_that_comes_along_speaks_of_a_company_or_a_language() -> None:
-    for name in INSTRUCTIONS:
-        text = SHIPPED[name].render(sources=True, tools=False)
+    for name in (*INSTRUCTIONS, *ROLES):
+        text = SHIPPED[name].render(sources=True, tools=False, json=False)
         assert not {"company", "English"} & set(text.split())
+
+
+def test_answer_in_json_is_not_asked_for_marks() -> None:
+    assert "[1]" in SHIPPED["answer"].render(sources=True, tools=False, json=False)
+    assert "[1]" not in SHIPPED["answer"].render(sources=True, tools=False, json=True)
 
 
 def test_calls_of_tools_are_not_told_to_reason_step_by_step() -> None:
@@ -79,7 +85,7 @@ def test_a_folder_takes_the_place_of_what_it_names(tmp_path: Path) -> None:
         (
             "expert",
             "---\nversion: 1\n---\n{{ compny }}",
-            "compny is not known; .* sources and tool",
+            "compny is not known; .* json, sources, tool",
         ),
         ("expert", "---\nversion: 1\n---\na\n{% if sources %}", "line 2 of the template"),
         ("expert", "---\nversion: 1\n---\n{% if not tools %}{{ sources.x }}{% endif %}", "filled"),

@@ -21,7 +21,7 @@ from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.settings import RetrievalSettings
-from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision, unread
+from tests.fixtures import QUOTES, FixedRouter, House, InProcess, ScriptedModel, decision, unread
 
 pytestmark = [
     pytest.mark.usefixtures("clean_environment"),
@@ -117,7 +117,7 @@ async def test_questions_are_answered_while_milvus_is_dead_and_looked_up_when_it
             knowledge=RemoteKnowledge(Remote(server, "knowledge", settings.timeout_s)),
             frontier=ScriptedModel(GUESS),
             gateway={"request_timeout_s": DEADLINE_S},
-            answers="quote",
+            roles=QUOTES,
         )
         transport = httpx.ASGITransport(house.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
