@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -84,13 +84,17 @@ class Sketch:
         return cls("", 0, none, none, np.zeros(0, np.uint64), none, np.zeros((0, 0), np.float16))
 
     def with_texts(
-        self, documents: Iterable[tuple[str, Sequence[str]]], model: VectorModel
+        self,
+        documents: Iterable[tuple[str, Sequence[str]]],
+        model: VectorModel,
+        known: Sketch | None = None,
     ) -> Self:
         """The sketch of what it was made of and of more.
 
         Args:
             documents: Names, and the texts of each.
             model: That of the sketch, if there is anything in it.
+            known: Another, whose vectors are taken for texts that it has too.
         """
         found, blocks, texts = [self.hashes], [self.blocks], 0
         counts = [self.counts]
@@ -110,7 +114,8 @@ class Sketch:
         joined = np.zeros(len(hashes), np.uint64)
         np.bitwise_or.at(joined, where, np.concatenate(blocks))
         kept = slice(None) if len(hashes) <= MOST_WORDS else summed > 1
-        sampled, vectors = self._sampled(sample, model)
+        made = known.vectors_of(sample) if known and known.model == model.version else {}
+        sampled, vectors = self._sampled(sample, made, model)
         return type(self)(
             model.version,
             self.texts + texts,
@@ -121,15 +126,24 @@ class Sketch:
             vectors,
         )
 
+    def vectors_of(self, texts: Container[int]) -> dict[int, npt.NDArray[np.float16]]:
+        """Those of texts, by their hashes, that it has."""
+        pairs = zip(self.sampled.tolist(), self.vectors, strict=True)
+        return {number: vector for number, vector in pairs if number in texts}
+
     def _sampled(
-        self, new: dict[int, str], model: VectorModel
+        self,
+        new: dict[int, str],
+        made: dict[int, npt.NDArray[np.float16]],
+        model: VectorModel,
     ) -> tuple[Hashes, npt.NDArray[np.float16]]:
-        old = dict(zip(self.sampled.tolist(), self.vectors, strict=True))
-        chosen = sorted({*old, *new})[:SAMPLES]
-        if fresh := [number for number in chosen if number not in old]:
-            made = model.embed([new[number] for number in fresh])
-            old |= dict(zip(fresh, made.astype(np.float16), strict=True))
-        vectors = np.stack([old[number] for number in chosen]) if chosen else self.vectors
+        own = dict(zip(self.sampled.tolist(), self.vectors, strict=True))
+        chosen = sorted({*own, *new})[:SAMPLES]
+        found = made | own
+        if fresh := [number for number in chosen if number not in found]:
+            vectors = model.embed([new[number] for number in fresh])
+            found |= dict(zip(fresh, vectors.astype(np.float16), strict=True))
+        vectors = np.stack([found[number] for number in chosen]) if chosen else self.vectors
         return np.array(chosen, np.uint32), vectors
 
     @property

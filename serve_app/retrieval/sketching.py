@@ -81,39 +81,54 @@ class Sketcher:
 
     async def _sketched(self, due: Due, index: Index, before: Drawn) -> tuple[Sketch, int]:
         page = await self.registry.documents.page(due.collection, due.tenant, "", _FEW + 1)
-        if before.content is None or before.model != self.model.version or len(page) <= _FEW:
-            return await self._anew(due, index), 0
-        sketch, stale = Sketch.from_bytes(before.content), before.stale
+        known = self._known(before)
+        if known is None or len(page) <= _FEW:
+            return await self._anew(due, index, known), 0
+        sketch, stale = known, before.stale
         after, texts = (before.drawn_to, ""), sketch.texts
         while entries := await self.registry.sketches.changes(due, after, _PAGE):
             after = (entries[-1].updated_at, entries[-1].key)
             # What it holds of those that it has seen before is of what they were.
             stale += sum(each.created_at <= before.kept_at for each in entries)
             if stale > _STALE * texts:
-                return await self._anew(due, index), 0
+                return await self._anew(due, index, known), 0
             open_to_all = [e.key for e in entries if e.state == "in" and not e.facts.allow]
             copies = await self.registry.documents.copies(index.name, open_to_all)
             sketch = await self._added(sketch, due, index, list(copies.values()))
         return sketch, stale
 
-    async def _anew(self, due: Due, index: Index) -> Sketch:
+    def _known(self, before: Drawn) -> Sketch | None:
+        """The sketch that there is, if it is of this model and can be read."""
+        if before.content is None or before.model != self.model.version:
+            return None
+        try:
+            return Sketch.from_bytes(before.content)
+        except ValueError:
+            return None
+
+    async def _anew(self, due: Due, index: Index, known: Sketch | None) -> Sketch:
         sketch, after = Sketch.empty(), ""
         while page := await self.registry.documents.in_force(
             due.collection, index.name, due.tenant, time.time(), after, _PAGE, ()
         ):
             after = page[-1][0]
-            sketch = await self._added(sketch, due, index, [copy for _, copy in page])
+            sketch = await self._added(sketch, due, index, [copy for _, copy in page], known)
         return sketch
 
     async def _added(
-        self, sketch: Sketch, due: Due, index: Index, copies: Sequence[Copy]
+        self,
+        sketch: Sketch,
+        due: Due,
+        index: Index,
+        copies: Sequence[Copy],
+        known: Sketch | None = None,
     ) -> Sketch:
         keys = [key for each in copies for key in row_ids(each.key, each.version, each.chunks)]
         hits = await self.store.chunks(index, Reader(due.tenant, ()), keys)
         documents: dict[str, list[str]] = {}
         for hit in hits:
             documents.setdefault(hit.chunk.document_id, []).append(_text(hit.chunk))
-        return await asyncio.to_thread(sketch.with_texts, documents.items(), self.model)
+        return await asyncio.to_thread(sketch.with_texts, documents.items(), self.model, known)
 
 
 def _text(chunk: Chunk) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from serve_app.domain import Document
@@ -13,7 +15,8 @@ from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Retriever
 from serve_app.retrieval.sketching import Sketcher
 from serve_app.retrieval.store import MilvusStore
-from serve_app.sketches import Sketch, words
+from serve_app.router.encoder import Floats
+from serve_app.sketches import Sketch, VectorModel, words
 from tests.fixtures import unread
 
 pytestmark = [
@@ -50,6 +53,30 @@ async def test_documents_that_come_and_go_change_what_a_base_speaks_of(
     assert not has(later, "zorbium")
     await retriever.delete(collection, "red", "a")
     assert not (await drawn(sketcher, collection)).texts
+
+
+async def test_a_base_that_is_drawn_anew_reads_only_what_is_new(
+    sketcher: Sketcher, retriever: Retriever, collection: str
+) -> None:
+    """A feed of one figure every few seconds must not have a whole handbook encoded each time."""
+    read: list[str] = []
+
+    def embed(texts: Sequence[str]) -> Floats:
+        read.extend(texts)
+        return np.stack([np.full(2, len(text), np.float32) for text in texts])
+
+    counting = Sketcher(sketcher.store, sketcher.registry, VectorModel("counting", embed))
+    documents = [Document(name, name, f"{name} keeps rain out.") for name in "abcdef"]
+    await retriever.ingest(collection, "red", documents)
+    before = await drawn(counting, collection)
+    read.clear()
+    await retriever.ingest(collection, "red", [Document("a", "a", "Canvas.")])
+    after = await drawn(counting, collection)
+    assert read == ["a\nCanvas."]
+    assert (len(before.sampled), len(after.sampled)) == (6, 6)
+    gone = dict(zip(before.sampled.tolist(), before.vectors.tolist(), strict=True))
+    kept = dict(zip(after.sampled.tolist(), after.vectors.tolist(), strict=True))
+    assert sum(gone.get(number) == vector for number, vector in kept.items()) == 5
 
 
 async def test_what_is_for_some_groups_alone_is_not_told(
