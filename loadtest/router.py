@@ -346,9 +346,12 @@ for line in sys.stdin:
 """
 
 
+# Each checkout starts Ray as its own stack does.
 _SERVE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
+from serve_app.cli import local
+os.environ.update(local.RAY_ENVIRONMENT, RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP="1")
 from loadtest import router
 router.TEST, router.CALLERS = Path(sys.argv[1]), (32,)
 found = router.through_serve(None{told})
@@ -374,12 +377,7 @@ def serve_in_turns(
                 done = subprocess.run(
                     _code(_SERVE, each, base=base),
                     cwd=each,
-                    env={
-                        **os.environ,
-                        **local.RAY_ENVIRONMENT,
-                        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
-                        "PYTHONPATH": str(each.resolve()),
-                    },
+                    env={**os.environ, "PYTHONPATH": str(each.resolve())},
                     capture_output=True,
                     text=True,
                     check=False,
