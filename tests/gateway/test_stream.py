@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import Message as AsgiMessage
 
-from serve_app.domain import Route, Usage
+from serve_app.domain import Delta, Generation, RequestContext, Route, Usage
 from serve_app.errors import FrontierNotConfigured, InvalidRequest, Unavailable
 from tests.fixtures import FixedKnowledge, FixedRouter, House, ScriptedModel, chunk, decision
 
@@ -248,6 +248,44 @@ async def test_headers_do_not_wait_for_a_silent_model_and_the_last_chunk_tells_t
     told = events[-1]["trivium"]
     assert (told["route"], told["degraded"]) == ("expert", "expert-service-unavailable")
     assert told["model"] == "large"
+
+
+async def test_what_could_not_be_done_behind_the_first_sentence_is_told_in_the_last_chunk() -> None:
+    """Its headers have left by then."""
+    go_on = asyncio.Event()
+
+    class Reading(ScriptedModel):
+        async def generate(
+            self, context: RequestContext, generation: Generation
+        ) -> AsyncGenerator[Delta]:
+            if "response_format" in generation.options:
+                raise Unavailable("it repairs nothing")
+            yield Delta("Goods may be returned within 30 days. Opened", usage=Usage(10, 8))
+            await go_on.wait()
+            yield Delta(" goods may be returned.", finish_reason="stop", usage=Usage(10, 12))
+
+    sources = [
+        chunk("Goods may be returned within 30 days."),
+        chunk("Opened goods may not be returned.", "opened"),
+    ]
+    client = Client(
+        House(
+            router=FixedRouter(decision(Route.KNOWLEDGE)),
+            knowledge=FixedKnowledge(sources),
+            expert=Reading(),
+        )
+    )
+    await client.until(b"30 days.")
+    assert not any(name == b"x-trivium-degraded" for name, _ in client.sent[0]["headers"])
+    go_on.set()
+    await client.until(b"data: [DONE]\n\n")
+    await client.task
+    *_, last = [
+        json.loads(line.removeprefix("data: "))
+        for line in client.received.decode().split("\n")
+        if line.startswith("data: {")
+    ]
+    assert last["trivium"]["degraded"] == "repair-expert-service-unavailable"
 
 
 async def test_an_error_after_early_headers_is_an_event() -> None:
