@@ -8,6 +8,7 @@ if one grows faster than its text.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import math
@@ -25,7 +26,10 @@ from serve_app import models
 from serve_app.domain import Chunk, Document, Generation, Message, Route
 from serve_app.frontier.masking import Masker, Restored
 from serve_app.orchestration import evidence, quoting, timespans
+from serve_app.orchestration.drafting import Drafting
 from serve_app.orchestration.messages import told
+from serve_app.orchestration.roles.claims import Claim
+from serve_app.orchestration.roles.reflecting import Finding, found_by_rule
 from serve_app.pins import Pin, carried, find
 from serve_app.retrieval import formats, index
 from serve_app.retrieval.embedder import Tokens
@@ -73,6 +77,9 @@ WRITTEN: dict[str, Callable[[int], str]] = {
     "a word of signs": lambda n: "a,." * (n // 3),
     "a line of words": lambda n: "word " * (n // 5),
     "sentences": lambda n: "A b. " * (n // 5),
+    "marks of sources": lambda n: "A b. [1] " * (n // 9),
+    "marks of sources that do not end": lambda n: "[1, " * (n // 4),
+    "a mark behind blanks": lambda n: "a" + " " * n + "[1]",
     "short lines": lambda n: "a\n" * (n // 2),
     "blank lines": lambda n: "a\n\n" * (n // 3),
     "lines of blanks": lambda n: "a\n" + (" " * 50 + "\n") * (n // 51),
@@ -166,12 +173,23 @@ def time_span(text: str) -> None:
 
 def verify(text: str) -> None:
     """As a draft is held against its evidence."""
-    evidence.supported(text, _FACTS)
+    asyncio.run(_drafted(text, _FACTS))
 
 
 def verify_by_much(text: str) -> None:
     """As a draft is held against much evidence."""
-    evidence.supported("The limit is 1.5 EUR. Word by word. " * 20, _chunks(text))
+    asyncio.run(_drafted("The limit is 1.5 EUR [1]. It is not word by word. " * 20, _chunks(text)))
+
+
+async def _drafted(text: str, chunks: Sequence[Chunk]) -> None:
+    sources = evidence.Sources(chunks)
+
+    async def check(claims: Sequence[Claim]) -> Sequence[Finding]:
+        return found_by_rule(claims, sources)
+
+    async with Drafting(check, len(chunks), None) as drafting:
+        drafting.take(text)
+        await drafting.close()
 
 
 def verify_json(text: str) -> None:

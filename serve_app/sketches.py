@@ -141,8 +141,8 @@ class Sketch:
         chosen = sorted({*own, *new})[:SAMPLES]
         found = made | own
         if fresh := [number for number in chosen if number not in found]:
-            vectors = model.embed([new[number] for number in fresh])
-            found |= dict(zip(fresh, vectors.astype(np.float16), strict=True))
+            embedded = model.embed([new[number] for number in fresh])
+            found |= dict(zip(fresh, embedded.astype(np.float16), strict=True))
         vectors = np.stack([found[number] for number in chosen]) if chosen else self.vectors
         return np.array(chosen, np.uint32), vectors
 

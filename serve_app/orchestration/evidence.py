@@ -96,6 +96,7 @@ class Sources:
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
+        self._read: dict[str, list[tuple[set[str], bool]]] = {}
 
     @cached_property
     def _words(self) -> list[set[str]]:
@@ -143,14 +144,24 @@ class Sources:
         for chunk, known in zip(self.chunks, self._words, strict=True):
             if len(claimed & known) < _ALIKE * len(claimed):
                 continue
-            for said in sentences(chunk.text):
-                spoken = words(said) - _NEGATIONS
-                if len(claimed & spoken) < _ALIKE * len(claimed | spoken) or _IN_PART.search(said):
+            for spoken, is_not in self._statements(chunk):
+                if len(claimed & spoken) < _ALIKE * len(claimed | spoken):
                     continue
-                if bool(_NEGATION.search(said)) is negated:
+                if is_not is negated:
                     return None
                 found = found or chunk
         return found
+
+    def _statements(self, chunk: Chunk) -> list[tuple[set[str], bool]]:
+        """The words of a chunk's sentences, and whether each says that something is not so; but for
+        those that say so in part."""
+        if chunk.id not in self._read:
+            self._read[chunk.id] = [
+                (words(said) - _NEGATIONS, bool(_NEGATION.search(said)))
+                for said in sentences(chunk.text)
+                if not _IN_PART.search(said)
+            ]
+        return self._read[chunk.id]
 
     def holder(self, value: str) -> Chunk | None:
         """Which chunk supports a value; a mere number is compared as one."""
