@@ -81,7 +81,7 @@ class Decider:
             # nothing on goes to the expert. Nothing leaves the house.
             if named is Route.FRONTIER:
                 raise
-            run.degraded.append(reason("router", error))
+            run.degrade(reason("router", error))
             if unpinned:
                 return unpinned
             decision = replace(

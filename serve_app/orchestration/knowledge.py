@@ -119,7 +119,7 @@ class KnowledgeNodes:
             before = state.get("chunks", [])
             if state["road"] is Route.FRONTIER or before:
                 # It goes on with what there is, and says so.
-                runtime.context.degraded.append(reason("knowledge", error))
+                runtime.context.degrade(reason("knowledge", error))
             return {"chunks": before, "error": None if before else error}
         # What an earlier search found may answer beside it.
         chunks = in_turn([found, state.get("chunks", [])])
@@ -192,12 +192,12 @@ class KnowledgeNodes:
         """Nothing relevant was found: say so."""
         if error := state["error"]:
             # The frontier was to answer instead.
-            runtime.context.degraded.append(reason(state["road"].value, error))
+            runtime.context.degrade(reason(state["road"].value, error))
         return unanswered(runtime.context, state["question"], NOT_FOUND)
 
     async def escalate(self, state: State, runtime: Runtime[Run]) -> State:
         """Nothing relevant was found: let the frontier see what there was, and say so."""
-        runtime.context.degraded.append(NO_EVIDENCE)
+        runtime.context.degrade(NO_EVIDENCE)
         return {"road": Route.FRONTIER, "chunks": state["found"], "escalated": True}
 
     def after_grade(self, state: State) -> str:
@@ -266,7 +266,7 @@ class KnowledgeNodes:
         for error in failed:
             if not lists or not isinstance(error, TriviumError):
                 raise error
-            run.degraded.append(reason("knowledge", error))
+            run.degrade(reason("knowledge", error))
         return in_turn(lists)[: queries[0].k * min(len(lists), _PARTS_FACTOR)]
 
     async def _checked_json(self, state: State, run: Run) -> State:

@@ -216,7 +216,7 @@ class Nodes:
         reader, *left = state["readers"]
         decision = known(run, state)
         if left:
-            run.degraded.append(reason(f"answer-{reader}", error))
+            run.degrade(reason(f"answer-{reader}", error))
         if isinstance(error, RoadBarred):
             # The pin has met the evidence. It bars that model, and not the road it reads for.
             decision = replace(decision, barred=tuple({*decision.barred, Route(reader)}))
@@ -258,7 +258,7 @@ class Nodes:
         elif isinstance(first, RoadBarred):
             # That a road was closed explains nothing where another one was open, and failed.
             first = error
-        run.degraded.append(reason(failed.value, error))
+        run.degrade(reason(failed.value, error))
         tried = (*state["tried"], failed)
         facts = await self._decider.needs_facts(run, decision, question)
         others = {} if question.only_frontier else self._fallbacks

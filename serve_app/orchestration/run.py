@@ -243,6 +243,11 @@ class Run:
     _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: bool = False
 
+    def degrade(self, why: str) -> None:
+        """Something was done in another way than it should have been; each reason is told once."""
+        if why not in self.degraded:
+            self.degraded.append(why)
+
     def emit(self, piece: Piece) -> None:
         """Send a text, or a piece of a refusal or call, to the client."""
         if self.streaming and piece:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serve_app.domain import Answer, Delta, Generation, Message, RequestContext, Route, Usage
-from serve_app.errors import BudgetExceeded, RoadBarred, Unavailable
+from serve_app.errors import BudgetExceeded, FrontierNotConfigured, RoadBarred, Unavailable
 from serve_app.orchestration.knowledge import NOT_FOUND
 from serve_app.orchestration.run import Run
 from tests.fixtures import (
@@ -564,6 +564,15 @@ async def test_role_of_a_barred_road_is_filled_by_the_next() -> None:
     answer = await ask(asked, "What is the return window?")
     assert asked.frontier.asked == []
     assert answer.degraded == ("rewrite-frontier-road-barred", "grade-frontier-road-barred")
+
+
+async def test_frontier_that_is_not_configured_is_said_once() -> None:
+    roles = dict.fromkeys(ALL, ("frontier", "rule"))
+    away = ScriptedModel(FrontierNotConfigured("none"))
+    asked = house(Capable(), [RETURNS], roles=roles, frontier=away)
+    answer = await ask(asked, "May customers return goods?")
+    assert answer.text == f"Returns: {RETURNS.text}"
+    assert answer.degraded == ("frontier-not-configured",)
 
 
 async def test_frontier_may_read_for_the_expert() -> None:

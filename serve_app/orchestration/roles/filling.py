@@ -59,7 +59,7 @@ class Role(Generic[P, T]):
                 # A pin has met what the call carried: it holds from then on.
                 barred = tuple({*run.decision.barred, Route(filler)})
                 run.decision = replace(run.decision, barred=barred)
-            run.degraded.append(reason(name, error))
+            run.degrade(reason(name, error))
         with self._span(RULE):
             return await self.rule(run, *args, **kwargs)
 
