@@ -126,6 +126,9 @@ class Term:
     worth_usd: float
     cost_usd: float
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Term, (self.success, self.worth_usd, self.cost_usd)
+
     @property
     def value_usd(self) -> float:
         """What the router makes as large as it can."""
@@ -181,6 +184,10 @@ class Decision:
     tokens: int = 0
     latency_ms: float = 0.0
     usage: Usage | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As for `Delta`: each decision goes from one process to another.
+        return Decision, tuple([getattr(self, name) for name in self.__match_args__])
 
     @property
     def looks_up(self) -> bool:

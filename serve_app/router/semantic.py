@@ -75,10 +75,13 @@ class SemanticRouter:
             self.policy.decide(each, known, tenant, self.matched(turns, tenant), turns.tokens)
             for each, tenant, turns in zip(signals, tenants, asked, strict=True)
         ]
+        keys = [(turns.collection, tenant) for turns, tenant in zip(asked, tenants, strict=True)]
+        # One object for all that share it: what leaves in one call is pickled once.
+        versions = {key: self.versions(key) for key in set(keys)}
         elapsed_ms = (time.perf_counter() - started) * 1000
         return [
-            replace(each, latency_ms=elapsed_ms, versions=self.versions((turns.collection, tenant)))
-            for each, turns, tenant in zip(made, asked, tenants, strict=True)
+            replace(each, latency_ms=elapsed_ms, versions=versions[key])
+            for each, key in zip(made, keys, strict=True)
         ]
 
     def versions(self, of: Key) -> dict[str, str]:
