@@ -98,7 +98,7 @@ class World:
 @pytest.fixture(scope="module")
 async def knowledge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalKnowledge]:
     made = LocalKnowledge(tmp_path_factory.mktemp("knowledge"))
-    world = World(made, "quote", 0)
+    world = World(made, "rule", 0)
     for collection, documents in (("with", [OPEN, CLOSED]), ("without", [OPEN])):
         path = f"/v1/collections/{collection}/documents"
         assert (await world.ask("all", "PUT", path, {"documents": documents}))[0] == 200
@@ -126,7 +126,7 @@ WAYS: list[tuple[str, str, Any]] = [
 async def test_who_may_not_read_it_cannot_tell_that_it_is_there(
     knowledge: LocalKnowledge, who: str
 ) -> None:
-    world = World(knowledge, "quote", 0)
+    world = World(knowledge, "rule", 0)
     for method, path, body in WAYS:
         there = await world.ask(who, method, f"/v1/collections/with/{path}", body)
         absent = await world.ask(who, method, f"/v1/collections/without/{path}", body)
@@ -141,7 +141,7 @@ def _told(answer: Any) -> str:
 
 @pytest.mark.parametrize("who", ["hr", "both", "all", "écoles & co"])
 async def test_who_may_read_it_does(knowledge: LocalKnowledge, who: str) -> None:
-    world = World(knowledge, "quote", 0)
+    world = World(knowledge, "rule", 0)
     assert SECRET in repr(await world.ask(who, "GET", "/v1/collections/with/documents/closed"))
     _, listed = await world.ask(who, "GET", "/v1/collections/with/documents")
     assert [each["id"] for each in listed["data"]] == ["closed", "open"]
@@ -169,7 +169,7 @@ async def test_answers_are_made_of_what_the_asker_may_read(
 
 
 async def test_nobody_writes_what_he_may_not_read(knowledge: LocalKnowledge) -> None:
-    world = World(knowledge, "quote", 0)
+    world = World(knowledge, "rule", 0)
     path = "/v1/collections/with/documents"
     for document, param in (
         ({"id": "new", "text": "t", "allow": ["hr"]}, "documents[1].allow"),
@@ -184,7 +184,7 @@ async def test_nobody_writes_what_he_may_not_read(knowledge: LocalKnowledge) -> 
 
 
 async def test_rights_change_with_the_document(knowledge: LocalKnowledge) -> None:
-    world = World(knowledge, "quote", 0)
+    world = World(knowledge, "rule", 0)
     path = "/v1/collections/changing/documents"
     for allow, seen in ((["hr"], 404), (["hr", "sales"], 200), (["hr"], 404), ([], 200)):
         body = {"documents": [{"id": "a", "text": "t", "allow": allow}]}
@@ -199,7 +199,7 @@ async def test_rights_change_with_the_document(knowledge: LocalKnowledge) -> Non
 
 
 async def test_a_collection_is_emptied_of_what_the_key_may_read(knowledge: LocalKnowledge) -> None:
-    world = World(knowledge, "quote", 0)
+    world = World(knowledge, "rule", 0)
     path = "/v1/collections/emptied"
     documents = [{"id": "open", "text": "t"}, {"id": "closed", "text": "t", "allow": ["hr"]}]
     await world.ask("all", "PUT", f"{path}/documents", {"documents": documents})

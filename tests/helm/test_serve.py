@@ -118,7 +118,7 @@ TENANCY: Json = {"tenancy": {"level": "collection"}}
 CHANGES: dict[str, Json] = {
     "settings.gateway": {"settings": {"gateway": {"cors_origins": ["https://a.example"]}}},
     "settings.ledger": {"settings": {"ledger": {"limits": []}}},
-    "settings.orchestration": {"settings": {"orchestration": {"verify": False}}},
+    "settings.orchestration": {"settings": {"orchestration": {"without_evidence": "frontier"}}},
     "settings.frontier": {"settings": {"frontier": {"model": "gpt-4.1-mini", "retries": 0}}},
     "settings.router.timeout_s": {"settings": {"router": {"timeout_s": 2}}},
     "settings.retrieval.top_k": {"settings": {"retrieval": {"top_k": 9}}},
