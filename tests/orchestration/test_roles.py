@@ -630,6 +630,18 @@ async def test_conversation_in_two_languages_is_asked_for_in_the_last() -> None:
     assert asked.knowledge.queries == ["Rückgabefrist für Zelte"]
 
 
+async def test_prompt_of_ones_own_may_be_short_and_a_question_empty() -> None:
+    model = Capable(rewrite=rewritten("Return window"), answer="Within 30 days [1].")
+    asked = house(
+        model,
+        [RETURNS],
+        roles={"rewrite": ("expert",), "answer": ("expert",)},
+        prompts={"rewrite": "---\nversion: 1\n---\n"},
+    )
+    answer = await ask(asked, "")
+    assert (answer.text, answer.degraded) == ("Within 30 days.", ())
+
+
 async def test_question_of_thousands_of_words_leads_its_query() -> None:
     model = Capable(
         rewrite=rewritten("q"), grade=graded(1), answer="Within 30 days [1].", reflect=SUPPORTED

@@ -84,7 +84,7 @@ class Asker:
                         reply.take(delta)
             finally:
                 calls.note(None, generation)
-        if told[:_TELLTALE] in reply.text:
+        if len(told) >= _TELLTALE and told[:_TELLTALE] in reply.text:
             raise RoleUnfilled(f"the model repeated the prompt {instructions.name!r}")
         try:
             return form.model_validate_json(reply.text)

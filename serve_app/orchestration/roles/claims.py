@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from serve_app.orchestration.evidence import Sources
+from serve_app.orchestration.messages import told
+from serve_app.orchestration.prompts import Prompt
 
 # Models also copy the marks of the sources as they are told, or name what they count.
 _NUMBERS = r"\d{1,3}(?:\s{0,3}[,;]\s{0,3}\d{1,3})*"
@@ -24,6 +29,19 @@ class Claim:
 
     text: str
     sources: tuple[int, ...] = ()
+
+
+def beside_sources(
+    question: str, claims: Sequence[Claim], sources: Sources, sources_as: Prompt
+) -> str:
+    """What a model is told that looks at claims: the sources, the question, and the claims.
+
+    Args:
+        sources_as: How sources are told.
+    """
+    numbered = "\n".join(f"{number}. {each.text}" for number, each in enumerate(claims, 1))
+    shown = told(sources.chunks, sources_as)
+    return f"{shown}\n\nQuestion: {question}\n\nSentences:\n{numbered}"
 
 
 def claimed(text: str, sources: int) -> Claim | None:

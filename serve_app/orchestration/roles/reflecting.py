@@ -10,10 +10,9 @@ from typing import Literal
 from serve_app.domain import Chunk
 from serve_app.errors import RoleUnfilled
 from serve_app.orchestration.evidence import Sources
-from serve_app.orchestration.messages import told
 from serve_app.orchestration.prompts import Prompt
 from serve_app.orchestration.roles.asking import Asker, Form, a_list, an_object
-from serve_app.orchestration.roles.claims import Claim
+from serve_app.orchestration.roles.claims import Claim, beside_sources
 from serve_app.orchestration.run import Run
 
 Verdict = Literal["supported", "contradicted", "not stated"]
@@ -90,9 +89,7 @@ class ByModel:
             RoleUnfilled: There is not one verdict for each, or one names a source that is none.
             TriviumError: As `Asker.ask`.
         """
-        numbered = "\n".join(f"{number}. {each.text}" for number, each in enumerate(claims, 1))
-        shown = told(sources.chunks, self.sources_as)
-        said = f"{shown}\n\nQuestion: {question}\n\nSentences:\n{numbered}"
+        said = beside_sources(question, claims, sources, self.sources_as)
         most = _TOKENS + _OF_EACH * len(claims)
         found = (await self.asker.ask(run, self.prompt, said, _Verdicts, _SCHEMA, most)).verdicts
         if len(found) != len(claims):

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from serve_app.errors import RoleUnfilled
 from serve_app.orchestration.evidence import Sources
-from serve_app.orchestration.messages import told
 from serve_app.orchestration.prompts import Prompt
 from serve_app.orchestration.roles.asking import Asker, Form, a_list, an_object
-from serve_app.orchestration.roles.claims import Claim, claimed
+from serve_app.orchestration.roles.claims import Claim, beside_sources, claimed
 from serve_app.orchestration.run import Run
 
 _TOKENS, _OF_EACH = 32, 192
@@ -47,9 +46,7 @@ class ByModel:
             RoleUnfilled: There is not one text for each.
             TriviumError: As `Asker.ask`.
         """
-        numbered = "\n".join(f"{number}. {each.text}" for number, each in enumerate(claims, 1))
-        shown = told(sources.chunks, self.sources_as)
-        said = f"{shown}\n\nQuestion: {question}\n\nSentences:\n{numbered}"
+        said = beside_sources(question, claims, sources, self.sources_as)
         most = _TOKENS + _OF_EACH * len(claims)
         found = (await self.asker.ask(run, self.prompt, said, _Sentences, _SCHEMA, most)).sentences
         if len(found) != len(claims):

@@ -103,7 +103,9 @@ class ByModel:
 
 
 def _conversation(turns: Sequence[Message]) -> str:
-    spoken = [each for each in turns if each.role in ("user", "assistant") and each.content]
+    spoken = [
+        each for each in turns if each.role == "user" or (each.role == "assistant" and each.content)
+    ]
     last = max(number for number, each in enumerate(spoken) if each.role == "user")
     before = [
         f"{each.role}: {_cut(each.content, _OF_A_TURN)}"
