@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-_NICE = 10
+_NICE = 5
 _THREADS = Path("/proc/self/task")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from serve_app import models
 from serve_app.ledger.prices import PriceTable
+from serve_app.orchestration.calibration import calibration_of
 from serve_app.orchestration.prompts import load_prompts, prompt_texts
 from serve_app.plain_data import yaml_file
 from serve_app.router.fetching import digest_of, fetch
@@ -32,7 +33,7 @@ _ENCODER = ("examples", "intents", "max_tokens", "threads", "sketch_bytes")
 _NOT_TRAINED: dict[str, Any] = {"examples": [], "intents": {}}
 _STORE = (
     *("milvus_uri", "milvus_ca", "registry", "vector_index", "tenancy"),
-    *("embedding_model", "rerank_model"),
+    *("embedding_model", "rerank_model", "cross_encoder"),
 )
 _NOT_THE_ENGINES = ("max_output_tokens", "training", "training_workers")
 
@@ -51,7 +52,11 @@ def checked(settings: Settings) -> Settings:
     load_outcomes(router.outcomes)
     orchestration = settings.orchestration
     load_prompts(orchestration.prompts)
-    prompts = prompt_texts(orchestration.prompts) or None
+    own = {
+        "prompts": prompt_texts(orchestration.prompts) or None,
+        "calibration": _content(orchestration.calibration),
+    }
+    calibration_of(settings)
     more: Plain = {
         "policy": _content(router.policy),
         "outcomes": _content(router.outcomes),
@@ -66,7 +71,7 @@ def checked(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "router": router.model_copy(update=more),
-            "orchestration": orchestration.model_copy(update={"prompts": prompts}),
+            "orchestration": orchestration.model_copy(update=own),
             "ledger": ledger.model_copy(update={"prices": _content(ledger.prices)}),
         }
     )

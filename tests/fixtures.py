@@ -24,10 +24,12 @@ from serve_app.domain import (
     Decision,
     Delta,
     Document,
+    Entailment,
     FormatOutcome,
     Generation,
     Message,
     ModelCall,
+    Reading,
     Release,
     RequestContext,
     Route,
@@ -51,20 +53,30 @@ from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
 from serve_app.ledger.prices import ComputePrice, PriceTable, TokenPrice
 from serve_app.orchestration import evidence
+from serve_app.orchestration.calibration import load_calibrations
+from serve_app.orchestration.embedding import Embedding
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.prompts import load_prompts
 from serve_app.orchestration.roles.assigned import Roles
 from serve_app.orchestration.run import Purse, Question
+from serve_app.retrieval.cross_encoder.model import CrossEncoder
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
-from serve_app.settings import LedgerSettings, OrchestrationSettings, Settings, from_args
+from serve_app.settings import (
+    BUNDLED,
+    LedgerSettings,
+    OrchestrationSettings,
+    Settings,
+    from_args,
+)
 from serve_app.sketches import VectorModel
 from serve_app.telemetry.metrics import GatewayMetrics
 
 EXPERT, FRONTIER = "small", "large"
 EMBEDS = "reader"
 MIN_RELEVANCE = 0.04
+CALIBRATION = load_calibrations()[BUNDLED]
 QUOTES = {"answer": ("rule",)}  # who fills the roles where evidence is quoted
 
 Step = str | Delta | Exception | asyncio.Event
@@ -111,6 +123,11 @@ def question(text: str = "What is the return window?", **fields: Any) -> Questio
 def unread() -> VectorModel:
     """In place of the router's encoder, for sketches that nobody reads."""
     return VectorModel("unread", lambda texts: np.ones((len(texts), 2), np.float32))
+
+
+def unasked() -> CrossEncoder:
+    """In place of the cross-encoder, where no setting asks for it."""
+    raise AssertionError("nobody asks it")
 
 
 class FixedRouter:
@@ -220,6 +237,30 @@ class FixedKnowledge(RemoteKnowledge):
         """The share of the query's words that stand in the text."""
         asked = evidence.words(query)
         return [len(asked & evidence.words(each)) / max(1, len(asked)) for each in texts]
+
+    async def read(
+        self, context: RequestContext, question: str, passages: Sequence[str]
+    ) -> list[Reading]:
+        """The same, and the passage's last word."""
+        shares = await self.nearness(context, "", question, passages)
+        return [
+            Reading(share, len(text) - len(text.split()[-1]), len(text))
+            for share, text in zip(shares, passages, strict=True)
+        ]
+
+    async def check(
+        self, context: RequestContext, claims: Sequence[tuple[str, str]]
+    ) -> list[Entailment]:
+        """Word for word, or not stated; contradicted, where "not" is what differs."""
+        found = []
+        for claim, passage in claims:
+            if claim in passage:
+                found.append(Entailment(1.0, 0.0, 0.0))
+            elif claim.replace(" not ", " ") in passage:
+                found.append(Entailment(0.0, 1.0, 0.0))
+            else:
+                found.append(Entailment(0.0, 0.0, 1.0))
+        return found
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]
@@ -351,10 +392,13 @@ class House:
         self.book = opened(Book(self.database, limits))
         prompts = load_prompts(rules.prompts)
         roles = Roles.of(
-            rules.roles,
+            rules,
             {Route.EXPERT: (self.expert, [EXPERT]), Route.FRONTIER: (self.frontier, [FRONTIER])},
             prompts,
-            MIN_RELEVANCE,
+            self.knowledge,
+            Embedding(EMBEDS),
+            CALIBRATION,
+            min_relevance=MIN_RELEVANCE,
         )
         self.orchestrator = Orchestrator(
             Nodes(
@@ -376,7 +420,7 @@ class House:
                 rules,
                 top_k=4,
                 whole_tokens=whole_tokens,
-                embeds=EMBEDS,
+                embedding=Embedding(EMBEDS),
             ),
         )
 

@@ -25,7 +25,7 @@ from serve_app.cli.console import Bars, errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config, offline_router
 from serve_app.errors import SettingsError
 from serve_app.router.rows import read_rows
-from serve_app.settings import load
+from serve_app.settings import LOCAL, Settings, load
 
 if TYPE_CHECKING:
     from serve_app.evaluation import retrieval, router
@@ -134,16 +134,16 @@ def evaluate_retrieval(
 
     read = judgements.read(documents, queries)
     default = config == DEFAULT_CONFIG and not config.is_file()
-    settings = load(None if default else config).resolved(Path.cwd()).retrieval
-    embedding, reranker = _loaded(settings, rerank or settings.rerank_model)
-    report = asyncio.run(_measured(settings, embedding, read, limit, reranker))
+    settings = load(None if default else config).resolved(Path.cwd())
+    embedding, reranker = _loaded(settings, rerank or settings.retrieval.rerank_model)
+    report = asyncio.run(_measured(settings.retrieval, embedding, read, limit, reranker))
     if as_json:
         print(json.dumps(dataclasses.asdict(report)))
     else:
         _show_retrieval(report)
 
 
-def _loaded(settings: RetrievalSettings, rerank: str | None) -> tuple[Models, Reranker | None]:
+def _loaded(settings: Settings, rerank: str | None) -> tuple[Models, Reranker | None]:
     """The embedding models with their default in memory, and the cross-encoder if one is named.
 
     Raises:
@@ -151,17 +151,19 @@ def _loaded(settings: RetrievalSettings, rerank: str | None) -> tuple[Models, Re
     """
     from transformers.utils import logging
 
-    from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
+    from serve_app.retrieval.embedder import EmbeddingModels, HubReranker, loading
 
     logging.disable_progress_bar()
-    embedding = EmbeddingModels(settings.embedding_model, models.embedding_models())
+    embedding = EmbeddingModels(settings.retrieval.embedding_model, models.embedding_models())
     with errors.status("loading models"):
         with loading(embedding.default):
             embedding.model(embedding.default)
         if rerank is None:
             return embedding, None
         with loading(rerank):
-            return embedding, CrossEncoder(rerank)
+            if rerank == LOCAL:
+                return embedding, models.reading(settings.to_args())
+            return embedding, HubReranker(rerank)
 
 
 async def _measured(

@@ -36,6 +36,8 @@ from serve_app.ledger.keys import Keys
 from serve_app.ledger.limits import Limit
 from serve_app.ledger.meter import CostMeter
 from serve_app.ledger.prices import PriceTable
+from serve_app.orchestration.calibration import calibration_of
+from serve_app.orchestration.embedding import Embedding
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
@@ -224,7 +226,16 @@ class Running:
             Route.FRONTIER: (Timed(outside, frontier.model, metrics), names),
         }
         prompts = load_prompts(rules.prompts)
-        roles = Roles.of(rules.roles, models, prompts, retrieval.min_relevance)
+        embedding = Embedding(retrieval.embedding_model)
+        roles = Roles.of(
+            rules,
+            models,
+            prompts,
+            knowledge,
+            embedding,
+            calibration_of(settings),
+            min_relevance=retrieval.min_relevance,
+        )
         roads = Nodes(
             router,
             models[Route.EXPERT][0],
@@ -249,7 +260,7 @@ class Running:
             rules,
             top_k=retrieval.top_k,
             whole_tokens=min(retrieval.whole_tokens, expert.room_for_evidence()),
-            embeds=retrieval.embedding_model,
+            embedding=embedding,
         )
         return Orchestrator(roads, facts)
 

@@ -7,7 +7,6 @@ easier to argue with than a model.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,9 +15,8 @@ from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
 from serve_app.search_text import parted
+from serve_app.sentences import sentences
 
-# East Asian stops end a sentence without a blank, unless a bracket or quotation mark closes after.
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|(?<=[。！？])(?![」』”’）])\s*|\n+")
 _WORD = re.compile(r"[^\W_]+(?:[.,:'-][^\W_]+)*")
 _STOP = frozenset(
     "a an and are as at be been by can did do does for from had has have how i if in is it its "
@@ -48,23 +46,6 @@ _IN_PART = re.compile(
     r"|hesitate|außer|nur|aber|sauf|seulement|mais|salvo|solo|pero|alleen|maar|kun|men|bare|bara)\b",
     re.IGNORECASE,
 )
-_SLOPE, _OFFSET = 8.76, 5.69
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences of a text, in order, white space trimmed."""
-    return [text[start:end] for start, end in sentence_spans(text)]
-
-
-def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Where each sentence of a text begins and ends, white space left out."""
-    found, start = [], 0
-    for stop, after in [*(each.span() for each in _SENTENCE_END.finditer(text)), (len(text),) * 2]:
-        if part := text[start:stop].strip():
-            begin = start + text[start:stop].index(part)
-            found.append((begin, begin + len(part)))
-        start = after
-    return found
 
 
 def words(text: str) -> set[str]:
@@ -73,15 +54,6 @@ def words(text: str) -> set[str]:
     rest, pairs = (text, []) if text.isascii() else parted(text)
     found = (match.group().lower() for match in _WORD.finditer(rest))
     return {_stem(word) for word in found if word not in _STOP}.union(pairs)
-
-
-def probability(cosine: float) -> float:
-    """That a chunk holds the answer, given its cosine with the question.
-
-    Platt scaling (1999) of the embeddings that come along, on 160 questions about the demo
-    company; `docs/lab-notes.md` says how good it is. Other embeddings need other numbers.
-    """
-    return 1 / (1 + math.exp(_OFFSET - _SLOPE * cosine))
 
 
 class Sources:
@@ -100,11 +72,11 @@ class Sources:
 
     @cached_property
     def _words(self) -> list[set[str]]:
-        return [words(_whole(chunk)) for chunk in self.chunks]
+        return [words(whole(chunk)) for chunk in self.chunks]
 
     @cached_property
     def _numbers(self) -> list[set[str]]:
-        return [figures_of(_whole(chunk)) for chunk in self.chunks]
+        return [figures_of(whole(chunk)) for chunk in self.chunks]
 
     @cached_property
     def numbers(self) -> set[str]:
@@ -130,6 +102,18 @@ class Sources:
             if best is not None and shares[best] >= _SUPPORT:
                 return self.chunks[best]
         return None
+
+    def nearest(self, claim: str, among: Sequence[int], count: int) -> list[Chunk]:
+        """The chunks that are read for a claim: those that it names, and those that have most of
+        its words.
+
+        Args:
+            among: Places of the chunks that it names.
+        """
+        claimed = words(claim)
+        shared = [len(claimed & known) for known in self._words]
+        order = sorted(range(len(shared)), key=lambda at: -shared[at])
+        return [self.chunks[at] for at in list(dict.fromkeys([*among, *order]))[:count]]
 
     def denier(self, claim: str) -> Chunk | None:
         """The chunk that says a claim is not so, if one does and none says that it is.
@@ -169,6 +153,11 @@ class Sources:
             return self.supporter(value)
         pairs = zip(self.chunks, self._numbers, strict=True)
         return next((chunk for chunk, known in pairs if asked <= known), None)
+
+
+def denies(text: str) -> bool:
+    """Whether it has a word of negation, in one of the languages whose words are known here."""
+    return bool(_NEGATION.search(text))
 
 
 def cite(parts: Sequence[tuple[str, Chunk]]) -> tuple[str, tuple[Citation, ...]]:
@@ -244,8 +233,14 @@ def _unescaped(written: str) -> str:
         return written
 
 
-def _whole(chunk: Chunk) -> str:
-    return f"{chunk.title} {chunk.heading} {chunk.text}"
+def whole(chunk: Chunk) -> str:
+    """A chunk with what stands above it."""
+    return f"{above(chunk)}{chunk.text}"
+
+
+def above(chunk: Chunk) -> str:
+    """What stands above a chunk: its title and heading."""
+    return f"{chunk.title} {chunk.heading} "
 
 
 def _stem(word: str) -> str:

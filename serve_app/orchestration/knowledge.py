@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 from langgraph.runtime import Runtime
@@ -13,34 +12,28 @@ from opentelemetry import trace
 from serve_app.domain import (
     Chunk,
     Citation,
-    Delta,
     FinishReason,
-    Generation,
-    Message,
-    ModelCall,
     Route,
     SearchQuery,
-    Usage,
-    estimated_tokens,
 )
 from serve_app.errors import NotFound, TriviumError
 from serve_app.orchestration import evidence, quoting
 from serve_app.orchestration.contracts import bounded, said, unanswered
 from serve_app.orchestration.drafting import Drafted
-from serve_app.orchestration.roles.assigned import Roles
+from serve_app.orchestration.embedding import Embedding
+from serve_app.orchestration.roles.assigned import QUOTING, Roles
 from serve_app.orchestration.roles.reflecting import Finding
 from serve_app.orchestration.roles.rewriting import Vain
 from serve_app.orchestration.run import Knowledge, Run
 from serve_app.orchestration.searching import in_turn, search_query
 from serve_app.orchestration.state import State, known, reason
-from serve_app.settings import RULE, OrchestrationSettings
+from serve_app.settings import OrchestrationSettings
 
 NOT_FOUND = "The knowledge base does not say."
 NO_EVIDENCE = "knowledge-no-evidence"
 
 _SEARCHES = 2  # the second one is wider
 _PARTS_FACTOR = 2  # times as many chunks, at most, for a question of several parts
-_CANDIDATES = 64  # statements that are compared with a question, at most
 _DROPPED = Finding("not stated")
 
 
@@ -49,7 +42,7 @@ class KnowledgeNodes:
 
     Args:
         whole_tokens: A knowledge base of at most so many tokens goes into a model's prompt whole.
-        embeds: The embedding model's name in the price table; none costs nothing.
+        embedding: Pays for the embeddings of a search.
     """
 
     def __init__(
@@ -60,15 +53,15 @@ class KnowledgeNodes:
         *,
         top_k: int,
         whole_tokens: int = 0,
-        embeds: str | None = None,
+        embedding: Embedding = Embedding(),  # noqa: B008  # frozen
     ) -> None:
         self._knowledge = knowledge
         self._roles = roles
         self._rules = rules
         self._top_k = top_k
-        self._embeds = embeds
+        self._embedding = embedding
         # Without a model there is no prompt to put it into.
-        self._whole_tokens = 0 if roles.answer[0] == RULE else whole_tokens
+        self._whole_tokens = 0 if roles.answer[0] in QUOTING else whole_tokens
 
     async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
         """Make the query stand alone, and its words of time a filter.
@@ -142,23 +135,19 @@ class KnowledgeNodes:
     async def quote(self, state: State, runtime: Runtime[Run]) -> State:
         """Answer by what the evidence says nearest to the question, if it is near enough."""
         run, question, query = runtime.context, state["question"], state["query"].text
-        stated = await asyncio.to_thread(quoting.statements, query, state["chunks"], _CANDIDATES)
         try:
-            texts = [each.in_context for each in stated]
-            async with self._embedding(run, [query, *texts]):
-                cosines = await self._knowledge.nearness(
-                    run.context, question.collection, query, texts
-                )
+            quoted = await self._roles.quote(run, question.collection, query, state["chunks"])
         except TriviumError as error:
             return {"error": error}
-        chosen = quoting.choose(query, stated, cosines, self._rules.min_quote)
-        likely = quoting.probability(max(cosines, default=0.0))
         trace.get_current_span().set_attributes(
-            {"trivium.quote.probability": likely, "trivium.quote.statements": len(chosen)}
+            {
+                "trivium.quote.probability": quoted.probability,
+                "trivium.quote.statements": len(quoted.statements),
+            }
         )
-        if not chosen:
+        if not quoted.statements:
             return self._in_vain(state)
-        text, citations = evidence.cite(quoting.parts(chosen))
+        text, citations = evidence.cite(quoting.parts(quoted.statements))
         text += self._dated(state, run, text, citations)
         return said(run, question, text, citations)
 
@@ -175,7 +164,7 @@ class KnowledgeNodes:
             missing = drafted.missing
             return {**self._in_vain(state), "missing": missing, "decision": decision}
         text, citations = drafted.text, drafted.citations
-        if drafted.missing and _states_no_figure(drafted.missing, state, sources):
+        if drafted.missing and _only_denies(drafted.missing, state, sources):
             text += f" {drafted.missing}"
         text += self._dated(state, run, text, citations)
         kept, of_kept, why = bounded(state["question"], text, citations)
@@ -243,7 +232,7 @@ class KnowledgeNodes:
     def _in_vain(self, state: State) -> State:
         """The reader whose turn it is has found no answer."""
         reader, *left = state["readers"]
-        if reader == RULE:
+        if reader in QUOTING:
             return {"readers": tuple(left)}
         read = state.get("read", frozenset()) | {each.id for each in state["chunks"]}
         return {"readers": tuple(left), "read": read}
@@ -256,7 +245,7 @@ class KnowledgeNodes:
         Raises:
             TriviumError: All of them failed.
         """
-        async with self._embedding(run, [each.text for each in queries]):
+        async with self._embedding.paid(run, [each.text for each in queries]):
             found = await asyncio.gather(
                 *(self._knowledge.search(run.context, collection, each) for each in queries),
                 return_exceptions=True,
@@ -298,18 +287,6 @@ class KnowledgeNodes:
             return ""
         return evidence.dated(text, citations, self._rules.zone(run.context.tenant))
 
-    @asynccontextmanager
-    async def _embedding(self, run: Run, texts: Sequence[str]) -> AsyncIterator[None]:
-        """Around what embeds texts. It takes time of a machine of our own, so it has its price."""
-        if self._embeds is None:
-            yield
-            return
-        asked = Generation(tuple(Message("user", text) for text in texts), max_tokens=0)
-        async with run.purse.paying([self._embeds], "embed", asked) as bill:
-            yield
-            bill.note(Delta(usage=Usage(estimated_tokens(texts))))
-        run.beside.append(ModelCall(self._embeds, "embed", bill.usage))
-
 
 def after_retrieve(state: State) -> str:
     """Reasoning goes on without evidence when there is no way to get it; facts cannot."""
@@ -320,10 +297,11 @@ def after_retrieve(state: State) -> str:
 
 def _reader(state: State) -> str:
     """The step of whoever answers next."""
-    return "quote" if state["readers"][0] == RULE else "answer"
+    return "quote" if state["readers"][0] in QUOTING else "answer"
 
 
-def _states_no_figure(missing: str, state: State, sources: evidence.Sources) -> bool:
-    """Whether a sentence that is to say what is missing holds no figure of its own."""
+def _only_denies(missing: str, state: State, sources: evidence.Sources) -> bool:
+    """Whether a sentence that is to say what is missing says that something is not so, and holds no
+    figure of its own."""
     known = sources.numbers | evidence.figures_of(state["question"].messages[-1].content)
-    return evidence.figures_of(missing) <= known
+    return evidence.denies(missing) and evidence.figures_of(missing) <= known

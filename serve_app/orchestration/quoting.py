@@ -7,18 +7,15 @@ wrong about its source, only about the question.
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.domain import Chunk
-from serve_app.orchestration.evidence import sentences, words
+from serve_app.orchestration.calibration import Calibration
+from serve_app.orchestration.evidence import words
+from serve_app.sentences import sentences
 
-# Chosen on 160 questions about the demo company; docs/lab-notes.md says how.
-_WORDING = 0.2  # what sharing all of the question's words is worth, in cosine
-_AS_NEAR = 0.05  # of two statements that differ by less, either may be the one: both are quoted
-_SLOPE, _OFFSET = 6.12, 3.54
 _PREFIX = 5  # letters by which words are compared: "delivery" is "delivered"
 
 _TABLE_ROW = re.compile(r"\|.*\||.*\S \| \S")
@@ -59,13 +56,26 @@ def statements(query: str, chunks: Sequence[Chunk], limit: int) -> list[Statemen
     return [found[i] for i in sorted(kept)]
 
 
-def probability(cosine: float) -> float:
-    """That a statement holds the answer, given its cosine with the question (Platt scaling)."""
-    return 1 / (1 + math.exp(_OFFSET - _SLOPE * cosine))
+def stated_at(query: str, chunk: Chunk, span: tuple[int, int]) -> Statement | None:
+    """The statement of a chunk that an answer stands in; where several hold its words, the one that
+    shares most words with the query. `None` of a chunk that states nothing.
+
+    Args:
+        span: Where the answer stands in the chunk's text; before it, if that is in the title.
+    """
+    found = [Statement(text, chunk) for text in _texts(chunk.text)]
+    answer = chunk.text[max(0, span[0]) : max(0, span[1])].strip()
+    holding = [each for each in found if answer in each.text] if answer else []
+    asked = _stems(query)
+    return max(holding or found, key=lambda each: len(asked & _stems(each.text)), default=None)
 
 
 def choose(
-    query: str, stated: Sequence[Statement], cosines: Sequence[float], least: float
+    query: str,
+    stated: Sequence[Statement],
+    cosines: Sequence[float],
+    read: Calibration,
+    least: float,
 ) -> list[Statement]:
     """The statement nearest to the query, and the next one if it comes as near.
 
@@ -75,21 +85,24 @@ def choose(
     """
     if not stated:
         return []
+    pairs = zip(cosines, shared(query, stated), strict=True)
+    scores = [cosine + read.wording * share for cosine, share in pairs]
+    order = sorted(range(len(stated)), key=lambda i: -scores[i])
+    if read.statement(cosines[order[0]]) < least:
+        return []
+    chosen = [i for i in order[:2] if scores[i] >= scores[order[0]] - read.as_near]
+    if len({id(stated[i].chunk) for i in chosen}) == 1:
+        chosen.sort()
+    return [stated[i] for i in chosen]
+
+
+def shared(query: str, stated: Sequence[Statement]) -> list[float]:
+    """The share of the query's words that each statement has; rare ones count more."""
     asked = _stems(query)
     known = [_stems(each.in_context) for each in stated]
     weight = {word: 1 / (sum(word in each for each in known) or 1) for word in asked}
     whole = sum(weight.values()) or 1.0
-    scores = [
-        cosine + _WORDING * sum(weight[word] for word in asked & each) / whole
-        for cosine, each in zip(cosines, known, strict=True)
-    ]
-    order = sorted(range(len(stated)), key=lambda i: -scores[i])
-    if probability(cosines[order[0]]) < least:
-        return []
-    chosen = [i for i in order[:2] if scores[i] >= scores[order[0]] - _AS_NEAR]
-    if len({id(stated[i].chunk) for i in chosen}) == 1:
-        chosen.sort()
-    return [stated[i] for i in chosen]
+    return [sum(weight[word] for word in asked & each) / whole for each in known]
 
 
 def parts(chosen: Sequence[Statement]) -> list[tuple[str, Chunk]]:

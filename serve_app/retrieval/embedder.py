@@ -168,8 +168,9 @@ class EmbeddingModels:
             return self._loaded[name]
 
 
-class CrossEncoder:
-    """Query and text read together: dearer than embeddings, and better.
+class HubReranker:
+    """A cross-encoder of sentence-transformers: it reads query and text together, which is dearer
+    than embeddings, and better.
 
     Raises:
         ValueError: The model gives no score, or was not trained to.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, field_validator
@@ -23,23 +23,25 @@ def _zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
-Filler = Literal["rule", "expert", "frontier"]
+Filler = Literal["rule", "local", "expert", "frontier"]
 RULE: Filler = "rule"
+LOCAL: Filler = "local"
 
 
 class RoleSettings(Section):
-    """Who fills the roles of the knowledge road: a rule, or a model through its prompt.
+    """Who fills the roles of the knowledge road: a rule, the small cross-encoder that comes along
+    (`local`, on a CPU), or the expert's or the frontier's model through a prompt.
 
     Of each role several may be named; the next one is asked where one fails, is late, may not be
     asked, or answers what is none. A rule never fails: but for `answer`, it fills in at last where
     none is named. Who could not is said in `x-trivium-degraded`.
 
     Attributes:
-        rewrite: Makes the last question stand alone, and takes it apart.
+        rewrite: Makes the last question stand alone, and takes it apart; not `local`.
         grade: Leaves out chunks that do not bear on the question; nobody: all that was found is
             used.
-        answer: Answers from what is left. The rule quotes it: that costs no tokens, and beats a
-            model that is too small to be trusted with facts.
+        answer: Answers from what is left. The rule quotes it, and so does `local`: that costs no
+            tokens, and beats a model that is too small to be trusted with facts.
         reflect: Keeps only sentences of a model's answer that the sources support; nobody: all.
         timeout_s: How long a model may take for one role; never more than half of the time left.
     """
@@ -58,6 +60,18 @@ class RoleSettings(Section):
         if RULE in value[:-1]:
             raise ValueError("rule never fails, so nobody behind it is asked: put it last")
         return value
+
+    @field_validator("rewrite")
+    @classmethod
+    def _in_words(cls, value: tuple[Filler, ...]) -> tuple[Filler, ...]:
+        if LOCAL in value:
+            raise ValueError("local writes nothing: name rule, expert or frontier")
+        return value
+
+    @property
+    def local(self) -> bool:
+        """Whether any of them asks the cross-encoder."""
+        return any(LOCAL in each for each in (self.grade, self.answer, self.reflect))
 
 
 class DoubtSettings(Section):
@@ -87,6 +101,9 @@ class OrchestrationSettings(Section):
             Where the question needs facts, the knowledge road stands in instead of the expert.
         prompts: One's own in place of those that come along (`serve_app/orchestration/prompts`): a
             folder of files in their format, or the texts by name.
+        calibration: What cosines of embedding models mean, as `trivium calibrate knowledge` writes
+            it, beside what is known of the one that comes along. The rules of `grade` and `answer`
+            read them.
         min_quote: Least probability that what is quoted holds the answer.
         without_evidence: What is done when nothing relevant was found, twice: say that the
             knowledge base does not say, or ask the frontier, with whatever there was.
@@ -105,6 +122,7 @@ class OrchestrationSettings(Section):
     roles: RoleSettings = RoleSettings()
     doubt: DoubtSettings | None = None
     prompts: dict[str, str] | Path | None = None
+    calibration: dict[str, Any] | Path | None = None
     min_quote: float = Field(default=0.25, ge=0, le=1)
     without_evidence: Literal["say so", "frontier"] = "say so"
     without_knowledge: Literal["unavailable", "say so"] = "unavailable"
@@ -125,8 +143,11 @@ class OrchestrationSettings(Section):
 
     def resolved(self, root: Path) -> OrchestrationSettings:
         """The same with a relative path made absolute against `root`."""
-        own = self.prompts
-        return self.model_copy(update={"prompts": root / own if isinstance(own, Path) else own})
+        own = {"prompts": self.prompts, "calibration": self.calibration}
+        placed = {
+            name: root / each if isinstance(each, Path) else each for name, each in own.items()
+        }
+        return self.model_copy(update=placed)
 
     def zone(self, tenant: str) -> ZoneInfo:
         """Where a tenant's days begin."""

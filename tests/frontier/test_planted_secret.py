@@ -32,6 +32,7 @@ from serve_app.errors import InvalidRequest, RoadBarred, Unavailable
 from serve_app.frontier.deployment import FrontierServer
 from serve_app.gateway.roads import RemoteRouter
 from serve_app.handles import Remote
+from serve_app.orchestration.embedding import Embedding
 from serve_app.orchestration.graph import Orchestrator
 from serve_app.orchestration.knowledge import KnowledgeNodes
 from serve_app.orchestration.nodes import Nodes
@@ -47,6 +48,7 @@ from serve_app.router.turns import Turns
 from serve_app.router.value import Known, prices
 from serve_app.settings import OrchestrationSettings, RoleSettings, Settings
 from tests.fixtures import (
+    CALIBRATION,
     EXPERT,
     FRONTIER,
     MIN_RELEVANCE,
@@ -198,13 +200,19 @@ class Roads:
         self.expert = ScriptedModel()
         self.knowledge = FixedKnowledge()
         deciding: Any = InProcess(Deciding(policy, self.dice))
-        rules = OrchestrationSettings(without_evidence="frontier" if number % 2 else "say so")
+        rules = OrchestrationSettings(
+            without_evidence="frontier" if number % 2 else "say so",
+            roles=RoleSettings.model_validate(ROLES[number % len(ROLES)]),
+        )
         prompts = load_prompts()
         roles = Roles.of(
-            RoleSettings.model_validate(ROLES[number % len(ROLES)]),
+            rules,
             {Route.EXPERT: (self.expert, [EXPERT]), Route.FRONTIER: (door, [FRONTIER] * models)},
             prompts,
-            MIN_RELEVANCE,
+            self.knowledge,
+            Embedding(),
+            CALIBRATION,
+            min_relevance=MIN_RELEVANCE,
         )
         self.orchestrator = Orchestrator(
             Nodes(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serve_app.orchestration import quoting
 from serve_app.orchestration.evidence import words
-from tests.fixtures import chunk
+from tests.fixtures import CALIBRATION, chunk
 from tests.orchestration.test_evidence import TEXTS
 
 HOTELS = chunk("Book early. Hotels in Paris may cost EUR 190. Be polite.", title="Travel")
@@ -20,7 +20,7 @@ CSV = "product: Fjell 2 Tent\nprice: EUR 449\nweight: 2.1 kg"
 
 def quoted(query: str, *cosines: float, least: float = 0.25) -> list[str]:
     stated = quoting.statements(query, [HOTELS], 64)
-    return [each.text for each in quoting.choose(query, stated, cosines, least)]
+    return [each.text for each in quoting.choose(query, stated, cosines, CALIBRATION, least)]
 
 
 @given(TEXTS, st.lists(TEXTS, max_size=3), st.integers(1, 5), st.data())
@@ -30,7 +30,7 @@ def test_quotes_are_words_of_their_chunks(
     stated = quoting.statements(query, [chunk(text) for text in sources], limit)
     assert len(stated) <= limit
     cosines = [data.draw(st.floats(-1, 1)) for _ in stated]
-    chosen = quoting.choose(query, stated, cosines, 0.0)
+    chosen = quoting.choose(query, stated, cosines, CALIBRATION, 0.0)
     assert bool(chosen) == bool(stated)
     assert len(chosen) <= 2
     for each in chosen:
@@ -53,7 +53,7 @@ def test_two_that_are_as_near_are_both_quoted_in_the_order_of_their_chunk() -> N
 
 def test_the_nearer_of_two_chunks_comes_first() -> None:
     stated = quoting.statements("", [chunk("Book early."), chunk("Be polite.")], 64)
-    chosen = quoting.choose("?", stated, [0.58, 0.60], 0.25)
+    chosen = quoting.choose("?", stated, [0.58, 0.60], CALIBRATION, 0.25)
     assert [each.text for each in chosen] == ["Be polite.", "Book early."]
 
 
@@ -101,3 +101,18 @@ def test_headings_that_the_quote_repeats_are_left_out() -> None:
     (stated,) = quoting.statements("", [live], 64)
     assert stated.introduced() == "Shop: Our revenue today was EUR 9."
     assert words(stated.introduced()) >= words(stated.text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "states"),
+    [
+        ("190", "Hotels in Paris may cost EUR 190."),
+        ("Paris", "Hotels in Paris may cost EUR 190."),  # of two, the one that shares more words
+        ("", "Hotels in Paris may cost EUR 190."),
+    ],
+)
+def test_the_statement_that_an_answer_stands_in_is_quoted(answer: str, states: str) -> None:
+    at = HOTELS.text.index(answer) if answer else -9
+    stated = quoting.stated_at("What do hotels cost?", HOTELS, (at, at + len(answer)))
+    assert stated is not None
+    assert stated.text == states

@@ -34,7 +34,15 @@ ENVIRONMENT = (
     "TRIVIUM_SHIPPED_MODELS=/opt/trivium/models",
 )
 # What the models are made of and by.
-_MAKERS = ("models.py", "router/export.py", "router/encoder.py", "router/narrow.safetensors")
+_OF_CROSS_ENCODER = ("export.py", "network.py", "weights.safetensors")
+_MAKERS = (
+    "models.py",
+    "minilm.py",
+    "router/export.py",
+    "router/encoder.py",
+    "router/narrow.safetensors",
+    *(f"retrieval/cross_encoder/{name}" for name in _OF_CROSS_ENCODER),
+)
 
 
 def packages(cluster: Cluster) -> str:
