@@ -25,6 +25,12 @@ class HashedWords:
         self.embedded += texts
         return [self._vector(text) for text in texts]
 
+    def queries(self, texts: Sequence[str]) -> list[list[float]]:
+        return self(texts)
+
+    def beside(self, query: str, texts: Sequence[str]) -> list[list[float]]:
+        return self([query, *texts])
+
     def count(self, text: str) -> int:
         return len(text.split())
 

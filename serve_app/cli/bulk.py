@@ -27,9 +27,9 @@ from serve_app.settings import RetrievalSettings, Settings
 
 if TYPE_CHECKING:
     from serve_app.retrieval.bulk import Step
-    from serve_app.retrieval.bulk.models import Model
     from serve_app.retrieval.catalogue import Catalogue
     from serve_app.retrieval.checking import Check
+    from serve_app.retrieval.embedder import Model
     from serve_app.retrieval.port import Port
     from serve_app.retrieval.registry import Registry
     from serve_app.retrieval.reindexing import Reindexing
@@ -122,19 +122,20 @@ def opened(base: Base, retrieval: RetrievalSettings) -> Parts:
     from serve_app.retrieval.mending import Mender
     from serve_app.retrieval.reindexing import Reindexing
 
-    embedders = EmbeddingModels(retrieval.embedding_model, models.embedding_models())
+    embedders = EmbeddingModels(
+        retrieval.embedding_name, models.embedding_models(), retrieval.embedding
+    )
     catalogue = Catalogue(base.store, base.registry)
     mender = Mender(base.store, base.registry, partial(preparing.split, embedders))
     parts = (base.store, base.registry, catalogue, mender)
     return Parts(catalogue, Reindexing(*parts), Check(*parts))
 
 
-def embedding_model(retrieval: RetrievalSettings, name: str | None = None) -> Model:
-    """The model of that name, else that of the settings."""
-    from serve_app.retrieval.bulk.models import Model
+def embedding_model(name: str) -> Model:
+    """The model that collections know by that name."""
+    from serve_app.retrieval.embedder import Model
 
-    chosen = name or retrieval.embedding_model
-    return Model(chosen, models.embedding_models().get(chosen, chosen))
+    return Model.named(name, models.embedding_models())
 
 
 @contextlib.asynccontextmanager

@@ -57,9 +57,9 @@ def calibrate_knowledge(
     if output.is_dir() or not output.parent.is_dir():
         raise SettingsError(f"{output}: name a file in a folder that is there")
     settings = load(config if config.is_file() else None).resolved(Path.cwd()).retrieval
-    name = settings.embedding_model
+    name = settings.embedding_name
     with errors.status("loading the embedding model"), loading(name):
-        model = EmbeddingModels(name, models.embedding_models()).model(name)
+        model = EmbeddingModels(name, models.embedding_models(), settings.embedding).model(name)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Client(url, api_key) as client, Bars(*columns, TimeRemainingColumn()) as bars:
         task = bars.add_task("searching", total=len(asked))
@@ -69,7 +69,9 @@ def calibrate_knowledge(
             data = client.request("POST", f"/v1/collections/{collection}/search", body)["data"]
             return [_chunk(each) for each in data]
 
-        fitted = cosines.fit(asked, search, model, questions.name, lambda: bars.advance(task))
+        fitted = cosines.fit(
+            asked, search, model.beside, questions.name, lambda: bars.advance(task)
+        )
     output.write_text(yaml.safe_dump(cosines.plain(fitted, name)), encoding="utf-8")
     figures: dict[str, Any] = {
         "questions": fitted.questions,

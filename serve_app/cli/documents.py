@@ -156,7 +156,8 @@ def reindex(
     if rollback + pause + resume + abort > 1:
         raise SettingsError("give one of --rollback, --pause, --resume and --abort")
     settings = load(config).resolved(Path.cwd())
-    model = embedding_model(settings.retrieval, model_name)
+    name = model_name or settings.retrieval.embedding_name
+    model = embedding_model(name)
     size = chunk_tokens or settings.retrieval.chunk_tokens
 
     async def run(base: Base) -> dict[str, Any]:
@@ -170,15 +171,15 @@ def reindex(
             return {"collection": collection, "aborted": stopped.name}
         started = time.monotonic()
         if not rollback:
-            window = (await asyncio.to_thread(Tokens, model.path)).window
-            check_window(size, model.name, window)
+            window = model.window(await asyncio.to_thread(Tokens, model.files))
+            check_window(size, name, window)
         if rollback:
             made, done = await parts.reindexing.rollback(collection, base.bar)
         else:
             made, done = await parts.reindexing.reindex(
                 collection,
-                model.name,
-                await asyncio.to_thread(dimension, model.path),
+                name,
+                await asyncio.to_thread(dimension, model),
                 size,
                 base.bar,
             )

@@ -154,7 +154,10 @@ def _loaded(settings: Settings, rerank: str | None) -> tuple[Models, Reranker | 
     from serve_app.retrieval.embedder import EmbeddingModels, HubReranker, loading
 
     logging.disable_progress_bar()
-    embedding = EmbeddingModels(settings.retrieval.embedding_model, models.embedding_models())
+    retrieval = settings.retrieval
+    embedding = EmbeddingModels(
+        retrieval.embedding_name, models.embedding_models(), retrieval.embedding
+    )
     with errors.status("loading models"):
         with loading(embedding.default):
             embedding.model(embedding.default)

@@ -49,6 +49,9 @@ def train_cross_encoder(
         Path | None,
         typer.Option("--from", help="Weights to go on from; default: the router's narrow MiniLM."),
     ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Pairs of each file, drawn; default: all.")
+    ] = None,
     made: Annotated[
         int, typer.Option("--claims", min=0, help="Claims to make of the rows' passages.")
     ] = 9000,
@@ -74,7 +77,7 @@ def train_cross_encoder(
     from serve_app.retrieval.cross_encoder.training import fit, rows
 
     _check(output)
-    read = {str(path): rows.read(path) for path in data}
+    read = {str(path): _drawn(rows.read(path), sample, seed) for path in data}
     apart = {
         path.name if path.parent == Path() else f"{path.parent.name}/{path.name}": rows.read(path)[
             :most
@@ -120,6 +123,12 @@ def train_cross_encoder(
     out.print(f"{output}: {len(pairs)} pairs in {result['seconds']} s")
     if scores:
         out.print(_table(scores))
+
+
+def _drawn(pairs: list[Pair], count: int | None, seed: int) -> list[Pair]:
+    if count is None or count >= len(pairs):
+        return pairs
+    return random.Random(seed).sample(pairs, count)  # noqa: S311  # the same every time
 
 
 def _check(output: Path) -> None:

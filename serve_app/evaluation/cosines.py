@@ -28,7 +28,7 @@ _NEAR = (0.0, 0.02, 0.05, 0.1)
 _LEAST = 30  # chunks, or statements, of each kind
 _EXTRA = 0.25  # of an answer: what quoting one statement more than needed costs
 
-Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
+Beside = Callable[[str, Sequence[str]], Sequence[Sequence[float]]]
 Search = Callable[[str], Sequence[Chunk]]
 
 
@@ -107,20 +107,24 @@ class _Seen:
 def fit(
     asked: Sequence[Asked],
     search: Search,
-    embed: Embed,
+    beside: Beside,
     source: str,
     on_step: Callable[[], None] = lambda: None,
 ) -> Fitted:
-    """Scales for the embedding model that `search` and `embed` use.
+    """Scales for the embedding model that `search` uses.
 
     Every second question is left out of a first fit, which the figures are of.
+
+    Args:
+        beside: Gives its vectors: a query's, and those of texts.
+        source: Where the questions come from.
 
     Raises:
         SettingsError: Too few chunks, or statements, hold an answer, or too few hold none.
     """
     seen = []
     for each in asked:
-        seen.append(_seen(each, search(each.query), embed))
+        seen.append(_seen(each, search(each.query), beside))
         on_step()
     _enough("chunks", [told for one in seen for told in one.chunks])
     known, held = seen[::2], seen[1::2]
@@ -136,9 +140,9 @@ def fit(
     )
 
 
-def _seen(asked: Asked, chunks: Sequence[Chunk], embed: Embed) -> _Seen:
+def _seen(asked: Asked, chunks: Sequence[Chunk], beside: Beside) -> _Seen:
     stated: list[Statement] = quoting.statements(asked.query, chunks, _CANDIDATES)
-    vectors = np.array(embed([asked.query, *(each.in_context for each in stated)]))
+    vectors = np.array(beside(asked.query, [each.in_context for each in stated]))
     return _Seen(
         [(each.relevance, asked.answered_by(each, each.text)) for each in chunks],
         vectors[1:] @ vectors[0],

@@ -77,7 +77,7 @@ def calibration_of(settings: Settings) -> Calibration | None:
     Raises:
         SettingsError: It has none though a rule reads its cosines, or as `load_calibrations`.
     """
-    model, rules = settings.retrieval.embedding_model, settings.orchestration
+    model, rules = settings.retrieval.embedding_name, settings.orchestration
     found = load_calibrations(rules.calibration).get(model)
     # Of several, the first one is asked; the rule behind another keeps all and quotes nothing.
     first = {each[0] for each in (rules.roles.grade, rules.roles.answer) if each}

@@ -70,7 +70,7 @@ class RetrieverServer:
         settings = everything.retrieval
         self._metrics = IndexMetrics()
         self._configured = False
-        models = EmbeddingModels(settings.embedding_model, model_paths)
+        models = EmbeddingModels(settings.embedding_name, model_paths, settings.embedding)
         with loading(models.default):
             models.model(models.default)(["warm up"])
         check_window(settings.chunk_tokens, models.default, models.model(models.default).window)

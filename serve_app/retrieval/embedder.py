@@ -6,11 +6,15 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from serve_app.errors import SettingsError
+from serve_app.settings import EmbeddingSettings
 
+_PASSAGE = ("document", "passage", "corpus")  # what models call its prompt
 # Where a model's files tell how much it reads, the first that does.
 _LONGEST = (
     ("sentence_bert_config.json", "max_seq_length"),
@@ -57,31 +61,108 @@ class Tokens:
         return len(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An embedding model, and what is done with its vectors.
+
+    Collections know it by its name: `e5-small?dimension=256&passage_prompt=passage%3A+` tells all
+    that changes the vectors, so that a collection is read as it was made whatever is set now.
+
+    Attributes:
+        files: Its folder, or its id on the hub.
+        query_prompt, passage_prompt: What stands before each query, or passage; `None`: what the
+            model's own files say.
+        dimension: Numbers that are kept of a vector; `None`: all.
+    """
+
+    files: str
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    dimension: int | None = None
+
+    @classmethod
+    def named(cls, name: str, paths: Mapping[str, str]) -> Self:
+        """The model of a name.
+
+        Args:
+            paths: Folder or hub id of names that are not one themselves.
+
+        Raises:
+            SettingsError: The name tells of something else.
+        """
+        base, _, told = name.partition("?")
+        values = dict(parse_qsl(told, keep_blank_values=True))
+        dimension = values.pop("dimension", None)
+        try:
+            return cls(
+                paths.get(base, base), dimension=int(dimension) if dimension else None, **values
+            )
+        except (TypeError, ValueError):
+            raise SettingsError(f"{name!r} is no embedding model's name") from None
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Before a query and before a passage."""
+        try:
+            file = _file(self.files, "config_sentence_transformers.json")
+            told = json.loads(file.read_text(encoding="utf-8")).get("prompts") or {}
+        except (OSError, ValueError):
+            told = {}
+        passage = next((told[name] for name in _PASSAGE if told.get(name)), "")
+        own = (self.query_prompt, self.passage_prompt)
+        query, passage = (
+            theirs if mine is None else mine
+            for mine, theirs in zip(own, (told.get("query") or "", passage), strict=True)
+        )
+        return query, passage
+
+    def window(self, count: Tokens) -> int | None:
+        """Tokens of a passage that are read, behind its prompt."""
+        prompt = self.prompts[1]
+        taken = count(prompt) if prompt else 0
+        return count.window and count.window - taken
+
+
 class SentenceEmbedder:
     """Texts to unit vectors.
 
     Attributes:
         dimension: Their length.
         count: Tokens of a text.
-        window: Tokens of a text that are read, as in `Tokens`.
+        window: Tokens of a passage that are read.
     """
 
-    def __init__(self, model: str | Path) -> None:
+    def __init__(self, model: Model, device: str = "cpu", batch_size: int = 32) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(str(model), device="cpu")
+        self._model = SentenceTransformer(model.files, device=device, truncate_dim=model.dimension)
+        self._batch_size = batch_size
+        self._query, self._passage = model.prompts
         self.dimension = int(self._model.get_embedding_dimension() or 0)
-        self.count = Tokens(model)
-        self.window = self.count.window
+        self.count = Tokens(model.files)
+        self.window = model.window(self.count)
         # The first call sets how the tokenizer truncates; later ones, of any thread, find it set.
         self(["."])
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors of passages."""
+        return self._vectors([self._passage + each for each in texts])
+
+    def queries(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vectors of queries."""
+        return self._vectors([self._query + each for each in texts])
+
+    def beside(self, query: str, texts: Sequence[str]) -> list[list[float]]:
+        """The vector of a query, and those of passages behind it; in one pass."""
+        passages = [self._passage + each for each in texts]
+        return self._vectors([self._query + query, *passages])
+
+    def _vectors(self, texts: Sequence[str]) -> list[list[float]]:
         vectors = self._model.encode(
             list(texts),
             normalize_embeddings=True,
             show_progress_bar=False,
-            batch_size=32,
+            batch_size=self._batch_size,
         )
         return [list(map(float, vector)) for vector in vectors]
 
@@ -119,13 +200,16 @@ def _tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model).backend_tokenizer
 
 
-def dimension(model: str) -> int:
+def dimension(model: Model) -> int:
     """Length of a model's vectors. Where its files tell it, the model is not loaded for it."""
+    if model.dimension:
+        return model.dimension
+    folder = Path(model.files)
     try:
-        modules = json.loads((Path(model) / "modules.json").read_text(encoding="utf-8"))
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         kinds = {each["type"].rpartition(".")[2]: each["path"] for each in modules}
         if kinds.keys() <= {"Transformer", "Pooling", "Normalize"}:
-            path = Path(model) / kinds["Pooling"] / "config.json"
+            path = folder / kinds["Pooling"] / "config.json"
             config = json.loads(path.read_text(encoding="utf-8"))
             modes = [on for name, on in config.items() if name.startswith("pooling_mode_")]
             if sum(modes) == 1:  # several are put end to end
@@ -153,18 +237,26 @@ class EmbeddingModels:
 
     Args:
         paths: Folder or hub id of names that are not one themselves.
+        run: On what they run.
     """
 
-    def __init__(self, default: str, paths: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        default: str,
+        paths: Mapping[str, str],
+        run: EmbeddingSettings = EmbeddingSettings(),  # noqa: B008  # frozen
+    ) -> None:
         self.default = default
         self._paths = paths
+        self._run = run
         self._loaded: dict[str, SentenceEmbedder] = {}
         self._loading = threading.Lock()
 
     def model(self, name: str) -> SentenceEmbedder:
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = SentenceEmbedder(self._paths.get(name, name))
+                model = Model.named(name, self._paths)
+                self._loaded[name] = SentenceEmbedder(model, self._run.device, self._run.batch_size)
             return self._loaded[name]
 
 

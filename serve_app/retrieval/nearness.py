@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from serve_app.retrieval.preparing import Embedder
 
 _KEPT = 8192  # vectors; 12 MB at 384 dimensions
 
@@ -24,19 +26,18 @@ class Nearness:
     def __call__(
         self,
         model: str,
-        embed: Callable[[Sequence[str]], list[list[float]]],
+        embedder: Embedder,
         query: str,
         texts: Sequence[str],
     ) -> list[float]:
         """
         Args:
             model: Tells the vectors of one embedding model from another's.
-            embed: Texts to unit vectors.
         """
         seen = self._seen
         found = {text: seen[model, text] for text in texts if (model, text) in seen}
         new = [text for text in dict.fromkeys(texts) if text not in found]
-        asked, *made = np.asarray(embed([query, *new]), dtype=np.float32)
+        asked, *made = np.asarray(embedder.beside(query, new), dtype=np.float32)
         found |= dict(zip(new, made, strict=True))
         self._keep({(model, text): found[text] for text in new})
         return [float(asked @ found[text]) for text in texts]

@@ -29,7 +29,15 @@ class Embedder(Protocol):
         ...
 
     def __call__(self, texts: Sequence[str]) -> list[list[float]]:
-        """Texts to unit vectors."""
+        """Passages to unit vectors."""
+        ...
+
+    def queries(self, texts: Sequence[str]) -> list[list[float]]:
+        """Queries to unit vectors."""
+        ...
+
+    def beside(self, query: str, texts: Sequence[str]) -> list[list[float]]:
+        """A query and passages to unit vectors, the query's first."""
         ...
 
     def count(self, text: str) -> int:

@@ -487,7 +487,7 @@ class Retriever:
 
     async def _vector(self, source: Index, query: str) -> list[float]:
         if source.model not in self._queries:
-            self._queries[source.model] = Together(await self._embedder(source))
+            self._queries[source.model] = Together((await self._embedder(source)).queries)
         return await self._queries[source.model](query)
 
     async def _embedder(self, of: Index) -> Embedder:

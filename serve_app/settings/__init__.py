@@ -25,6 +25,7 @@ from serve_app.settings.orchestration import (
 )
 from serve_app.settings.sections import (
     BUNDLED,
+    EmbeddingSettings,
     ExpertSettings,
     LoraSettings,
     RetrievalSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "ApiKey",
     "CircuitSettings",
     "DoubtSettings",
+    "EmbeddingSettings",
     "ExpertSettings",
     "Filler",
     "FrontierSettings",

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from pydantic import (
     Field,
@@ -317,6 +318,28 @@ class Tenancy(Section):
         return self.place(self.collection(place), tenant) == place
 
 
+class EmbeddingSettings(Section):
+    """How the embedding model is run.
+
+    Prompts and dimension are part of what a collection knows its model by: a change holds for new
+    collections, and for those that are there after `trivium reindex`.
+
+    Attributes:
+        query_prompt, passage_prompt: What is put before each query, or passage, as a model was
+            trained to read them: `query: ` and `passage: ` for E5. Unset: what its own files say.
+        dimension: Numbers that are kept of a vector, of models that bear it (Matryoshka). Unset:
+            all.
+        device: What torch calls it: `cpu`, `cuda`, `mps`.
+        batch_size: Texts that are embedded at once.
+    """
+
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    dimension: int | None = Field(default=None, ge=1)
+    device: str = "cpu"
+    batch_size: int = Field(default=32, ge=1)
+
+
 class RetrievalSettings(Section):
     """The knowledge base.
 
@@ -331,6 +354,7 @@ class RetrievalSettings(Section):
         registry_password: Of the PostgreSQL user; without it, the ledger's.
         embedding_model: Folder or hub id; the default comes along. Collections keep the model
             they were made with until they are reindexed.
+        embedding: How it is run.
         dense_weight, sparse_weight: Of each ranking in the fusion of a hybrid search.
         min_relevance: Least probability that a chunk answers the question.
         half_life_s: Age at which a volatile question's preference for what is new has halved.
@@ -352,6 +376,7 @@ class RetrievalSettings(Section):
     registry: str = ""
     registry_password: SecretStr = SecretStr("")
     embedding_model: str = BUNDLED
+    embedding: EmbeddingSettings = EmbeddingSettings()
     collection: str = Field(default="default", pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     chunk_tokens: int = Field(default=160, ge=32, le=8192)
     top_k: int = Field(default=4, ge=1, le=50)
@@ -373,6 +398,18 @@ class RetrievalSettings(Section):
     def embedded(self) -> bool:
         """Milvus Lite: a local file that exactly one process may open."""
         return "://" not in self.milvus_uri
+
+    @property
+    def embedding_name(self) -> str:
+        """What new collections know their embedding model by."""
+        run = self.embedding
+        told = {
+            "dimension": run.dimension,
+            "passage_prompt": run.passage_prompt,
+            "query_prompt": run.query_prompt,
+        }
+        told = {name: value for name, value in told.items() if value is not None}
+        return f"{self.embedding_model}?{urlencode(told)}" if told else self.embedding_model
 
     @property
     def registry_address(self) -> str:

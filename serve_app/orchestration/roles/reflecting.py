@@ -18,7 +18,7 @@ from serve_app.orchestration.run import Knowledge, Run
 Verdict = Literal["supported", "contradicted", "not stated"]
 
 _TOKENS, _OF_EACH = 32, 24
-_READ = 3  # sources for each sentence, at most
+READ = 3  # sources for each sentence, at most
 _SURE = 0.5
 
 
@@ -74,8 +74,7 @@ class ByCrossEncoder:
         """
         near = await asyncio.to_thread(
             lambda: [
-                sources.nearest(each.text, [at - 1 for at in each.sources], _READ)
-                for each in claims
+                sources.nearest(each.text, [at - 1 for at in each.sources], READ) for each in claims
             ]
         )
         pairs = [
@@ -85,12 +84,12 @@ class ByCrossEncoder:
         ]
         found = iter(await self.knowledge.check(run.context, pairs))
         return [
-            _weighed(claim.text, [(chunk, next(found)) for chunk in chunks])
+            weighed(claim.text, [(chunk, next(found)) for chunk in chunks])
             for claim, chunks in zip(claims, near, strict=True)
         ]
 
 
-def _weighed(claim: str, said: Sequence[tuple[Chunk, Entailment]]) -> Finding:
+def weighed(claim: str, said: Sequence[tuple[Chunk, Entailment]]) -> Finding:
     """Support of one source goes before contradiction by another."""
     figures = figures_of(claim)
     for chunk, each in sorted(said, key=lambda pair: -pair[1].supported):

@@ -146,7 +146,7 @@ class _Ingest:
         self._on_progress = on_progress
         self._verify = verify
         self._dry = dry
-        self._models = LazyModels(base.paths)
+        self._models = LazyModels(base.paths, run=base.settings.retrieval.embedding)
         self._lease = Lease(base.registry, collection, tenant, self._name)
 
     async def over(self, files: Iterable[File]) -> Result:
@@ -190,7 +190,7 @@ class _Ingest:
             assert in_force is not None
             return in_force
         chosen = self._base.settings.retrieval
-        return Index(f"{collection}__0", chosen.embedding_model, 0, chosen.chunk_tokens, False)
+        return Index(f"{collection}__0", chosen.embedding_name, 0, chosen.chunk_tokens, False)
 
     async def _made(self, run: Run) -> Run:
         """The run with the index that it writes to, which is made if there is none."""

@@ -141,7 +141,9 @@ class _Worker:
 
     async def _made(self, run: Run, reach: Reach) -> Intake:
         store, registry = MilvusStore.of(reach.settings.retrieval), Registry.of(reach.settings)
-        return Intake(run, store, registry, LazyModels(reach.paths))
+        return Intake(
+            run, store, registry, LazyModels(reach.paths, run=reach.settings.retrieval.embedding)
+        )
 
 
 def _read(table: pa.Table) -> Iterator[pa.Table]:

@@ -101,7 +101,7 @@ def fit(
         nn.utils.clip_grad_norm_(layers, 1.0)
         optimizer.step()
         schedule.step()
-        on_step(number, len(plan), float(loss))
+        on_step(number, len(plan), float(loss.detach()))
     network.eval()
 
 
