@@ -23,10 +23,12 @@ class Quoted:
 
     Attributes:
         probability: That the likeliest statement holds the answer.
+        words: Those that are the answer, where they are known.
     """
 
     statements: Sequence[Statement]
     probability: float
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,14 @@ class ByCrossEncoder:
         """
         texts = [whole(each) for each in chunks]
         read = await self.knowledge.read(run.context, question, texts)
-        pairs = zip(chunks, read, strict=True)
-        chunk, best = max(pairs, key=lambda pair: pair[1].probability)
+        if not read:
+            return Quoted([], 0.0)
+        at = max(range(len(read)), key=lambda place: read[place].probability)
+        chunk, best = chunks[at], read[at]
         if best.probability < self.least:
             return Quoted([], best.probability)
         before = len(above(chunk))
         span = (best.start - before, best.end - before)
         stated = await asyncio.to_thread(quoting.stated_at, question, chunk, span)
-        return Quoted([stated] if stated else [], best.probability)
+        words = texts[at][best.start : best.end]
+        return Quoted([stated] if stated else [], best.probability, words)
