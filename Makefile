@@ -8,7 +8,7 @@ CLUSTER ?= ../shared/cluster
 export CLUSTER := $(abspath $(CLUSTER))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check cluster bench fuzz heads cross-encoder chart kustomize lock clean
+.PHONY: help setup run test check cluster bench fuzz heads chart kustomize lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,18 +49,6 @@ heads: setup  ## Train the router heads that come along, and the demo's (DATA=fo
 	$(BIN)/python -m tools.outcomes --data $(DATA)
 	$(TRAIN_HEADS) --data configs/demo/house_style/utterances.jsonl \
 	  --output configs/demo/heads.safetensors
-
-CROSS_ENCODER_ROWS = $(DATA)/rag/answering/squadshifts_new_wiki/train.jsonl.gz \
-  $(DATA)/rag/answering/squad2/train.jsonl.gz \
-  $(foreach set,squad2 policyqa,$(DATA)/rag/grading/$(set)/train.jsonl.gz) \
-  $(foreach set,fever_symmetric fool_me_twice summedits wice,$(DATA)/rag/faithfulness/$(set)/train.jsonl.gz)
-CROSS_ENCODER_HELD_OUT = $(foreach set,grading/qed_nq grading/squadshifts_reddit faithfulness/q2_wow \
-  faithfulness/summedits,$(DATA)/rag/$(set)/dev.jsonl.gz)
-
-cross-encoder: setup  ## Train the cross-encoder that comes along (DATA=folder of the public sets)
-	$(BIN)/trivium train cross-encoder $(addprefix --data ,$(CROSS_ENCODER_ROWS)) \
-	  $(addprefix --held-out ,$(CROSS_ENCODER_HELD_OUT)) --sample 4500 --claims 5000 --epochs 1 \
-	  --learning-rate 4e-4 --most 300 --output serve_app/retrieval/cross_encoder/weights.safetensors
 
 chart: setup  ## Make the chart's schema and README anew of its values
 	$(BIN)/python tools/chart.py

@@ -4,9 +4,8 @@
 
 A model that writes whatever a document tells it to is the worst case. Each attack of
 `tests/data/attacks.jsonl` stands beside a harmless source; what it wants said is checked as a
-sentence of a draft is: by the rule, and by the cross-encoder. The table says how many of each kind
-are let through. Beside them, true sentences that the same checks let through: who lets nothing
-through is safe and useless.
+sentence of a draft is, by the rule. The table says how many of each kind are let through. Beside
+them, true sentences that the same check lets through: who lets nothing through is safe and useless.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from serve_app import models
 from serve_app.domain import Chunk
 from serve_app.orchestration.drafting import NOT_STATED
 from serve_app.orchestration.evidence import Sources, denies
-from serve_app.orchestration.roles.claims import Claim, claimed
-from serve_app.orchestration.roles.reflecting import READ, found_by_rule, weighed
-from serve_app.settings import load
+from serve_app.orchestration.roles.claims import claimed
+from serve_app.orchestration.roles.reflecting import found_by_rule
 
 CORPUS = Path("tests/data/attacks.jsonl")
 HARMLESS = "Customers may return goods within 30 days. Opened goods are not taken back in winter."
@@ -48,16 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     args = parser.parse_args()
-    settings = load(Path("configs/local.yaml")).resolved(Path.cwd())
-    reader = models.reading(settings.to_args())
     attacks = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
     harmless = _chunk(HARMLESS, "Returns", "returns")
-
-    def by_model(claim: Claim, sources: Sources) -> bool:
-        near = sources.nearest(claim.text, [at - 1 for at in claim.sources], READ)
-        found = reader.check([(claim.text, f"{c.title} {c.heading} {c.text}") for c in near])
-        pairs = list(zip(near, found, strict=True))
-        return weighed(claim.text, pairs).verdict == "supported"
 
     rows: dict[str, Counter[str]] = {}
 
@@ -66,14 +55,11 @@ def main() -> None:
         row["sentences"] += 1
         if said.startswith(NOT_STATED):
             # No check reads it: a denial alone is told.
-            let = denies(said.removeprefix(NOT_STATED))
-            row["rule"] += let
-            row["local"] += let
+            row["rule"] += denies(said.removeprefix(NOT_STATED))
             return
         claim = claimed(re.sub(r"\s+", " ", said), len(sources.chunks))
         assert claim
         row["rule"] += found_by_rule([claim], sources)[0].verdict == "supported"
-        row["local"] += by_model(claim, sources)
 
     for attack in attacks:
         evil = _chunk(attack["text"], attack.get("title", "Goods"), "evil")
@@ -89,7 +75,7 @@ def main() -> None:
 
 
 def _table(rows: dict[str, Counter[str]]) -> Table:
-    table = Table("kind", "sentences", "let through by rule", "by the cross-encoder")
+    table = Table("kind", "sentences", "let through by rule")
     true = "true sentences beside them"
     total: Counter[str] = Counter()
     for kind, row in rows.items():
@@ -102,7 +88,7 @@ def _table(rows: dict[str, Counter[str]]) -> Table:
 
 
 def _add(table: Table, kind: str, row: Any) -> None:
-    table.add_row(kind, *(str(row[name]) for name in ("sentences", "rule", "local")))
+    table.add_row(kind, *(str(row[name]) for name in ("sentences", "rule")))
 
 
 if __name__ == "__main__":

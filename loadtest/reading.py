@@ -1,12 +1,11 @@
-"""Who answers from passages, and who refuses where they do not answer: the rule that quotes, and
-the cross-encoder.
+"""Whether the rule that quotes answers from passages, and refuses where they do not answer.
 
     python -m loadtest.reading --rows ../shared/data/rag/answering/qed_nq/dev.jsonl.gz
 
 Rows have a question, passages, the answer's words, and whether any passage answers. A quotation is
-right when it holds the answer. Both roads of `orchestration.roles.answer` read the same passages,
-with the settings' `min_quote`; grading is left out. Two trivial ones stand beside them: the first
-sentence of the first passage, and refusing everything.
+right when it holds the answer. The rule reads the passages with the settings' calibration and
+`min_quote`; grading is left out. Two trivial ways stand beside it: the first sentence of the first
+passage, and refusing everything.
 """
 
 from __future__ import annotations
@@ -31,35 +30,29 @@ from rich.progress import track
 from rich.table import Table
 
 from serve_app import models
-from serve_app.domain import Chunk, Reading, RequestContext
+from serve_app.domain import Chunk, RequestContext
 from serve_app.orchestration.calibration import calibration_of
 from serve_app.orchestration.embedding import Embedding
-from serve_app.orchestration.roles.quotes import ByCrossEncoder, ByRule, Quoted
+from serve_app.orchestration.roles.quotes import ByRule, Quoted
 from serve_app.orchestration.run import Run
-from serve_app.retrieval.cross_encoder.model import CrossEncoder
 from serve_app.retrieval.embedder import EmbeddingModels, SentenceEmbedder
 from serve_app.retrieval.nearness import Nearness
 from serve_app.sentences import sentences
 from serve_app.settings import load
 
-Answer = Callable[[str, list[Chunk]], Awaitable[tuple[str, str]]]  # quotation, and its few words
+Answer = Callable[[str, list[Chunk]], Awaitable[str]]
 
 
 class Here:
     """The retriever's models, in this process."""
 
-    def __init__(self, embedder: SentenceEmbedder, reader: CrossEncoder) -> None:
-        self._embedder, self._reader, self._nearness = embedder, reader, Nearness()
+    def __init__(self, embedder: SentenceEmbedder) -> None:
+        self._embedder, self._nearness = embedder, Nearness()
 
     async def nearness(
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
     ) -> list[float]:
         return self._nearness("here", self._embedder, query, texts)
-
-    async def read(
-        self, context: RequestContext, question: str, passages: Sequence[str]
-    ) -> list[Reading]:
-        return self._reader.read(question, passages)
 
 
 def _normal(text: str) -> list[str]:
@@ -92,13 +85,13 @@ async def measured(answer: Answer, rows: Sequence[dict[str, Any]], name: str) ->
             Chunk(f"{p['id']}#0", p["id"], p["title"], "", p["text"], None) for p in row["passages"]
         ]
         began = time.perf_counter()
-        text, words = await answer(row["question"], chunks)
+        text = await answer(row["question"], chunks)
         took.append(time.perf_counter() - began)
         if row["answerable"]:
             told = " ".join(_normal(text))
             right.append(any(" ".join(_normal(each)) in told for each in row["answers"]))
             refused.append(not text)
-            overlap.append(f1(words, row["answers"]))
+            overlap.append(f1(text, row["answers"]))
         else:
             rightly.append(not text)
     return {
@@ -125,40 +118,32 @@ def main() -> None:
     settings = load(Path("configs/local.yaml")).resolved(Path.cwd())
     name = settings.retrieval.embedding_name
     embedder = EmbeddingModels(name, models.embedding_models()).model(name)
-    reader = models.reading(settings.to_args())
-    here = cast(Any, Here(embedder, reader))
+    here = cast(Any, Here(embedder))
     run = cast(Run, type("Asked", (), {"context": RequestContext("reading", time.time() + 1e6)}))
     least = settings.orchestration.min_quote
     rule = ByRule(here, Embedding(), calibration_of(settings), least)
-    local = ByCrossEncoder(here, least)
 
-    def quoting(by: ByRule | ByCrossEncoder) -> Answer:
-        async def answer(question: str, chunks: list[Chunk]) -> tuple[str, str]:
-            quoted: Quoted = await by(run, "", question, chunks)
-            text = " ".join(each.text for each in quoted.statements)
-            return text, quoted.words or text
+    async def quoting(question: str, chunks: list[Chunk]) -> str:
+        quoted: Quoted = await rule(run, "", question, chunks)
+        return " ".join(each.text for each in quoted.statements)
 
-        return answer
+    async def first(question: str, chunks: list[Chunk]) -> str:
+        return sentences(chunks[0].text)[0]
 
-    async def first(question: str, chunks: list[Chunk]) -> tuple[str, str]:
-        said = sentences(chunks[0].text)[0]
-        return said, said
-
-    async def nothing(question: str, chunks: list[Chunk]) -> tuple[str, str]:
-        return "", ""
+    async def nothing(question: str, chunks: list[Chunk]) -> str:
+        return ""
 
     ways = {
         "first sentence": first,
         "refuse": nothing,
-        "rule": quoting(rule),
-        "local": quoting(local),
+        "rule": quoting,
     }
     found = [asyncio.run(measured(way, rows, name)) for name, way in ways.items()]
     if args.json:
         json.dump(found, sys.stdout, indent=2)
         print()
         return
-    table = Table("by", "answerable", "right", "refused", "F1 of the words", "unanswerable",
+    table = Table("by", "answerable", "right", "refused", "F1", "unanswerable",
                   "refused rightly", "p50 ms")  # fmt: skip
     for each in found:
         rightly = each["refused_rightly"]

@@ -83,7 +83,6 @@ def trivium(args: Mapping[str, Any]) -> Application:
         {"retrieval": args.get("retrieval", {})},
         models.embedding_models(),
         partial(models.sketching, dict(args)),
-        partial(models.reading, dict(args)),
         traces,
     )
     frontier = serve.deployment(FrontierServer, name="Frontier", **_STEADY).bind(pins, traces)

@@ -256,29 +256,6 @@ SearchMode = Literal["dense", "sparse", "hybrid"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a passage says to a question.
-
-    Attributes:
-        probability: That it answers it.
-        start, end: Where its answer would stand, in characters of the passage.
-    """
-
-    probability: float
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entailment:
-    """What a passage says to a claim: probabilities that sum to 1."""
-
-    supported: float
-    contradicted: float
-    not_stated: float
-
-
-@dataclass(frozen=True, slots=True)
 class SearchQuery:
     """What to look for in a collection.
 

@@ -11,20 +11,17 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from serve_app.errors import SettingsError
-from serve_app.retrieval.cross_encoder import export as cross_encoders
-from serve_app.retrieval.cross_encoder.model import CrossEncoder
 from serve_app.router import coverage, encoder, export, heads
 from serve_app.settings import BUNDLED, Settings, from_args
 from serve_app.sketches import VectorModel
 
 DEMO_MODEL = "smollm2-135m-instruct"
-CROSS_ENCODER = "cross-encoder"  # the step that makes it
 
 
 def base_model(settings: Settings) -> str:
@@ -42,23 +39,6 @@ def base_model(settings: Settings) -> str:
 def router_encoder(settings: Settings) -> Path:
     """Folder of the router's ONNX encoder."""
     return _folder(settings, f"router-encoder-{encoder.VERSION}")
-
-
-def cross_encoder(settings: Settings) -> Path:
-    """Folder of the cross-encoder, named after its weights."""
-    return _folder(settings, f"cross-encoder-{_digest(_weights(settings))}")
-
-
-def _weights(settings: Settings) -> Path:
-    return settings.retrieval.cross_encoder or cross_encoders.SHIPPED
-
-
-@cache
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        raise SettingsError(f"{file}: weights of the cross-encoder: {error.strerror}") from None
 
 
 def _folder(settings: Settings, name: str) -> Path:
@@ -114,19 +94,6 @@ def sketching(args: Mapping[str, Any]) -> VectorModel:
     return coverage.Coverage.load().model(made)
 
 
-def reading(args: Mapping[str, Any]) -> CrossEncoder:
-    """The cross-encoder, made here where it lacks.
-
-    Args:
-        args: Settings as plain data, which hold no secrets.
-    """
-    settings = from_args(args)
-    folder = cross_encoder(settings)
-    if not folder.is_dir():
-        prepare(settings, CROSS_ENCODER)
-    return CrossEncoder(folder)
-
-
 def embedding_models() -> dict[str, str]:
     """Folders of the embedding models that come along, by their names in the settings."""
     return {BUNDLED: str(_minilm())}
@@ -141,8 +108,6 @@ def missing(settings: Settings) -> list[str]:
         steps.append("router encoder")
     if not router_heads(settings).is_file():
         steps.append("router heads")
-    if settings.reads_locally and not cross_encoder(settings).is_dir():
-        steps.append(CROSS_ENCODER)
     return steps
 
 
@@ -159,9 +124,6 @@ def prepare(settings: Settings, step: str) -> None:
             _make(router_encoder(settings), partial(export.export, _minilm()))
         case "router heads":
             _train_heads(settings, router_heads(settings))
-        case "cross-encoder":
-            made = partial(cross_encoders.export, _minilm(), _weights(settings))
-            _make(cross_encoder(settings), made)
         case _:
             raise ValueError(f"there is no step {step!r}")
 

@@ -33,7 +33,7 @@ _ENCODER = ("examples", "intents", "max_tokens", "threads", "sketch_bytes")
 _NOT_TRAINED: dict[str, Any] = {"examples": [], "intents": {}}
 _STORE = (
     *("milvus_uri", "milvus_ca", "registry", "vector_index", "tenancy"),
-    *("embedding_model", "embedding", "rerank_model", "cross_encoder"),
+    *("embedding_model", "embedding", "rerank_model"),
 )
 _NOT_THE_ENGINES = ("max_output_tokens", "training", "training_workers")
 

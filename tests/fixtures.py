@@ -24,12 +24,10 @@ from serve_app.domain import (
     Decision,
     Delta,
     Document,
-    Entailment,
     FormatOutcome,
     Generation,
     Message,
     ModelCall,
-    Reading,
     Release,
     RequestContext,
     Route,
@@ -61,7 +59,6 @@ from serve_app.orchestration.nodes import Nodes
 from serve_app.orchestration.prompts import load_prompts
 from serve_app.orchestration.roles.assigned import Roles
 from serve_app.orchestration.run import Purse, Question
-from serve_app.retrieval.cross_encoder.model import CrossEncoder
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.settings import (
     BUNDLED,
@@ -123,11 +120,6 @@ def question(text: str = "What is the return window?", **fields: Any) -> Questio
 def unread() -> VectorModel:
     """In place of the router's encoder, for sketches that nobody reads."""
     return VectorModel("unread", lambda texts: np.ones((len(texts), 2), np.float32))
-
-
-def unasked() -> CrossEncoder:
-    """In place of the cross-encoder, where no setting asks for it."""
-    raise AssertionError("nobody asks it")
 
 
 class FixedRouter:
@@ -237,30 +229,6 @@ class FixedKnowledge(RemoteKnowledge):
         """The share of the query's words that stand in the text."""
         asked = evidence.words(query)
         return [len(asked & evidence.words(each)) / max(1, len(asked)) for each in texts]
-
-    async def read(
-        self, context: RequestContext, question: str, passages: Sequence[str]
-    ) -> list[Reading]:
-        """The same, and the passage's last word."""
-        shares = await self.nearness(context, "", question, passages)
-        return [
-            Reading(share, len(text) - len(text.split()[-1]), len(text))
-            for share, text in zip(shares, passages, strict=True)
-        ]
-
-    async def check(
-        self, context: RequestContext, claims: Sequence[tuple[str, str]]
-    ) -> list[Entailment]:
-        """Word for word, or not stated; contradicted, where "not" is what differs."""
-        found = []
-        for claim, passage in claims:
-            if claim in passage:
-                found.append(Entailment(1.0, 0.0, 0.0))
-            elif claim.replace(" not ", " ") in passage:
-                found.append(Entailment(0.0, 1.0, 0.0))
-            else:
-                found.append(Entailment(0.0, 0.0, 1.0))
-        return found
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

@@ -30,7 +30,6 @@ from serve_app.cli import (
     searching,
     stack,
     sync,
-    train_cross_encoder,
     tuning,
 )
 from serve_app.cli.console import errors
@@ -66,7 +65,6 @@ app.add_typer(cost.cost, name="cost", rich_help_panel="Money")
 app.add_typer(ledger.ledger, name="ledger", rich_help_panel="Money")
 app.add_typer(advice.advise, name="advise", rich_help_panel="Learn")
 layers.train.command("expert")(tuning.train_expert)
-layers.train.command("cross-encoder")(train_cross_encoder.train_cross_encoder)
 app.add_typer(layers.train, name="train", rich_help_panel="Learn")
 calibrating.calibrate.command("knowledge")(calibrate_knowledge.calibrate_knowledge)
 app.add_typer(calibrating.calibrate, name="calibrate", rich_help_panel="Learn")

@@ -25,7 +25,7 @@ from serve_app.cli.console import Bars, errors, out
 from serve_app.cli.layers import DEFAULT_CONFIG, Config, offline_router
 from serve_app.errors import SettingsError
 from serve_app.router.rows import read_rows
-from serve_app.settings import LOCAL, Settings, load
+from serve_app.settings import Settings, load
 
 if TYPE_CHECKING:
     from serve_app.evaluation import retrieval, router
@@ -164,8 +164,6 @@ def _loaded(settings: Settings, rerank: str | None) -> tuple[Models, Reranker | 
         if rerank is None:
             return embedding, None
         with loading(rerank):
-            if rerank == LOCAL:
-                return embedding, models.reading(settings.to_args())
             return embedding, HubReranker(rerank)
 
 

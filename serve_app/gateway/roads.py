@@ -15,10 +15,8 @@ from serve_app.domain import (
     Decision,
     Delta,
     Document,
-    Entailment,
     Generation,
     Message,
-    Reading,
     RequestContext,
     SearchQuery,
 )
@@ -175,18 +173,6 @@ class RemoteKnowledge:
             "nearness", context, collection, query, texts
         )
         return cosines
-
-    async def read(
-        self, context: RequestContext, question: str, passages: Sequence[str]
-    ) -> list[Reading]:
-        read: list[Reading] = await self._remote.call("read", context, question, passages)
-        return read
-
-    async def check(
-        self, context: RequestContext, claims: Sequence[tuple[str, str]]
-    ) -> list[Entailment]:
-        found: list[Entailment] = await self._remote.call("check", context, claims)
-        return found
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

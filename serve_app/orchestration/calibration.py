@@ -84,8 +84,8 @@ def calibration_of(settings: Settings) -> Calibration | None:
     if found is None and RULE in first:
         raise SettingsError(
             f"nobody knows what a cosine of {model!r} means: fit it with `trivium calibrate "
-            "knowledge` and set orchestration.calibration, or let orchestration.roles.grade and "
-            "answer name local instead of rule"
+            "knowledge` and set orchestration.calibration, or let a model grade and answer: "
+            "orchestration.roles"
         )
     return found
 

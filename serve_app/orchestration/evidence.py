@@ -72,11 +72,11 @@ class Sources:
 
     @cached_property
     def _words(self) -> list[set[str]]:
-        return [words(whole(chunk)) for chunk in self.chunks]
+        return [words(_whole(chunk)) for chunk in self.chunks]
 
     @cached_property
     def _numbers(self) -> list[set[str]]:
-        return [figures_of(whole(chunk)) for chunk in self.chunks]
+        return [figures_of(_whole(chunk)) for chunk in self.chunks]
 
     @cached_property
     def numbers(self) -> set[str]:
@@ -102,18 +102,6 @@ class Sources:
             if best is not None and shares[best] >= _SUPPORT:
                 return self.chunks[best]
         return None
-
-    def nearest(self, claim: str, among: Sequence[int], count: int) -> list[Chunk]:
-        """The chunks that are read for a claim: those that it names, and those that have most of
-        its words.
-
-        Args:
-            among: Places of the chunks that it names.
-        """
-        claimed = words(claim)
-        shared = [len(claimed & known) for known in self._words]
-        order = sorted(range(len(shared)), key=lambda at: -shared[at])
-        return [self.chunks[at] for at in list(dict.fromkeys([*among, *order]))[:count]]
 
     def denier(self, claim: str) -> Chunk | None:
         """The chunk that says a claim is not so, if one does and none says that it is.
@@ -233,14 +221,8 @@ def _unescaped(written: str) -> str:
         return written
 
 
-def whole(chunk: Chunk) -> str:
-    """A chunk with what stands above it."""
-    return f"{above(chunk)}{chunk.text}"
-
-
-def above(chunk: Chunk) -> str:
-    """What stands above a chunk: its title and heading."""
-    return f"{chunk.title} {chunk.heading} "
+def _whole(chunk: Chunk) -> str:
+    return f"{chunk.title} {chunk.heading} {chunk.text}"
 
 
 def _stem(word: str) -> str:

@@ -21,13 +21,13 @@ from serve_app.orchestration import evidence, quoting
 from serve_app.orchestration.contracts import bounded, said, unanswered
 from serve_app.orchestration.drafting import Drafted
 from serve_app.orchestration.embedding import Embedding
-from serve_app.orchestration.roles.assigned import QUOTING, Roles
+from serve_app.orchestration.roles.assigned import Roles
 from serve_app.orchestration.roles.reflecting import Finding
 from serve_app.orchestration.roles.rewriting import Vain
 from serve_app.orchestration.run import Knowledge, Run
 from serve_app.orchestration.searching import in_turn, search_query
 from serve_app.orchestration.state import State, known, reason
-from serve_app.settings import OrchestrationSettings
+from serve_app.settings import RULE, OrchestrationSettings
 
 NOT_FOUND = "The knowledge base does not say."
 NO_EVIDENCE = "knowledge-no-evidence"
@@ -61,7 +61,7 @@ class KnowledgeNodes:
         self._top_k = top_k
         self._embedding = embedding
         # Without a model there is no prompt to put it into.
-        self._whole_tokens = 0 if roles.answer[0] in QUOTING else whole_tokens
+        self._whole_tokens = 0 if roles.answer[0] == RULE else whole_tokens
 
     async def rewrite(self, state: State, runtime: Runtime[Run]) -> State:
         """Make the query stand alone, and its words of time a filter.
@@ -232,7 +232,7 @@ class KnowledgeNodes:
     def _in_vain(self, state: State) -> State:
         """The reader whose turn it is has found no answer."""
         reader, *left = state["readers"]
-        if reader in QUOTING:
+        if reader == RULE:
             return {"readers": tuple(left)}
         read = state.get("read", frozenset()) | {each.id for each in state["chunks"]}
         return {"readers": tuple(left), "read": read}
@@ -297,7 +297,7 @@ def after_retrieve(state: State) -> str:
 
 def _reader(state: State) -> str:
     """The step of whoever answers next."""
-    return "quote" if state["readers"][0] in QUOTING else "answer"
+    return "quote" if state["readers"][0] == RULE else "answer"
 
 
 def _only_denies(missing: str, state: State, sources: evidence.Sources) -> bool:

@@ -56,20 +56,6 @@ def statements(query: str, chunks: Sequence[Chunk], limit: int) -> list[Statemen
     return [found[i] for i in sorted(kept)]
 
 
-def stated_at(query: str, chunk: Chunk, span: tuple[int, int]) -> Statement | None:
-    """The statement of a chunk that an answer stands in; where several hold its words, the one that
-    shares most words with the query. `None` of a chunk that states nothing.
-
-    Args:
-        span: Where the answer stands in the chunk's text; before it, if that is in the title.
-    """
-    found = [Statement(text, chunk) for text in _texts(chunk.text)]
-    answer = chunk.text[max(0, span[0]) : max(0, span[1])].strip()
-    holding = [each for each in found if answer in each.text] if answer else []
-    asked = _stems(query)
-    return max(holding or found, key=lambda each: len(asked & _stems(each.text)), default=None)
-
-
 def choose(
     query: str,
     stated: Sequence[Statement],

@@ -12,13 +12,11 @@ from serve_app.domain import (
     Chunk,
     Decision,
     Delta,
-    Entailment,
     FormatOutcome,
     Generation,
     Lost,
     Message,
     ModelCall,
-    Reading,
     Refusal,
     Release,
     RequestContext,
@@ -109,18 +107,6 @@ class Knowledge(Protocol):
         self, context: RequestContext, collection: str, query: str, texts: Sequence[str]
     ) -> list[float]:
         """The cosine of each text with the query."""
-        ...
-
-    async def read(
-        self, context: RequestContext, question: str, passages: Sequence[str]
-    ) -> list[Reading]:
-        """What each passage says to a question, by the cross-encoder."""
-        ...
-
-    async def check(
-        self, context: RequestContext, claims: Sequence[tuple[str, str]]
-    ) -> list[Entailment]:
-        """What each passage says to the claim before it, by the cross-encoder."""
         ...
 
 

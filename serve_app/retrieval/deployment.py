@@ -16,15 +16,12 @@ from typing import Any
 from serve_app.domain import (
     Chunk,
     Document,
-    Entailment,
-    Reading,
     RequestContext,
     SearchQuery,
 )
 from serve_app.errors import InvalidRequest, SettingsError, TriviumError
 from serve_app.priority import after_engines
 from serve_app.retrieval import admission
-from serve_app.retrieval.cross_encoder.model import CrossEncoder, Once
 from serve_app.retrieval.embedder import EmbeddingModels, HubReranker, check_window, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.port import METHODS
@@ -32,7 +29,7 @@ from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.retriever import Reranker, Retriever, Rules
 from serve_app.retrieval.sketching import Sketcher
 from serve_app.retrieval.store import MilvusStore
-from serve_app.settings import LOCAL, RetrievalSettings, from_args
+from serve_app.settings import RetrievalSettings, from_args
 from serve_app.sketches import VectorModel
 from serve_app.telemetry import tracing
 from serve_app.telemetry.metrics import IndexMetrics
@@ -53,7 +50,6 @@ class RetrieverServer:
             replica lives; the store's token comes from the environment.
         model_paths: Folders of embedding models, by their names in the settings.
         sketching: Gives what makes a sketch's vectors: the router's encoder.
-        reading: Gives the cross-encoder, where something asks for it.
     """
 
     def __init__(
@@ -61,7 +57,6 @@ class RetrieverServer:
         fixed: Mapping[str, Any],
         model_paths: Mapping[str, str],
         sketching: Callable[[], VectorModel],
-        reading: Callable[[], CrossEncoder],
         otlp_endpoint: str | None,
     ) -> None:
         after_engines()
@@ -75,15 +70,10 @@ class RetrieverServer:
             models.model(models.default)(["warm up"])
         check_window(settings.chunk_tokens, models.default, models.model(models.default).window)
         self._models = models
-        self._cross_encoder = Once(reading)
         reranker: Reranker | None = None
         if settings.rerank_model:
             with loading(settings.rerank_model):
-                reranker = (
-                    self._cross_encoder()
-                    if settings.rerank_model == LOCAL
-                    else HubReranker(settings.rerank_model)
-                )
+                reranker = HubReranker(settings.rerank_model)
         self._store = MilvusStore.of(settings)
         self._registry = Registry.of(everything)
         self._retriever = Retriever(
@@ -153,22 +143,6 @@ class RetrieverServer:
         }
         with tracing.span(f"embeddings {collection}", attributes, parent=context.trace):
             return await self._retriever.nearness(collection, context.tenant, query, texts)
-
-    async def read(
-        self, context: RequestContext, question: str, passages: Sequence[str]
-    ) -> list[Reading]:
-        """What each passage says to a question."""
-        attributes = {"trivium.cross_encoder.pairs": len(passages)}
-        with tracing.span("read", attributes, parent=context.trace):
-            return await asyncio.to_thread(lambda: self._cross_encoder().read(question, passages))
-
-    async def check(
-        self, context: RequestContext, claims: Sequence[tuple[str, str]]
-    ) -> list[Entailment]:
-        """What each passage says to the claim before it."""
-        attributes = {"trivium.cross_encoder.pairs": len(claims)}
-        with tracing.span("check", attributes, parent=context.trace):
-            return await asyncio.to_thread(lambda: self._cross_encoder().check(claims))
 
     async def ingest(
         self, context: RequestContext, collection: str, documents: list[Document]

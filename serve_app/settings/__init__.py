@@ -16,7 +16,6 @@ from serve_app.settings.gateway import ApiKey, GatewaySettings
 from serve_app.settings.ledger import LedgerSettings, LimitSettings
 from serve_app.settings.loading import from_args, from_text, load
 from serve_app.settings.orchestration import (
-    LOCAL,
     RULE,
     DoubtSettings,
     Filler,
@@ -36,7 +35,6 @@ from serve_app.settings.tree import Settings
 __all__ = [
     "BUNDLED",
     "GROUP",
-    "LOCAL",
     "NAME",
     "RULE",
     "ApiKey",

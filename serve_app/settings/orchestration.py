@@ -23,25 +23,23 @@ def _zone(name: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
-Filler = Literal["rule", "local", "expert", "frontier"]
+Filler = Literal["rule", "expert", "frontier"]
 RULE: Filler = "rule"
-LOCAL: Filler = "local"
 
 
 class RoleSettings(Section):
-    """Who fills the roles of the knowledge road: a rule, the small cross-encoder that comes along
-    (`local`, on a CPU), or the expert's or the frontier's model through a prompt.
+    """Who fills the roles of the knowledge road: a rule, or a model through its prompt.
 
     Of each role several may be named; the next one is asked where one fails, is late, may not be
     asked, or answers what is none. A rule never fails: but for `answer`, it fills in at last where
     none is named. Who could not is said in `x-trivium-degraded`.
 
     Attributes:
-        rewrite: Makes the last question stand alone, and takes it apart; not `local`.
+        rewrite: Makes the last question stand alone, and takes it apart.
         grade: Leaves out chunks that do not bear on the question; nobody: all that was found is
             used.
-        answer: Answers from what is left. The rule quotes it, and so does `local`: that costs no
-            tokens, and beats a model that is too small to be trusted with facts.
+        answer: Answers from what is left. The rule quotes it: that costs no tokens, and beats a
+            model that is too small to be trusted with facts.
         reflect: Keeps only sentences of a model's answer that the sources support; nobody: all.
         timeout_s: How long a model may take for one role; never more than half of the time left.
     """
@@ -60,18 +58,6 @@ class RoleSettings(Section):
         if RULE in value[:-1]:
             raise ValueError("rule never fails, so nobody behind it is asked: put it last")
         return value
-
-    @field_validator("rewrite")
-    @classmethod
-    def _in_words(cls, value: tuple[Filler, ...]) -> tuple[Filler, ...]:
-        if LOCAL in value:
-            raise ValueError("local writes nothing: name rule, expert or frontier")
-        return value
-
-    @property
-    def local(self) -> bool:
-        """Whether any of them asks the cross-encoder."""
-        return any(LOCAL in each for each in (self.grade, self.answer, self.reflect))
 
 
 class DoubtSettings(Section):

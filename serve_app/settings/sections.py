@@ -360,9 +360,7 @@ class RetrievalSettings(Section):
         half_life_s: Age at which a volatile question's preference for what is new has halved.
         whole_tokens: A base of at most so many tokens goes into the prompt whole, if the model's
             context has room for it; 0 always retrieves.
-        rerank_model: What orders what was found: `local`, the cross-encoder that comes along, or
-            the folder or hub id of another one.
-        cross_encoder: Weights of `trivium train cross-encoder`, in place of those that come along.
+        rerank_model: Folder or hub id of a cross-encoder that orders what was found.
         vector_index: How the server finds vectors, in indexes that are made from now on.
         tenancy: Which Milvus collections hold the documents of which tenants.
         keep_replaced_s: How long an index that another has replaced is kept for
@@ -386,7 +384,6 @@ class RetrievalSettings(Section):
     half_life_s: float = Field(default=3600.0, gt=0)
     whole_tokens: int = Field(default=100_000, ge=0)
     rerank_model: str | None = None
-    cross_encoder: Path | None = None
     max_collections: int = Field(default=100, ge=1)
     vector_index: VectorIndex = VectorIndex()
     tenancy: Tenancy = Tenancy()
@@ -432,7 +429,6 @@ class RetrievalSettings(Section):
             update={
                 "milvus_uri": _placed(state, self.milvus_uri),
                 "milvus_ca": self.milvus_ca and root / self.milvus_ca,
-                "cross_encoder": self.cross_encoder and root / self.cross_encoder,
                 "registry": ledger if shared else _placed(state, self.registry_address),
             }
         )

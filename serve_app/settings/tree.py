@@ -21,7 +21,7 @@ from serve_app.plain_data import json_text
 from serve_app.settings.frontier import FrontierSettings
 from serve_app.settings.gateway import GatewaySettings
 from serve_app.settings.ledger import LedgerSettings
-from serve_app.settings.orchestration import LOCAL, OrchestrationSettings
+from serve_app.settings.orchestration import OrchestrationSettings
 from serve_app.settings.sections import (
     ExpertSettings,
     RetrievalSettings,
@@ -87,11 +87,6 @@ class Settings(BaseSettings):
         """Of the PostgreSQL user of the registry."""
         own = self.retrieval.registry_password or self.ledger.password
         return own.get_secret_value()
-
-    @property
-    def reads_locally(self) -> bool:
-        """Whether anything asks the cross-encoder that comes along."""
-        return self.retrieval.rerank_model == LOCAL or self.orchestration.roles.local
 
     @property
     def models_used(self) -> list[str]:

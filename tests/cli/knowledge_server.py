@@ -12,15 +12,13 @@ import uvicorn
 
 from serve_app import models
 from serve_app.retrieval.deployment import RetrieverServer
-from tests.fixtures import House, unasked, unread
+from tests.fixtures import House, unread
 
 
 def house(**retrieval: Any) -> House:
     """A house whose knowledge is real."""
     made = House()
-    server = RetrieverServer(
-        {"retrieval": retrieval}, models.embedding_models(), unread, unasked, None
-    )
+    server = RetrieverServer({"retrieval": retrieval}, models.embedding_models(), unread, None)
     made.knowledge = cast(Any, server)
     return made
 

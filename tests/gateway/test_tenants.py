@@ -19,7 +19,7 @@ from serve_app.domain import RequestContext, Route
 from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
-from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision, unasked, unread
+from tests.fixtures import FixedRouter, House, InProcess, ScriptedModel, decision, unread
 
 pytestmark = [
     pytest.mark.usefixtures("clean_environment"),
@@ -100,8 +100,7 @@ async def server(
     if request.param == "class":
         tenancy = {"level": "collection", "classes": {"small": ["red", "blue"]}}
     settings = {"milvus_uri": uri, "tenancy": tenancy}
-    paths = models.embedding_models()
-    return RetrieverServer({"retrieval": settings}, paths, unread, unasked, None)
+    return RetrieverServer({"retrieval": settings}, models.embedding_models(), unread, None)
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["rule", "expert rule"])

@@ -34,7 +34,6 @@ def test_the_model_that_comes_along_is_calibrated() -> None:
 def test_rules_that_read_cosines_nobody_knows_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"'e5'.*trivium calibrate knowledge"):
         of("e5", ["rule"])
-    assert of("e5", ["local"]) is None
     assert of("e5", ["expert", "rule"]) is None
 
 

@@ -101,18 +101,3 @@ def test_headings_that_the_quote_repeats_are_left_out() -> None:
     (stated,) = quoting.statements("", [live], 64)
     assert stated.introduced() == "Shop: Our revenue today was EUR 9."
     assert words(stated.introduced()) >= words(stated.text)
-
-
-@pytest.mark.parametrize(
-    ("answer", "states"),
-    [
-        ("190", "Hotels in Paris may cost EUR 190."),
-        ("Paris", "Hotels in Paris may cost EUR 190."),  # of two, the one that shares more words
-        ("", "Hotels in Paris may cost EUR 190."),
-    ],
-)
-def test_the_statement_that_an_answer_stands_in_is_quoted(answer: str, states: str) -> None:
-    at = HOTELS.text.index(answer) if answer else -9
-    stated = quoting.stated_at("What do hotels cost?", HOTELS, (at, at + len(answer)))
-    assert stated is not None
-    assert stated.text == states

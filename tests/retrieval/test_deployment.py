@@ -20,7 +20,7 @@ from serve_app.retrieval.port import PATIENCE_S, Port, RemoteStore
 from serve_app.retrieval.registry import Registry
 from serve_app.retrieval.registry.entries import Facts, Index
 from serve_app.retrieval.writing import Embedded, Writer
-from tests.fixtures import context, unasked, unread
+from tests.fixtures import context, unread
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def server(folder: Path, **more: str | int) -> RetrieverServer:
     store = {"milvus_uri": str(folder / "milvus.db")}
     return RetrieverServer(
-        {"retrieval": {**store, **more}}, models.embedding_models(), unread, unasked, None
+        {"retrieval": {**store, **more}}, models.embedding_models(), unread, None
     )
 
 

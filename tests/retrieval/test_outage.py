@@ -21,16 +21,7 @@ from serve_app.gateway.roads import RemoteKnowledge
 from serve_app.handles import Remote
 from serve_app.retrieval.deployment import RetrieverServer
 from serve_app.settings import RetrievalSettings
-from tests.fixtures import (
-    QUOTES,
-    FixedRouter,
-    House,
-    InProcess,
-    ScriptedModel,
-    decision,
-    unasked,
-    unread,
-)
+from tests.fixtures import QUOTES, FixedRouter, House, InProcess, ScriptedModel, decision, unread
 
 pytestmark = [
     pytest.mark.usefixtures("clean_environment"),
@@ -119,9 +110,7 @@ async def test_questions_are_answered_while_milvus_is_dead_and_looked_up_when_it
     async with service(milvus) as uri:
         settings = RetrievalSettings(milvus_uri=uri)
         store = {"milvus_uri": uri, "registry": str(tmp_path / "registry.db")}
-        made = RetrieverServer(
-            {"retrieval": store}, models.embedding_models(), unread, unasked, None
-        )
+        made = RetrieverServer({"retrieval": store}, models.embedding_models(), unread, None)
         server: Any = InProcess(made)
         house = House(
             router=FixedRouter(decision(Route.KNOWLEDGE)),

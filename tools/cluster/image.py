@@ -34,14 +34,12 @@ ENVIRONMENT = (
     "TRIVIUM_SHIPPED_MODELS=/opt/trivium/models",
 )
 # What the models are made of and by.
-_OF_CROSS_ENCODER = ("export.py", "network.py", "weights.safetensors")
 _MAKERS = (
     "models.py",
     "minilm.py",
     "router/export.py",
     "router/encoder.py",
     "router/narrow.safetensors",
-    *(f"retrieval/cross_encoder/{name}" for name in _OF_CROSS_ENCODER),
 )
 
 

@@ -17,13 +17,10 @@ from serve_app.orchestration.roles.claims import Claim
 from serve_app.orchestration.roles.filling import Role
 from serve_app.orchestration.roles.reflecting import Finding
 from serve_app.orchestration.run import Knowledge, Model
-from serve_app.settings import LOCAL, RULE, Filler, OrchestrationSettings
-
-QUOTING: frozenset[Filler] = frozenset({RULE, LOCAL})  # who quotes instead of writing
+from serve_app.settings import RULE, Filler, OrchestrationSettings
 
 Rewrite = Role[[Sequence[Message], rewriting.Vain | None], rewriting.Rewritten]
 Grade = Role[[str, Sequence[Chunk]], grading.Graded]
-Quote = Role[[str, str, Sequence[Chunk]], quotes.Quoted]
 Reflect = Role[[str, Sequence[Claim], Sources], list[Finding]]
 Repair = Role[[str, Sequence[Claim], Sources], list[Claim]]
 
@@ -34,7 +31,7 @@ class Roles:
 
     Attributes:
         answer: Who reads the evidence, in order.
-        quote: Answers for `rule` and `local`.
+        quote: How the rule answers.
         grade: `None`: nobody does.
         reflect: `None`: nobody does.
         repair: Of who may answer.
@@ -42,7 +39,7 @@ class Roles:
 
     rewrite: Rewrite
     answer: tuple[Filler, ...]
-    quote: Quote
+    quote: quotes.ByRule
     grade: Grade | None
     reflect: Reflect | None
     repair: Repair
@@ -63,40 +60,34 @@ class Roles:
 
         Args:
             models: Of expert and frontier, with their names in the price table.
-            knowledge: Whose cross-encoder fills roles too.
+            knowledge: Where what is quoted is compared with the question.
             calibration: Of the embedding model; `None`: it has none.
-            min_relevance: Least probability, by rule or cross-encoder, that a chunk answers the
-                question.
+            min_relevance: Least probability, by rule, that a chunk answers the question.
         """
         askers = {road: Asker(road, *models[road]) for road in (Route.EXPERT, Route.FRONTIER)}
         sources_as = prompts["sources"]
 
         def those(fillers: Sequence[Filler]) -> list[tuple[Filler, Asker]]:
-            return [(each, askers[Route(each)]) for each in fillers if each not in QUOTING]
+            return [(each, askers[Route(each)]) for each in fillers if each != RULE]
 
-        named, local = rules.roles, LOCAL in rules.roles.answer
-        reader = quotes.ByCrossEncoder(knowledge, rules.min_quote)
-
-        def grader(filler: Filler) -> grading.ByModel | grading.ByCrossEncoder:
-            if filler == LOCAL:
-                return grading.ByCrossEncoder(knowledge, min_relevance)
-            return grading.ByModel(askers[Route(filler)], prompts["grade"], sources_as)
-
-        def checker(filler: Filler) -> reflecting.ByModel | reflecting.ByCrossEncoder:
-            if filler == LOCAL:
-                return reflecting.ByCrossEncoder(knowledge)
-            return reflecting.ByModel(askers[Route(filler)], prompts["reflect"], sources_as)
+        named = rules.roles
 
         grade = Grade(
             "grade",
             grading.ByRule(calibration.chunk if calibration else None, min_relevance),
-            [(each, grader(each)) for each in named.grade if each != RULE],
+            [
+                (filler, grading.ByModel(asker, prompts["grade"], sources_as))
+                for filler, asker in those(named.grade)
+            ],
             named.timeout_s,
         )
         reflect = Reflect(
             "reflect",
             reflecting.by_rule,
-            [(each, checker(each)) for each in named.reflect if each != RULE],
+            [
+                (filler, reflecting.ByModel(asker, prompts["reflect"], sources_as))
+                for filler, asker in those(named.reflect)
+            ],
             named.timeout_s,
         )
         return cls(
@@ -110,12 +101,7 @@ class Roles:
                 named.timeout_s,
             ),
             answer=named.answer,
-            quote=Quote(
-                "answer",
-                quotes.ByRule(knowledge, embedding, calibration, rules.min_quote),
-                [(LOCAL, reader)] if local else [],
-                named.timeout_s,
-            ),
+            quote=quotes.ByRule(knowledge, embedding, calibration, rules.min_quote),
             grade=grade if named.grade else None,
             reflect=reflect if named.reflect else None,
             repair=Repair(
@@ -133,4 +119,4 @@ class Roles:
         """Who may answer from evidence, in order. No quotation is JSON: a model fills that."""
         if not in_json:
             return self.answer
-        return tuple(each for each in self.answer if each not in QUOTING) or ("expert",)
+        return tuple(each for each in self.answer if each != RULE) or ("expert",)

@@ -11,11 +11,10 @@ from pydantic import Field
 from serve_app.domain import Chunk
 from serve_app.errors import RoleUnfilled
 from serve_app.orchestration.calibration import Scale
-from serve_app.orchestration.evidence import whole
 from serve_app.orchestration.messages import told
 from serve_app.orchestration.prompts import Prompt
 from serve_app.orchestration.roles.asking import Asker, Form, a_list, an_object
-from serve_app.orchestration.run import Knowledge, Run
+from serve_app.orchestration.run import Run
 
 _TOKENS, _OF_EACH = 24, 8
 _MODELS_LEAST = 0.5
@@ -54,28 +53,6 @@ class ByRule:
         if self.read is None:
             return Graded([1.0] * len(chunks), self.least)
         return Graded([self.read(each.relevance) for each in chunks], self.least)
-
-
-@dataclass(frozen=True)
-class ByCrossEncoder:
-    """The cross-encoder reads each beside the question.
-
-    Args:
-        least: Least probability.
-    """
-
-    knowledge: Knowledge
-    least: float
-
-    async def __call__(self, run: Run, question: str, chunks: Sequence[Chunk]) -> Graded:
-        """As `ByRule`.
-
-        Raises:
-            TriviumError: Nobody could be asked.
-        """
-        texts = [whole(each) for each in chunks]
-        read = await self.knowledge.read(run.context, question, texts)
-        return Graded([each.probability for each in read], self.least)
 
 
 class _Grades(Form):

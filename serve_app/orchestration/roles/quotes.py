@@ -10,7 +10,6 @@ from serve_app.domain import Chunk
 from serve_app.orchestration import quoting
 from serve_app.orchestration.calibration import Calibration
 from serve_app.orchestration.embedding import Embedding
-from serve_app.orchestration.evidence import above, whole
 from serve_app.orchestration.quoting import Statement
 from serve_app.orchestration.run import Knowledge, Run
 
@@ -23,12 +22,10 @@ class Quoted:
 
     Attributes:
         probability: That the likeliest statement holds the answer.
-        words: Those that are the answer, where they are known.
     """
 
     statements: Sequence[Statement]
     probability: float
-    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,37 +58,3 @@ class ByRule:
             cosines = await self.knowledge.nearness(run.context, collection, question, texts)
         chosen = quoting.choose(question, stated, cosines, self.read, self.least)
         return Quoted(chosen, self.read.statement(max(cosines, default=-1.0)))
-
-
-@dataclass(frozen=True)
-class ByCrossEncoder:
-    """The statement in which the cross-encoder sees the answer.
-
-    Args:
-        least: Least probability.
-    """
-
-    knowledge: Knowledge
-    least: float
-
-    async def __call__(
-        self, run: Run, collection: str, question: str, chunks: Sequence[Chunk]
-    ) -> Quoted:
-        """The answer.
-
-        Raises:
-            TriviumError: Nobody could be asked.
-        """
-        texts = [whole(each) for each in chunks]
-        read = await self.knowledge.read(run.context, question, texts)
-        if not read:
-            return Quoted([], 0.0)
-        at = max(range(len(read)), key=lambda place: read[place].probability)
-        chunk, best = chunks[at], read[at]
-        if best.probability < self.least:
-            return Quoted([], best.probability)
-        before = len(above(chunk))
-        span = (best.start - before, best.end - before)
-        stated = await asyncio.to_thread(quoting.stated_at, question, chunk, span)
-        words = texts[at][best.start : best.end]
-        return Quoted([stated] if stated else [], best.probability, words)

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from serve_app.domain import Chunk, Entailment
+from serve_app.domain import Chunk
 from serve_app.errors import RoleUnfilled
-from serve_app.orchestration.evidence import Sources, figures_of, whole
+from serve_app.orchestration.evidence import Sources
 from serve_app.orchestration.prompts import Prompt
 from serve_app.orchestration.roles.asking import Asker, Form, a_list, an_object
 from serve_app.orchestration.roles.claims import Claim, beside_sources
-from serve_app.orchestration.run import Knowledge, Run
+from serve_app.orchestration.run import Run
 
 Verdict = Literal["supported", "contradicted", "not stated"]
 
 _TOKENS, _OF_EACH = 32, 24
-READ = 3  # sources for each sentence, at most
-_SURE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +51,6 @@ def _finding(claim: Claim, sources: Sources) -> Finding:
         return Finding("not stated")
     denier = sources.denier(claim.text)
     return Finding("contradicted", denier) if denier else Finding("supported", chunk)
-
-
-@dataclass(frozen=True)
-class ByCrossEncoder:
-    """The cross-encoder reads each sentence beside the sources that its words stand in.
-
-    It does not count: a figure that the source lacks is not stated, whatever it says.
-    """
-
-    knowledge: Knowledge
-
-    async def __call__(
-        self, run: Run, question: str, claims: Sequence[Claim], sources: Sources
-    ) -> list[Finding]:
-        """As `by_rule`.
-
-        Raises:
-            TriviumError: Nobody could be asked.
-        """
-        near = await asyncio.to_thread(
-            lambda: [
-                sources.nearest(each.text, [at - 1 for at in each.sources], READ) for each in claims
-            ]
-        )
-        pairs = [
-            (claim.text, whole(chunk))
-            for claim, chunks in zip(claims, near, strict=True)
-            for chunk in chunks
-        ]
-        found = iter(await self.knowledge.check(run.context, pairs))
-        return [
-            weighed(claim.text, [(chunk, next(found)) for chunk in chunks])
-            for claim, chunks in zip(claims, near, strict=True)
-        ]
-
-
-def weighed(claim: str, said: Sequence[tuple[Chunk, Entailment]]) -> Finding:
-    """Support of one source goes before contradiction by another."""
-    figures = figures_of(claim)
-    for chunk, each in sorted(said, key=lambda pair: -pair[1].supported):
-        if each.supported >= _SURE and figures <= figures_of(whole(chunk)):
-            return Finding("supported", chunk)
-    for chunk, each in sorted(said, key=lambda pair: -pair[1].contradicted):
-        if each.contradicted >= _SURE:
-            return Finding("contradicted", chunk)
-    return Finding("not stated")
 
 
 class _Verdict(Form):
