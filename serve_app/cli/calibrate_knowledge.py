@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from serve_app import models
 from serve_app.cli.client import DEFAULT_URL, Client, Json, Key, Url
 from serve_app.cli.console import Bars, errors, out
-from serve_app.cli.documents import Collection
-from serve_app.cli.layers import DEFAULT_CONFIG, Config
+from serve_app.cli.documents import Collection, Config
+from serve_app.cli.layers import DEFAULT_CONFIG
 from serve_app.domain import Chunk
 from serve_app.errors import SettingsError
 from serve_app.settings import load
@@ -50,9 +50,12 @@ def calibrate_knowledge(
 
     [bold]Example:[/bold] trivium calibrate knowledge -q questions.jsonl -o calibration.yaml
     """
+    from transformers.utils import logging
+
     from serve_app.evaluation import cosines
     from serve_app.retrieval.embedder import EmbeddingModels, loading
 
+    logging.disable_progress_bar()
     asked = cosines.read(questions)
     if output.is_dir() or not output.parent.is_dir():
         raise SettingsError(f"{output}: name a file in a folder that is there")

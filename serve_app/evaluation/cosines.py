@@ -126,10 +126,9 @@ def fit(
     for each in asked:
         seen.append(_seen(each, search(each.query), beside))
         on_step()
-    _enough("chunks", [told for one in seen for told in one.chunks])
     known, held = seen[::2], seen[1::2]
-    first = _fitted(known)
-    final = _fitted(seen).model_copy(update={"learned_from": {source: len(asked)}})
+    final = _fitted(seen, _LEAST).model_copy(update={"learned_from": {source: len(asked)}})
+    first = _fitted(known, _LEAST // 3)
     chunks = [told for one in held for told in one.chunks]
     return Fitted(
         final,
@@ -151,12 +150,14 @@ def _seen(asked: Asked, chunks: Sequence[Chunk], beside: Beside) -> _Seen:
     )
 
 
-def _fitted(seen: Sequence[_Seen]) -> Calibration:
+def _fitted(seen: Sequence[_Seen], least: int) -> Calibration:
+    chunks = [told for one in seen for told in one.chunks]
+    _enough("chunks", chunks, least)
     wording = max(_WORDINGS, key=lambda each: sum(told for _, told in _tops(seen, each)))
     tops = _tops(seen, wording)
-    _enough("quotations", tops)
+    _enough("quotations", tops, least)
     base = Calibration(
-        chunk=_scale([told for one in seen for told in one.chunks]),
+        chunk=_scale(chunks),
         statement=_scale(tops),
         wording=wording,
         as_near=0.0,
@@ -203,11 +204,11 @@ def _scale(told: Sequence[tuple[float, bool]]) -> Scale:
     return Scale(slope=slope, offset=float(model.intercept_[0]))
 
 
-def _enough(what: str, told: Sequence[tuple[float, bool]]) -> None:
+def _enough(what: str, told: Sequence[tuple[float, bool]], least: int) -> None:
     right = sum(true for _, true in told)
-    if min(right, len(told) - right) < _LEAST:
+    if min(right, len(told) - right) < least:
         raise SettingsError(
-            f"{right} of {len(told)} {what} hold an answer: at least {_LEAST} must, and as many "
+            f"{right} of {len(told)} {what} hold an answer: at least {least} must, and as many "
             "must not. Ask more questions, also some that the documents do not answer"
         )
 
