@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of this process embed by hashed words; those in processes of their own by a model."""
-    monkeypatch.setattr(bulk, "LazyModels", lambda paths: Models())
+    monkeypatch.setattr(bulk, "LazyModels", lambda paths, run: Models())
 
 
 @pytest.fixture
