@@ -11,7 +11,7 @@ export CLUSTER := $(abspath $(CLUSTER))
 .PHONY: help setup run test check cluster bench fuzz heads chart kustomize lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## Create or repair .venv from the pinned lock (CPU or GPU); instant when it is current
 	@$(PYTHON) tools/setup.py

@@ -35,9 +35,9 @@ from serve_app.orchestration.calibration import calibration_of
 from serve_app.orchestration.embedding import Embedding
 from serve_app.orchestration.roles.quotes import ByRule, Quoted
 from serve_app.orchestration.run import Run
+from serve_app.orchestration.sentences import sentences
 from serve_app.retrieval.embedder import EmbeddingModels, SentenceEmbedder
 from serve_app.retrieval.nearness import Nearness
-from serve_app.sentences import sentences
 from serve_app.settings import load
 
 Answer = Callable[[str, list[Chunk]], Awaitable[str]]

@@ -1,9 +1,7 @@
-"""Files of JSON objects, one in a line, plain or gzipped, as people hand them to us."""
+"""Files of JSON objects, one in a line, as people hand them to us."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,11 @@ def objects(path: Path, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
         SettingsError: The file cannot be read, or a line is not a JSON object; names both.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        # Not splitlines: JSON may hold other line separators inside a text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
-    # Not splitlines: JSON may hold other line separators inside a text.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

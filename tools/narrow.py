@@ -34,9 +34,8 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from serve_app import models
-from serve_app.minilm import HEAD
 from serve_app.router.encoder import LAYERS
-from serve_app.router.export import NARROW
+from serve_app.router.export import HEAD, NARROW
 from serve_app.settings import BUNDLED
 
 KEPT = {"heads": 8, "neurons": 512}  # of 12, of 1536

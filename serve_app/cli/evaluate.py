@@ -151,7 +151,7 @@ def _loaded(settings: Settings, rerank: str | None) -> tuple[Models, Reranker | 
     """
     from transformers.utils import logging
 
-    from serve_app.retrieval.embedder import EmbeddingModels, HubReranker, loading
+    from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, loading
 
     logging.disable_progress_bar()
     retrieval = settings.retrieval
@@ -164,7 +164,7 @@ def _loaded(settings: Settings, rerank: str | None) -> tuple[Models, Reranker | 
         if rerank is None:
             return embedding, None
         with loading(rerank):
-            return embedding, HubReranker(rerank)
+            return embedding, CrossEncoder(rerank)
 
 
 async def _measured(

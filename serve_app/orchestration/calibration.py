@@ -21,7 +21,7 @@ class _Part(BaseModel):
 
 
 class Scale(_Part):
-    """Platt scaling (1999): a cosine to a probability."""
+    """Platt scaling (1999): a cosine c to the probability 1 / (1 + exp(-(offset + slope c)))."""
 
     slope: float = Field(gt=0)
     offset: float

@@ -15,7 +15,7 @@ from typing import Self
 from serve_app.domain import Citation
 from serve_app.orchestration.roles.claims import Claim, claimed, is_open, marks_before_stops
 from serve_app.orchestration.roles.reflecting import Finding
-from serve_app.sentences import sentence_spans
+from serve_app.orchestration.sentences import sentence_spans
 
 NOT_STATED = "NOT STATED"  # what a model begins with that finds no answer in the sources
 

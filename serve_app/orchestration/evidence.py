@@ -14,8 +14,8 @@ from functools import cached_property
 from zoneinfo import ZoneInfo
 
 from serve_app.domain import Chunk, Citation
+from serve_app.orchestration.sentences import sentences
 from serve_app.search_text import parted
-from serve_app.sentences import sentences
 
 _WORD = re.compile(r"[^\W_]+(?:[.,:'-][^\W_]+)*")
 _STOP = frozenset(

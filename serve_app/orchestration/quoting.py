@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from serve_app.domain import Chunk
 from serve_app.orchestration.calibration import Calibration
 from serve_app.orchestration.evidence import words
-from serve_app.sentences import sentences
+from serve_app.orchestration.sentences import sentences
 
 _PREFIX = 5  # letters by which words are compared: "delivery" is "delivered"
 

@@ -13,20 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from serve_app.domain import (
-    Chunk,
-    Document,
-    RequestContext,
-    SearchQuery,
-)
+from serve_app.domain import Chunk, Document, RequestContext, SearchQuery
 from serve_app.errors import InvalidRequest, SettingsError, TriviumError
 from serve_app.priority import after_engines
 from serve_app.retrieval import admission
-from serve_app.retrieval.embedder import EmbeddingModels, HubReranker, check_window, loading
+from serve_app.retrieval.embedder import CrossEncoder, EmbeddingModels, check_window, loading
 from serve_app.retrieval.index import DocumentPage, IngestReport, StoredDocument
 from serve_app.retrieval.port import METHODS
 from serve_app.retrieval.registry import Registry
-from serve_app.retrieval.retriever import Reranker, Retriever, Rules
+from serve_app.retrieval.retriever import Retriever, Rules
 from serve_app.retrieval.sketching import Sketcher
 from serve_app.retrieval.store import MilvusStore
 from serve_app.settings import RetrievalSettings, from_args
@@ -70,10 +65,10 @@ class RetrieverServer:
             models.model(models.default)(["warm up"])
         check_window(settings.chunk_tokens, models.default, models.model(models.default).window)
         self._models = models
-        reranker: Reranker | None = None
+        reranker = None
         if settings.rerank_model:
             with loading(settings.rerank_model):
-                reranker = HubReranker(settings.rerank_model)
+                reranker = CrossEncoder(settings.rerank_model)
         self._store = MilvusStore.of(settings)
         self._registry = Registry.of(everything)
         self._retriever = Retriever(

@@ -132,10 +132,10 @@ class SentenceEmbedder:
         window: Tokens of a passage that are read.
     """
 
-    def __init__(self, model: Model, device: str = "cpu", batch_size: int = 32) -> None:
+    def __init__(self, model: Model, batch_size: int = 32) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(model.files, device=device, truncate_dim=model.dimension)
+        self._model = SentenceTransformer(model.files, device="cpu", truncate_dim=model.dimension)
         self._batch_size = batch_size
         self._query, self._passage = model.prompts
         self.dimension = int(self._model.get_embedding_dimension() or 0)
@@ -237,7 +237,7 @@ class EmbeddingModels:
 
     Args:
         paths: Folder or hub id of names that are not one themselves.
-        run: On what they run.
+        run: How they are run.
     """
 
     def __init__(
@@ -256,13 +256,12 @@ class EmbeddingModels:
         with self._loading:
             if name not in self._loaded:
                 model = Model.named(name, self._paths)
-                self._loaded[name] = SentenceEmbedder(model, self._run.device, self._run.batch_size)
+                self._loaded[name] = SentenceEmbedder(model, self._run.batch_size)
             return self._loaded[name]
 
 
-class HubReranker:
-    """A cross-encoder of sentence-transformers: it reads query and text together, which is dearer
-    than embeddings, and better.
+class CrossEncoder:
+    """Query and text read together: dearer than embeddings, and better.
 
     Raises:
         ValueError: The model gives no score, or was not trained to.

@@ -329,14 +329,12 @@ class EmbeddingSettings(Section):
             trained to read them: `query: ` and `passage: ` for E5. Unset: what its own files say.
         dimension: Numbers that are kept of a vector, of models that bear it (Matryoshka). Unset:
             all.
-        device: What torch calls it: `cpu`, `cuda`, `mps`.
         batch_size: Texts that are embedded at once.
     """
 
     query_prompt: str | None = None
     passage_prompt: str | None = None
     dimension: int | None = Field(default=None, ge=1)
-    device: str = "cpu"
     batch_size: int = Field(default=32, ge=1)
 
 

@@ -34,13 +34,7 @@ ENVIRONMENT = (
     "TRIVIUM_SHIPPED_MODELS=/opt/trivium/models",
 )
 # What the models are made of and by.
-_MAKERS = (
-    "models.py",
-    "minilm.py",
-    "router/export.py",
-    "router/encoder.py",
-    "router/narrow.safetensors",
-)
+_MAKERS = ("models.py", "router/export.py", "router/encoder.py", "router/narrow.safetensors")
 
 
 def packages(cluster: Cluster) -> str:

@@ -16,7 +16,7 @@ class LazyModels:
     Args:
         paths: Folder or hub id of names that are not one themselves.
         default: The one for new collections.
-        run: On what they run.
+        run: How they are run.
     """
 
     def __init__(
@@ -69,6 +69,5 @@ class LazyEmbedder:
     def _loaded(self) -> SentenceEmbedder:
         with self._loading:
             if self._embedder is None:
-                run = self._run
-                self._embedder = SentenceEmbedder(self._model, run.device, run.batch_size)
+                self._embedder = SentenceEmbedder(self._model, self._run.batch_size)
         return self._embedder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from serve_app.sentences import sentences
+from serve_app.orchestration.sentences import sentences
 from tests.orchestration.test_evidence import TEXTS
 
 
